@@ -1,0 +1,24 @@
+.PHONY: setup demo test lint bench clean
+
+setup: .venv/.ready  ## create .venv from the lock and install the package
+
+.venv/.ready: requirements.lock pyproject.toml
+	python3.11 -m venv .venv || python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+demo: setup  ## the scripted life of a model
+	.venv/bin/homeostat demo
+
+lint: setup  ## style, types, layers
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test: lint  ## everything
+	.venv/bin/pytest
+
+clean:  ## forget the environment and every cache
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

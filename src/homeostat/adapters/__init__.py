@@ -1,0 +1,1 @@
+"""Effects other than storage behind the ports."""

@@ -1,0 +1,39 @@
+"""A release is one immutable bundle: everything that decides an answer, under one digest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from homeostat.domain.schema import Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The manifest. Its own blob's digest is the bundle's id.
+
+    `threshold`: a binary score at or above it is answered as the second class. `files` maps a name to the digest
+    of its blob: `model.onnx`, `profile` (reference profile), `environment.txt`, `evaluation.json`, `report.html`.
+    `loss_scale` is the absolute error that counts as a loss of 1 (regression; 1 otherwise): losses lie in [0, 1].
+    `sample`: rows of the holdout with the scores they must give when the bundle is loaded.
+    """
+
+    model: str
+    schema: Schema
+    threshold: float
+    loss_scale: float
+    files: Mapping[str, str]
+    run: str
+    dataset_version: int
+    trained_until_ms: int
+    sample: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A registered version of a model: the number people say, and the bundle it stands for."""
+
+    model: str
+    number: int
+    bundle: str
+    run: str

@@ -1,0 +1,145 @@
+"""The policy of one model: homeostat.yaml, read. Every default stands here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from homeostat.domain.schema import Task
+from homeostat.domain.units import DAY_MS, BasisPoints, Fraction, Millis
+
+STRICT = {"extra": "forbid"}
+"""Unknown keys are errors (read by pydantic's adapter for plain dataclasses)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Rows without a time column: one row every `every`, the first at `start` (an ISO date or date-time, UTC)."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    every: Millis
+    start: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataPolicy:
+    """Where the rows come from. `time`: a column, several columns that make it together, or `Every`."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    source: str
+    target: str
+    time: str | tuple[str, ...] | Every | None = None
+    key: str | None = None
+    label_horizon: Millis = 0
+    drop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPolicy:
+    """`window` 0 learns from all rows; `holdout` is the newest labelled stretch, never trained on."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    metric: str
+    pipeline: str = "pipelines.train"
+    window: Millis = 90 * DAY_MS
+    holdout: Millis = 7 * DAY_MS
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class GatePolicy:
+    """One gate: a threshold (`at_least`, `at_most`) or a comparison (`versus: champion`, within `margin`)."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    metric: str
+    at_least: float | None = None
+    at_most: float | None = None
+    versus: str | None = None
+    margin: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePolicy:
+    """How a candidate reaches production. `steps`: shadow, percentages, probation."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    steps: tuple[str, ...] = ("shadow", "1%", "10%", "50%", "100%", "probation")
+    min_time: Millis = 0
+    min_requests: int = 50
+    max_hold: Millis = 7 * DAY_MS
+    accept_unknown: bool = True
+    margin: float = 0.005
+    on_unknown: str = "person"
+    on_harm: str = "rollback"
+    cap_without_labels: BasisPoints = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorPolicy:
+    """Windows of the prediction log and the false-alarm rate of each, over all features together."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    windows: tuple[Millis, ...] = (DAY_MS, 7 * DAY_MS)
+    false_alarms: Fraction = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A cron expression, read in UTC."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    schedule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """At most `trainings` in any stretch of `per`."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    trainings: int = 40
+    per: Millis = 365 * DAY_MS
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainPolicy:
+    """What may start a training: `performance`, a `Schedule`; a manual one is always possible."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    when: tuple[str | Schedule, ...] = ("performance",)
+    cooldown: Millis = 7 * DAY_MS
+    budget: Budget = field(default_factory=Budget)
+
+
+@dataclass(frozen=True, slots=True)
+class ServingPolicy:
+    """Limits of the data plane."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    timeout: Millis = 2_000
+    max_body: int = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class RehearsalPolicy:
+    """`warmup`: the first stretch of history, trained on before the rehearsal starts."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    warmup: Millis = 90 * DAY_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is learned, what must hold, how it is released, what is watched, what repairs it."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    name: str
+    task: Task
+    data: DataPolicy
+    train: TrainPolicy
+    checks: str | None = None
+    gates: tuple[GatePolicy, ...] = ()
+    release: ReleasePolicy = field(default_factory=ReleasePolicy)
+    monitor: MonitorPolicy = field(default_factory=MonitorPolicy)
+    retrain: RetrainPolicy = field(default_factory=RetrainPolicy)
+    serving: ServingPolicy = field(default_factory=ServingPolicy)
+    rehearsal: RehearsalPolicy = field(default_factory=RehearsalPolicy)

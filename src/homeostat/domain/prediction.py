@@ -1,0 +1,76 @@
+"""The record of an answer, and the columns of the frames it is read back as."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from homeostat.domain.schema import Value
+
+
+class Role(StrEnum):
+    """ANSWER: what the caller saw. SHADOW: scored beside it, seen by nobody. FAILED: a candidate's attempt that
+    failed and was answered by the champion instead. REJECTED: a row refused with a 4xx before any model saw it."""
+
+    ANSWER = "answer"
+    SHADOW = "shadow"
+    FAILED = "failed"
+    REJECTED = "rejected"
+
+
+LOG_COLUMNS = (
+    "id",  # text: the prediction id, unique among the rows of one role
+    "key",  # text, null: the entity; decides the arm, else the id does
+    "at_ms",  # int: when it was answered
+    "release",  # text
+    "version",  # int: the model version that this row's score is of
+    "arm",  # text: "champion" or "candidate", the arm the row was assigned to
+    "role",  # text: Role
+    "weight",  # int: the candidate's weight in force, basis points
+    "status",  # text: "ok", "error", "nonfinite", "timeout", "rejected"
+    "model_us",  # int: time of the model call that scored it, microseconds
+    "score",  # float, null: probability of the second class, of the answered class (multiclass), or the value
+    "label",  # text, null: the answered class
+    "scores",  # list of float, null: multiclass probabilities
+    "inputs",  # struct of the schema's fields, as served
+)
+"""Columns of `PredictionLog.read`, in order."""
+
+LABEL_COLUMNS = (
+    "id",  # text
+    "label",  # text: a class as str() of its value, or repr() of a number
+    "at_ms",  # int: when it was received
+)
+"""Columns of `LabelLog.read`, in order: one row an id, the last received."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogBatch:
+    """What one turn of the event loop answered for one model, column by column; every sequence has n entries,
+    except `inputs`: for each field of the schema its n values. Its fields are those of `LOG_COLUMNS`."""
+
+    model: str
+    at_ms: int
+    release: str
+    weight: int
+    id: Sequence[str]
+    key: Sequence[str | None]
+    version: Sequence[int]
+    arm: Sequence[str]
+    role: Sequence[str]
+    status: Sequence[str]
+    model_us: Sequence[int]
+    score: Sequence[float | None]
+    label: Sequence[str | None]
+    scores: Sequence[Sequence[float] | None]
+    inputs: Mapping[str, Sequence[Value]]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelBatch:
+    """Labels as received: late, repeated or corrected; the last received counts."""
+
+    id: Sequence[str]
+    label: Sequence[str]
+    at_ms: Sequence[int]

@@ -1,0 +1,179 @@
+"""A release on its way: what it is (Rollout), what was seen of it (Seen), what to do next (Move)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from homeostat.domain.bundle import Version
+from homeostat.domain.gate import Verdict
+from homeostat.domain.units import ALL, show_share
+
+
+class StepKind(StrEnum):
+    """Shadow: the candidate answers nobody. Canary: it answers `weight` of the callers. Full: all of them.
+    Probation: all of them, with the old champion still scored beside it."""
+
+    SHADOW = "shadow"
+    CANARY = "canary"
+    FULL = "full"
+    PROBATION = "probation"
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseStep:
+    """A step and the candidate's share in it, in basis points."""
+
+    kind: StepKind
+    weight: int
+
+    def __str__(self) -> str:
+        return show_share(self.weight) if self.kind in (StepKind.CANARY, StepKind.FULL) else self.kind.value
+
+
+class Status(StrEnum):
+    """RUNNING and WAITING (for a person) are open; the others are final."""
+
+    RUNNING = "running"
+    WAITING = "waiting"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled back"
+    REJECTED = "rejected"
+
+    @property
+    def open(self) -> bool:
+        return self in (Status.RUNNING, Status.WAITING)
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """The record of one release. `champion` is None for the first one a model ever has.
+
+    `id` is R1, R2, … within the model; `salt` decides who sees the candidate; `slow_us` is the champion's p99
+    before the release, the limit beyond which an answer counts as slow; `revision` counts the writes.
+    """
+
+    id: str
+    model: str
+    champion: Version | None
+    candidate: Version
+    steps: tuple[ReleaseStep, ...]
+    index: int
+    status: Status
+    started_ms: int
+    step_ms: int
+    salt: str
+    slow_us: int
+    reason: str = ""
+    ended_ms: int | None = None
+    revision: int = 0
+
+    @property
+    def step(self) -> ReleaseStep:
+        return self.steps[self.index]
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What one lane of evidence says. `evidence` is E, `threshold` the 1/alpha it is held against; `value` with
+    [low, high] is the ratio of bad-event rates or the mean paired difference; `n` the events or labels behind it.
+    `bounded`: the ratio is shown to lie below the step's bound (lane 1), or the candidate non-inferior (lane 3).
+    """
+
+    name: str
+    verdict: Verdict
+    reason: str
+    n: int = 0
+    evidence: float = 0.0
+    threshold: float = 0.0
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    bounded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Everything a decision may look at, gathered in one read of the world.
+
+    `weight` and `shadow` are in force in the routing document; `ready`: the data plane has the candidate's bundle
+    loaded and its sample verified; `requests`: answered by the candidate in this step (rows it was shadow-scored
+    on, in Shadow and Probation); `person`: a manual order, "approve", "reject" or "rollback", with its reason.
+    """
+
+    now_ms: int
+    weight: int
+    shadow: bool
+    ready: bool
+    requests: int
+    lanes: tuple[Lane, ...] = ()
+    hard_stop: str = ""
+    mature_labels: int = 0
+    person: str = ""
+    person_reason: str = ""
+
+    def lane(self, name: str) -> Lane | None:
+        return next((lane for lane in self.lanes if lane.name == name), None)
+
+
+class Do(StrEnum):
+    """The verbs of a move. ROUTE changes traffic; the others change the record. Never both in one pass."""
+
+    HOLD = "hold"
+    ROUTE = "route"
+    ADVANCE = "advance"
+    PROMOTE = "promote"
+    ROLL_BACK = "roll back"
+    ASK = "ask a person"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """`weight` and `shadow` are for ROUTE; `to` is the step index for ADVANCE."""
+
+    do: Do
+    reason: str
+    weight: int = 0
+    shadow: bool = False
+    to: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A version in the routing document."""
+
+    version: int
+    bundle: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Who answers for one model. `weights` are the champion's and the candidate's, and sum to 10,000. With
+    `shadow` the arm that does not answer is scored on the same rows, after the answer."""
+
+    release: str
+    champion: Arm
+    candidate: Arm | None = None
+    weight: int = 0
+    shadow: bool = False
+    salt: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= ALL:
+            raise ValueError(f"the candidate's weight is {self.weight}; it must lie in 0..{ALL}")
+        if self.candidate is None and (self.weight or self.shadow):
+            raise ValueError("a weight or a shadow without a candidate")
+
+    @property
+    def weights(self) -> tuple[int, int]:
+        return ALL - self.weight, self.weight
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """The one versioned document that the data plane follows."""
+
+    version: int = 0
+    routes: Mapping[str, Route] = field(default_factory=dict)

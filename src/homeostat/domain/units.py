@@ -1,0 +1,75 @@
+"""Durations and shares as people write them: `30m`, `90d`, `1%`. Integers inside: milliseconds, basis points."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any
+
+SECOND_MS = 1_000
+MINUTE_MS = 60 * SECOND_MS
+HOUR_MS = 60 * MINUTE_MS
+DAY_MS = 24 * HOUR_MS
+ALL = 10_000
+"""The whole traffic, in basis points."""
+
+_UNITS = {"ms": 1, "s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+
+
+def duration_ms(text: object) -> object:
+    """`"30m"` → 1,800,000. Anything but text passes through unchanged, for the type check that follows."""
+    if not isinstance(text, str):
+        return text
+    match = _DURATION.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"{text!r} is not a duration: write a number and a unit, as 30m, 12h or 90d")
+    return round(float(match[1]) * _UNITS[match[2]])
+
+
+def share_bp(text: object) -> object:
+    """`"10%"` → 1,000 basis points; a number between 0 and 1 is a share too."""
+    if isinstance(text, float | int) and not isinstance(text, bool) and 0 <= text <= 1:
+        return round(text * ALL)
+    if not isinstance(text, str):
+        return text
+    match = _PERCENT.fullmatch(text.strip())
+    if not match or float(match[1]) > 100:
+        raise ValueError(f"{text!r} is not a share: write a percentage, as 1% or 10%")
+    return round(float(match[1]) * 100)
+
+
+def fraction(text: object) -> object:
+    """`"1%"` → .01; a number passes through."""
+    return int(str(share_bp(text))) / ALL if isinstance(text, str) else text
+
+
+class Text:
+    """Marks a number that may be written as text. Whoever reads the policy file (config) finds `parse` here;
+    the method is the hook by which pydantic asks for it, so that the domain need not import pydantic."""
+
+    def __init__(self, parse: Callable[[object], object]) -> None:
+        self.parse = parse
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        inner = {"type": "no-info", "function": self.parse}
+        return {"type": "function-before", "function": inner, "schema": handler(source)}
+
+
+Millis = Annotated[int, Text(duration_ms)]
+BasisPoints = Annotated[int, Text(share_bp)]
+Fraction = Annotated[float, Text(fraction)]
+
+
+def show_duration(ms: int) -> str:
+    """The largest unit that keeps it exact or close: 90,000 → `1.5 min`, 86,400,000 → `1 d`."""
+    for unit, size in (("d", DAY_MS), ("h", HOUR_MS), ("min", MINUTE_MS), ("s", SECOND_MS)):
+        if ms >= size:
+            return f"{ms / size:.3g} {unit}"
+    return f"{ms} ms"
+
+
+def show_share(bp: int) -> str:
+    """1,000 → `10 %`."""
+    return f"{bp / 100:g} %"

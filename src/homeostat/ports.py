@@ -1,0 +1,207 @@
+"""Every shape the outside may fill. A backend is one class in stores/ or adapters/, chosen in wiring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from homeostat.domain.bundle import Version
+from homeostat.domain.event import Event
+from homeostat.domain.gate import Measurement
+from homeostat.domain.prediction import LabelBatch, LogBatch
+from homeostat.domain.rollout import Rollout, Routing
+from homeostat.domain.run import CodeState
+
+
+class Clock(Protocol):
+    """Time. `now_ms` is milliseconds since 1970; `timer_ns` measures durations and has no epoch."""
+
+    def now_ms(self) -> int: ...
+
+    def timer_ns(self) -> int: ...
+
+
+class Tables(Protocol):
+    """Tables with versions. A write is atomic: a reader sees all of it or none."""
+
+    def write(self, name: str, frame: pl.DataFrame) -> int:
+        """Replace the content. → the new version."""
+        ...
+
+    def append(self, name: str, frame: pl.DataFrame) -> int:
+        """Add rows. → the new version."""
+        ...
+
+    def read(self, name: str, version: int | None = None) -> pl.LazyFrame:
+        """The rows of a version, the newest by default. Errors: `NotFound`."""
+        ...
+
+    def version(self, name: str) -> int | None:
+        """The newest version, None where there is no such table."""
+        ...
+
+
+class Blobs(Protocol):
+    """Immutable bytes under their SHA-256 digest."""
+
+    def put(self, data: bytes) -> str:
+        """→ the digest; writing the same bytes again changes nothing."""
+        ...
+
+    def get(self, digest: str) -> bytes:
+        """Errors: `NotFound`, `Corrupt` when the bytes no longer match."""
+        ...
+
+
+class StepCache(Protocol):
+    """Results of pipeline steps by key. Written atomically: a half-written result does not exist."""
+
+    def get(self, key: str) -> Any:
+        """The result, or `MISSING`."""
+        ...
+
+    def put(self, key: str, value: Any) -> None: ...
+
+
+class PredictionLog(Protocol):
+    """The record of every answer. `append` returns only when a `kill -9` can no longer lose the rows."""
+
+    def append(self, batch: LogBatch) -> None: ...
+
+    def read(self, model: str, start_ms: int, end_ms: int) -> pl.DataFrame:
+        """Rows with start_ms <= at_ms < end_ms in order of arrival; columns: `LOG_COLUMNS`. No row twice."""
+        ...
+
+    def find(self, prediction_id: str) -> pl.DataFrame:
+        """The rows of one prediction id, of any model; empty when there is none."""
+        ...
+
+
+class LabelLog(Protocol):
+    """Labels by prediction id, as received; nothing is overwritten."""
+
+    def append(self, batch: LabelBatch) -> None: ...
+
+    def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        """The last label of each id received in start_ms <= at_ms < end_ms; columns: `LABEL_COLUMNS`."""
+        ...
+
+
+class Journal(Protocol):
+    """Append-only history of the loop."""
+
+    def append(self, event: Event) -> bool:
+        """→ False when an event with this model and key is there already; nothing is written then."""
+        ...
+
+    def read(self, model: str, kind: str = "", subject: str = "") -> Sequence[Event]:
+        """Events in the order they were written; `kind` matches as a prefix, "" matches all."""
+        ...
+
+
+class Rollouts(Protocol):
+    """The records of releases."""
+
+    def save(self, rollout: Rollout) -> Rollout:
+        """Write it if the stored revision is `rollout.revision` (0: it must be new). → it, one revision up.
+        Errors: `Refused` when another writer was first."""
+        ...
+
+    def all(self, model: str) -> Sequence[Rollout]:
+        """Oldest first."""
+        ...
+
+
+class Router(Protocol):
+    """The routing document: replaced whole, never edited."""
+
+    def read(self) -> Routing: ...
+
+    def publish(self, routing: Routing) -> None:
+        """Errors: `Refused` unless routing.version is the published version + 1."""
+        ...
+
+
+class Plane(Protocol):
+    """What the control plane asks of the data plane."""
+
+    def ready(self, model: str, bundle: str) -> bool:
+        """Every worker has the bundle loaded and its sample gives the stored scores."""
+        ...
+
+
+class Tracker(Protocol):
+    """Experiment tracking and the model registry (MLflow)."""
+
+    def log_run(
+        self,
+        run: str,
+        model: str,
+        params: Mapping[str, str],
+        measurements: Sequence[Measurement],
+        files: Mapping[str, bytes],
+    ) -> None:
+        """Record a finished run. Repeating it with the same `run` changes nothing."""
+        ...
+
+    def register(self, model: str, run: str, bundle: str, onnx: bytes) -> Version:
+        """A new version, or the one that this run has already."""
+        ...
+
+    def alias(self, version: Version, alias: str) -> None:
+        """Point `alias` (champion, challenger) at the version."""
+        ...
+
+    def versions(self, model: str) -> Sequence[Version]:
+        """Oldest first."""
+        ...
+
+
+class Code(Protocol):
+    """The project's own Python code."""
+
+    def module(self, name: str) -> ModuleType:
+        """Import it from the project folder. Errors: `PipelineError`."""
+        ...
+
+    def sources(self) -> Mapping[str, str]:
+        """Every module of the project: dotted name → source text."""
+        ...
+
+    def state(self) -> CodeState: ...
+
+
+class Model(Protocol):
+    """A loaded model: float32 (n, k) → float64 (n, c), the probabilities of the c classes; c = 1 for a value."""
+
+    def __call__(self, x: NDArray[np.float32], /) -> NDArray[np.float64]: ...
+
+
+class Runtime(Protocol):
+    """Loads the model file of a bundle."""
+
+    def load(self, onnx: bytes) -> Model: ...
+
+
+class Converter(Protocol):
+    """Makes the model file of a bundle."""
+
+    def __call__(self, estimator: Any, features: int) -> bytes:
+        """A fitted estimator over (n, features) float32 → ONNX bytes. Errors: `PipelineError`."""
+        ...
+
+
+Progress = Callable[[int, int, str], None]
+"""done, total, what is being done."""
+
+
+class _Missing:
+    """The only value of its type: what `StepCache.get` gives for a key that is not there."""
+
+
+MISSING = _Missing()

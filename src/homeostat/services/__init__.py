@@ -1,0 +1,1 @@
+"""Thin shells around the engines: read the world, ask an engine, write once."""

@@ -1,0 +1,1 @@
+"""The data plane: it answers while the control plane is down."""
