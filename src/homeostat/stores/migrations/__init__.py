@@ -1,0 +1,1 @@
+"""Revisions of the control state's tables, oldest first in versions/."""

@@ -1,0 +1,157 @@
+"""The control state in SQL: the journal and the records of releases, in SQLite (one writer, WAL) or PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from homeostat.domain.errors import Refused
+from homeostat.domain.event import Event
+from homeostat.domain.rollout import Rollout
+from homeostat import codec
+
+HEAD = "0001"
+"""The newest revision in migrations/versions."""
+
+_metadata = sa.MetaData()
+
+JOURNAL = sa.Table(
+    "journal",
+    _metadata,
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.UniqueConstraint("model", "key", name="journal_once"),
+)
+sa.Index("journal_by_subject", JOURNAL.c.model, JOURNAL.c.subject)
+
+ROLLOUTS = sa.Table(
+    "rollouts",
+    _metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("started_ms", sa.BigInteger, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+)
+
+
+def connect(url: str) -> sa.Engine:
+    """Open the database at `url` and bring its tables to the newest revision."""
+    engine = sa.create_engine(url)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+    if _revision(engine) != HEAD:
+        _migrate(engine)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _revision(engine: sa.Engine) -> str | None:
+    if not sa.inspect(engine).has_table("alembic_version"):
+        return None
+    with engine.connect() as connection:
+        return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _migrate(engine: sa.Engine) -> None:
+    from alembic import command  # late: only a new or an old database needs it
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+class SqlJournal:
+    """`ports.Journal` in SQL."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+
+    def append(self, event: Event) -> bool:
+        row = {
+            "at_ms": event.at_ms,
+            "model": event.model,
+            "kind": event.kind,
+            "key": event.key,
+            "subject": event.subject,
+            "text": event.text,
+            "body": codec.encode(event.body).decode(),
+        }
+        try:
+            with self._lock, self._engine.begin() as connection:
+                connection.execute(JOURNAL.insert().values(row))
+        except sa.exc.IntegrityError:
+            return False
+        return True
+
+    def read(self, model: str, kind: str = "", subject: str = "") -> Sequence[Event]:
+        query = JOURNAL.select().where(JOURNAL.c.model == model).order_by(JOURNAL.c.seq)
+        if kind:
+            query = query.where(JOURNAL.c.kind.startswith(kind, autoescape=True))
+        if subject:
+            query = query.where(JOURNAL.c.subject == subject)
+        with self._engine.connect() as connection:
+            return [self._event(row) for row in connection.execute(query)]
+
+    @staticmethod
+    def _event(row: Any) -> Event:
+        body = codec.decode(row.body.encode(), dict[str, Any])
+        return Event(row.at_ms, row.model, row.kind, row.key, row.subject, row.text, body)
+
+
+class SqlRollouts:
+    """`ports.Rollouts` in SQL: a write names the revision it replaces."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    def save(self, rollout: Rollout) -> Rollout:
+        saved = replace(rollout, revision=rollout.revision + 1)
+        body = codec.encode(saved).decode()
+        with self._engine.begin() as connection:
+            if not self._write(connection, saved, body):
+                raise Refused(
+                    f"release {rollout.id} was changed by someone else meanwhile", way_out="Read it again, then decide."
+                )
+        return saved
+
+    @staticmethod
+    def _write(connection: sa.Connection, saved: Rollout, body: str) -> bool:
+        here = (ROLLOUTS.c.model == saved.model) & (ROLLOUTS.c.id == saved.id)
+        if saved.revision > 1:
+            stored = here & (ROLLOUTS.c.revision == saved.revision - 1)
+            update = ROLLOUTS.update().where(stored).values(revision=saved.revision, body=body)
+            return connection.execute(update).rowcount == 1
+        row = {"model": saved.model, "id": saved.id, "started_ms": saved.started_ms, "revision": 1, "body": body}
+        try:
+            connection.execute(ROLLOUTS.insert().values(row))
+        except sa.exc.IntegrityError:
+            return False
+        return True
+
+    def all(self, model: str) -> Sequence[Rollout]:
+        query = sa.select(ROLLOUTS.c.body).where(ROLLOUTS.c.model == model)
+        with self._engine.connect() as connection:
+            bodies = connection.execute(
+                query.order_by(ROLLOUTS.c.started_ms, sa.func.length(ROLLOUTS.c.id), ROLLOUTS.c.id)
+            )
+            return [codec.decode(body.encode(), Rollout) for (body,) in bodies]
