@@ -10,10 +10,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from homeostat import codec
 from homeostat.domain.errors import Refused
 from homeostat.domain.event import Event
 from homeostat.domain.rollout import Rollout
-from homeostat import codec
 
 HEAD = "0001"
 """The newest revision in migrations/versions."""
