@@ -1,0 +1,38 @@
+"""The model runtime: onnxruntime on one thread."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from homeostat.domain.errors import Corrupt
+from homeostat.ports import Model
+
+_SILENT = 3  # errors only: what matters to the caller is raised
+
+
+class OnnxRuntime:
+    """`ports.Runtime` for the model files of bundles: one float32 input (n, k); the last output holds the
+    probabilities (n, c), or the values (n,) or (n, 1)."""
+
+    def load(self, onnx: bytes) -> Model:
+        """Errors: `Corrupt` when the bytes are not a model onnxruntime can run."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # a worker a core: threads would fight
+        options.log_severity_level = _SILENT
+        try:
+            session = ort.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise Corrupt("a bundle's model file can't be loaded", where=type(error).__name__) from error
+        return _model(session)
+
+
+def _model(session: ort.InferenceSession) -> Model:
+    source, wanted = session.get_inputs()[0].name, [session.get_outputs()[-1].name]
+
+    def predict(x: NDArray[np.float32], /) -> NDArray[np.float64]:
+        output = np.asarray(session.run(wanted, {source: x})[0], np.float64)
+        return output.reshape(len(x), -1) if len(x) else output.reshape(0, 1)
+
+    return predict

@@ -1,0 +1,55 @@
+"""Rows as the model sees them. Training and serving call the same function: there is no second code path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from homeostat.domain.schema import Field, Kind, Schema, Value
+
+UNKNOWN = -1.0
+"""The code of a text that the vocabulary does not hold."""
+
+Column = Sequence[Value] | pl.Series
+
+
+def matrix(schema: Schema, columns: Mapping[str, Column]) -> NDArray[np.float32]:
+    """(n, k) the model's input, k the fields in the schema's order: see `codes`. Beyond float32 a number is infinite."""
+    return narrow(codes(schema, columns))
+
+
+def codes(schema: Schema, columns: Mapping[str, Column]) -> NDArray[np.float64]:
+    """(n, k) numbers as they are, false and true as 0 and 1, a text as its index in the field's vocabulary
+    (`UNKNOWN` outside it), null as NaN. Errors: KeyError for a missing column, ValueError for text in a number."""
+    rows = [_code(field, columns[field.name]) for field in schema.fields]
+    return np.array(rows, np.float64).T if rows else np.empty((0, 0))
+
+
+def narrow(x: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The same numbers as contiguous float32."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(x, np.float32)
+
+
+def _code(field: Field, column: Column) -> Sequence[Value | float] | NDArray[np.float64]:
+    if isinstance(column, pl.Series):
+        return _code_series(field, column)
+    if field.kind is not Kind.TEXT:
+        return column
+    index: dict[Value, float | None] = {text: float(i) for i, text in enumerate(field.vocabulary)}
+    index[None] = None
+    return [index.get(value, UNKNOWN) for value in column]
+
+
+def _code_series(field: Field, column: pl.Series) -> NDArray[np.float64]:
+    if field.kind is Kind.TEXT:
+        texts = column.cast(pl.String)
+        known = texts.replace_strict(
+            list(field.vocabulary), [float(i) for i in range(len(field.vocabulary))], default=UNKNOWN,
+            return_dtype=pl.Float64,
+        ) if field.vocabulary else pl.Series([UNKNOWN] * len(texts), dtype=pl.Float64)
+        column = known.set(texts.is_null(), None)
+    return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()

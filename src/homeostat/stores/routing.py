@@ -1,0 +1,64 @@
+"""The routing document as one JSON file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from homeostat import codec
+from homeostat.domain.errors import Corrupt, Refused
+from homeostat.domain.rollout import Routing
+
+
+class FileRouter:
+    """`ports.Router`. The file is replaced whole, so that a reader sees the old document or the new one; the one
+    before is kept beside it, and is read when the newest can't be."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._kept = path, path.with_suffix(".last.json")
+        self._seen: tuple[int, int] | None = None
+
+    def read(self) -> Routing:
+        """The published document; version 0 with no routes before the first. Errors: `Corrupt` when neither the
+        newest nor the one before it can be read."""
+        try:
+            return codec.decode(self._path.read_bytes(), Routing)
+        except FileNotFoundError:
+            return codec.decode(self._kept.read_bytes(), Routing) if self._kept.exists() else Routing()
+        except (Corrupt, ValueError):
+            if not self._kept.exists():
+                raise
+            return codec.decode(self._kept.read_bytes(), Routing)
+
+    def publish(self, routing: Routing) -> None:
+        published = self.read()
+        if routing.version != published.version + 1:
+            raise Refused(f"the routing document is at version {published.version} by now")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if published.version:
+            _replace(self._kept, codec.encode(published))
+        _replace(self._path, codec.encode(routing))
+
+    def changed(self) -> bool:
+        """True when the file was replaced since this was last asked: a `stat`, cheap enough for every worker's poll."""
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            return False
+        before, self._seen = self._seen, (stat.st_ino, stat.st_mtime_ns)
+        return before != self._seen
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write so that a crash at any moment leaves the old bytes or the new ones."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
