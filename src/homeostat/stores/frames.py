@@ -1,0 +1,149 @@
+"""Batches of the logs as bytes, and as frames of polars.
+
+Inside the store each input is a column of its own (`in.<field>`), so that frames of different schemas lie side by
+side; readers get them back as the struct `inputs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from itertools import chain
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from homeostat.domain.prediction import LABEL_COLUMNS, LOG_COLUMNS, LabelBatch, LogBatch
+
+STAMP = "stamp"
+IN = "in."
+_FLAT = {
+    "id": pl.String,
+    "key": pl.String,
+    "at_ms": pl.Int64,
+    "release": pl.String,
+    "version": pl.Int64,
+    "arm": pl.String,
+    "role": pl.String,
+    "weight": pl.Int64,
+    "status": pl.String,
+    "model_us": pl.Int64,
+    "score": pl.Float64,
+    "label": pl.String,
+    "scores": pl.List(pl.Float64),
+}
+_LABELS = {"id": pl.String, "label": pl.String, "at_ms": pl.Int64}
+_ONCE = frozenset({"model", "at_ms", "release", "weight", "inputs"})  # one value a batch, not one a row
+_EACH = [field.name for field in fields(LogBatch) if field.name not in _ONCE]
+
+Stamped = tuple[int, LogBatch]
+Marked = tuple[int, LabelBatch]
+
+
+def _pack(values: Sequence[Any]) -> Any:
+    """A column of floats travels as raw float64: exact, and quicker than a number at a time."""
+    if values and all(type(value) is float for value in values):
+        return msgspec.msgpack.Ext(1, np.array(values, np.float64).tobytes())
+    return list(values)
+
+
+def _hook(code: int, data: memoryview) -> Any:
+    return np.frombuffer(data, np.float64).tolist() if code == 1 else msgspec.msgpack.Ext(code, bytes(data))
+
+
+def pack(batch: LogBatch) -> bytes:
+    return msgspec.msgpack.encode(
+        {
+            "model": batch.model,
+            "at_ms": batch.at_ms,
+            "release": batch.release,
+            "weight": batch.weight,
+            **{name: _pack(getattr(batch, name)) for name in _EACH},
+            "inputs": {name: _pack(values) for name, values in batch.inputs.items()},
+        }
+    )
+
+
+def unpack(payload: bytes) -> LogBatch:
+    return LogBatch(**msgspec.msgpack.decode(payload, ext_hook=_hook))
+
+
+def pack_labels(batch: LabelBatch) -> bytes:
+    return msgspec.msgpack.encode({name: list(getattr(batch, name)) for name in LABEL_COLUMNS})
+
+
+def unpack_labels(payload: bytes) -> LabelBatch:
+    return LabelBatch(**msgspec.msgpack.decode(payload))
+
+
+def flat(batches: Sequence[Stamped]) -> pl.DataFrame:
+    """(rows, columns of the log, `in.*` and `stamp`) in the order of the batches."""
+    sizes = [len(batch.id) for _, batch in batches]
+    columns: dict[str, Any] = {name: _joined([getattr(batch, name) for _, batch in batches]) for name in _EACH}
+    for name in ("at_ms", "release", "weight"):
+        columns[name] = _repeated([getattr(batch, name) for _, batch in batches], sizes)
+    columns["scores"] = [None if row is None else list(row) for row in columns["scores"]]
+    frame = pl.DataFrame({name: pl.Series(name, columns[name], kind) for name, kind in _FLAT.items()})
+    names = dict.fromkeys(chain.from_iterable(batch.inputs for _, batch in batches))
+    inputs = [pl.Series(IN + name, _input(name, batches, sizes), strict=False) for name in names]
+    stamps = pl.Series(STAMP, _repeated([stamp for stamp, _ in batches], sizes), pl.Int64)
+    return frame.with_columns(*inputs, stamps)
+
+
+def _joined(columns: Sequence[Sequence[Any]]) -> list[Any]:
+    return list(chain.from_iterable(columns))
+
+
+def _repeated(values: Sequence[Any], sizes: Sequence[int]) -> list[Any]:
+    return _joined([[value] * n for value, n in zip(values, sizes, strict=True)])
+
+
+def _input(name: str, batches: Sequence[Stamped], sizes: Sequence[int]) -> list[Any]:
+    return _joined([batch.inputs.get(name, [None] * n) for (_, batch), n in zip(batches, sizes, strict=True)])
+
+
+def stack(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """All rows of all parts; columns that only some have are null in the others."""
+    return pl.concat([part for part in parts if part.height] or [flat([])], how="diagonal_relaxed")
+
+
+def shown(rows: pl.DataFrame) -> pl.DataFrame:
+    """`LOG_COLUMNS`: the inputs gathered in their struct. A field that is null in every row has type Null."""
+    inputs = [name for name in rows.columns if name.startswith(IN)]
+    if not inputs:
+        return rows.with_columns(pl.Series("inputs", [None] * rows.height, pl.Struct([]))).select(LOG_COLUMNS)
+    packed = pl.struct(pl.col(name).alias(name[len(IN) :]) for name in inputs)
+    return rows.with_columns(packed.alias("inputs")).select(LOG_COLUMNS)
+
+
+def to_table(rows: pl.DataFrame) -> pl.DataFrame:
+    """As the Delta table stores it: the inputs as one JSON text, exact to the last bit, so that a model whose schema
+    changes keeps one table."""
+    inputs = [name for name in rows.columns if name.startswith(IN)]
+    packed = pl.struct(pl.col(name).alias(name[len(IN) :]) for name in inputs).struct.json_encode()
+    text = packed if inputs else pl.lit("{}")
+    return rows.select(*_FLAT, STAMP, text.alias("inputs"))
+
+
+def from_table(rows: pl.DataFrame) -> pl.DataFrame:
+    """The inverse of `to_table`."""
+    texts = rows["inputs"].to_list()
+    records: list[dict[str, Any]] = msgspec.json.decode(f"[{','.join(texts)}]")
+    names = dict.fromkeys(chain.from_iterable(records))
+    inputs = [pl.Series(IN + name, [record.get(name) for record in records], strict=False) for name in names]
+    return rows.select(*_FLAT, STAMP).with_columns(*inputs)
+
+
+def label_rows(batches: Sequence[Marked]) -> pl.DataFrame:
+    """(rows, `LABEL_COLUMNS` and `stamp`)."""
+    sizes = [len(batch.id) for _, batch in batches]
+    columns = {name: _joined([getattr(batch, name) for _, batch in batches]) for name in LABEL_COLUMNS}
+    frame = pl.DataFrame({name: pl.Series(name, columns[name], kind) for name, kind in _LABELS.items()})
+    return frame.with_columns(pl.Series(STAMP, _repeated([stamp for stamp, _ in batches], sizes), pl.Int64))
+
+
+def last_labels(rows: pl.DataFrame) -> pl.DataFrame:
+    """`LABEL_COLUMNS`, rows in order of arrival: the last of each id."""
+    return rows.unique("id", keep="last", maintain_order=True).select(LABEL_COLUMNS)

@@ -1,0 +1,88 @@
+"""The logs in memory: for rehearsals and tests. An append is one list entry; frames are made when somebody reads."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from homeostat.domain.prediction import LabelBatch, LogBatch
+from homeostat.stores import frames
+
+_CHUNKS = 64  # after so many reads with news the frame is laid out afresh
+
+
+class _Rows:
+    """Rows of one model in order of arrival, each (id, role) once."""
+
+    def __init__(self) -> None:
+        self.waiting: list[frames.Stamped] = []
+        self._seen: set[tuple[str, str]] = set()
+        self._frame = frames.flat([])
+        self._ordered = True
+
+    def frame(self) -> pl.DataFrame:
+        if self.waiting:
+            fresh = frames.flat(self.waiting)
+            self.waiting = []
+            self._add(fresh.filter(pl.Series([self._new(*pair) for pair in fresh.select("id", "role").rows()])))
+        return self._frame
+
+    def between(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        """Two binary searches while time only went forward, a scan otherwise."""
+        rows = self.frame()
+        if not self._ordered:
+            return rows.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
+        start, end = (int(rows["at_ms"].search_sorted(ms, side="left")) for ms in (start_ms, end_ms))
+        return rows.slice(start, max(end - start, 0))
+
+    def _new(self, identity: str, role: str) -> bool:
+        before = len(self._seen)
+        self._seen.add((identity, role))
+        return len(self._seen) > before
+
+    def _add(self, fresh: pl.DataFrame) -> None:
+        self._frame = frames.stack([self._frame, fresh])
+        if self._frame.n_chunks() > _CHUNKS:
+            self._frame = self._frame.rechunk()
+        self._ordered = self._ordered and self._frame["at_ms"].tail(fresh.height + 1).is_sorted()
+
+
+class MemoryLog:
+    """`ports.PredictionLog`."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, _Rows] = {}
+        self._count = 0
+
+    def append(self, batch: LogBatch) -> None:
+        self._count += 1
+        self._models.setdefault(batch.model, _Rows()).waiting.append((self._count, batch))
+
+    def read(self, model: str, start_ms: int, end_ms: int) -> pl.DataFrame:
+        rows = self._models.get(model)
+        return frames.shown(rows.between(start_ms, end_ms) if rows else frames.flat([]))
+
+    def find(self, prediction_id: str) -> pl.DataFrame:
+        for rows in self._models.values():
+            found = rows.frame().filter(pl.col("id") == prediction_id)
+            if found.height:
+                return frames.shown(found)
+        return frames.shown(frames.flat([]))
+
+
+class MemoryLabels:
+    """`ports.LabelLog`."""
+
+    def __init__(self) -> None:
+        self._waiting: list[frames.Marked] = []
+        self._frame = frames.label_rows([])
+
+    def append(self, batch: LabelBatch) -> None:
+        self._waiting.append((0, batch))
+
+    def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        if self._waiting:
+            self._frame = pl.concat([self._frame, frames.label_rows(self._waiting)])
+            self._waiting = []
+        return frames.last_labels(
+            self._frame.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
+        )
