@@ -20,6 +20,7 @@ from homeostat.stores import frames
 from homeostat.stores.segments import CLOSED, Scan, Writer, close_orphans, segments
 
 SEGMENT_BYTES = 64 << 20
+_CHUNKS = 64  # after so many polls with news a segment's frame is laid out afresh
 B = TypeVar("B")
 _ROW = ("id", "role")
 _LABEL = ("id", "label", "at_ms")
@@ -49,19 +50,19 @@ class _Stream(Generic[B]):
     def closed(self) -> list[tuple[Path, dict[str, pl.DataFrame]]]:
         """The segments that no one writes to any more, and their rows by group."""
         close_orphans(self._root, self._name)
-        self._poll()
         paths = [path for path in segments(self._root, self._name) if path.suffix == CLOSED]
-        return [(path, self._rows.get(path.stem, {})) for path in paths]
+        self._poll()  # after the list: what is on it no longer grows
+        return [(path, self._rows.get(_stem(path), {})) for path in paths]
 
     def _poll(self) -> None:
-        seen = {path.stem for path in segments(self._root, self._name) if self._take(path)}
+        seen = {_stem(path) for path in segments(self._root, self._name) if self._take(path)}
         for stem in self._scans.keys() - seen:  # compacted and deleted
             self._scans.pop(stem)
             self._rows.pop(stem, None)
 
     def _take(self, path: Path) -> bool:
         """Decode what is new in one file. → False when it is gone: closed meanwhile, or compacted."""
-        scan = self._scans.setdefault(path.stem, Scan())
+        scan = self._scans.setdefault(_stem(path), Scan())
         try:
             path = path if path.exists() else path.with_suffix(CLOSED)
             if path.stat().st_size > scan.at:
@@ -73,7 +74,7 @@ class _Stream(Generic[B]):
         except FileNotFoundError:
             return False
         if scan.fresh:
-            self._keep(path.stem, [(stamp, self._decode(payload)) for stamp, payload in scan.fresh])
+            self._keep(_stem(path), [(stamp, self._decode(payload)) for stamp, payload in scan.fresh])
             scan.fresh = []
         return True
 
@@ -81,7 +82,13 @@ class _Stream(Generic[B]):
         parts = self._rows.setdefault(stem, {})
         for group in dict.fromkeys(self._group(batch) for _, batch in fresh):
             new = self._frame([(stamp, batch) for stamp, batch in fresh if self._group(batch) == group])
-            parts[group] = pl.concat([parts[group], new], how="diagonal_relaxed") if group in parts else new
+            rows = pl.concat([parts[group], new], how="diagonal_relaxed") if group in parts else new
+            parts[group] = rows.rechunk() if rows.n_chunks() > _CHUNKS else rows
+
+
+def _stem(path: Path) -> str:
+    """What names a segment, open or closed."""
+    return str(path.with_suffix(""))
 
 
 class SegmentLog:

@@ -19,7 +19,7 @@ from pathlib import Path
 _HEADER = struct.Struct("<4sIIQ")
 _MAGIC = b"\xabHs1"
 _STAMP = struct.Struct("<Q")
-OPEN, CLOSED = ".open", ".seg"
+OPEN, CLOSED, _NEW = ".open", ".seg", ".new"
 
 
 def frame(stamp: int, payload: bytes) -> bytes:
@@ -106,9 +106,11 @@ class Writer:
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._path = self._folder / f"{self._stream}-{self._stamp:020d}-{os.getpid()}{OPEN}"
+            fresh = self._path.with_suffix(_NEW)  # nobody looks at it until it is locked
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-            self._file, self._size = os.open(self._path, flags, 0o600), 0
+            self._file, self._size = os.open(fresh, flags, 0o600), 0
             fcntl.flock(self._file, fcntl.LOCK_EX)
+            fresh.rename(self._path)
         return self._file
 
 
