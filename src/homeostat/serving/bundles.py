@@ -1,0 +1,103 @@
+"""Bundles in memory: loaded, checked against their stored sample, kept warm."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from homeostat import codec
+from homeostat.domain.bundle import Bundle
+from homeostat.domain.errors import HomeostatError
+from homeostat.domain.schema import Schema, Value
+from homeostat.engines.answer import width
+from homeostat.ports import Blobs, Model, Runtime
+from homeostat.serving.limits import Limits
+from homeostat.serving.records import Records
+from homeostat.serving.v2 import V2
+
+KEPT = 4
+TOLERANCE = 1e-5  # relative and absolute, between stored and computed scores of the sample
+_log = logging.getLogger("homeostat.serving")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A bundle that answers. `typed` gives a label its own type back."""
+
+    id: str
+    manifest: Bundle
+    model: Model
+    limits: Limits
+    records: Records
+    v2: V2
+    typed: Mapping[str | None, Value]
+
+    @property
+    def schema(self) -> Schema:
+        return self.manifest.schema
+
+
+class Shelf:
+    """Bundles by id. One thread loads at a time; a bundle that failed is tried again when asked for again."""
+
+    def __init__(self, blobs: Blobs, runtime: Runtime, kept: int = KEPT) -> None:
+        self._blobs, self._runtime, self._kept = blobs, runtime, kept
+        self._loaded: dict[str, Loaded] = {}
+        self._reasons: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def get(self, bundle: str) -> Loaded | None:
+        return self._loaded.get(bundle)
+
+    def reason(self, bundle: str) -> str:
+        """Why it is not ready."""
+        return self._reasons.get(bundle, "the bundle is being loaded")
+
+    def load(self, bundle: str) -> Loaded | None:
+        """None when it can't answer: see `reason`."""
+        with self._lock:
+            if bundle not in self._loaded:
+                try:
+                    self._loaded[bundle] = self._open(bundle)
+                    self._reasons.pop(bundle, None)
+                except (HomeostatError, ValueError, KeyError) as error:
+                    _log.warning("bundle %s is not ready: %s", bundle[:12], error)
+                    self._reasons[bundle] = _told(error)
+            return self._loaded.get(bundle)
+
+    def retain(self, used: set[str]) -> None:
+        """Forget the oldest bundles beyond `kept` that are not in use."""
+        with self._lock:
+            spare = [bundle for bundle in self._loaded if bundle not in used]
+            for bundle in spare[: max(len(spare) - self._kept, 0)]:
+                del self._loaded[bundle]
+
+    def _open(self, bundle: str) -> Loaded:
+        manifest = codec.decode(self._blobs.get(bundle), Bundle)
+        model = self._runtime.load(self._blobs.get(manifest.files["model.onnx"]))
+        verify(manifest, model)
+        schema = manifest.schema
+        typed: dict[str | None, Value] = {str(known): known for known in schema.classes}
+        return Loaded(bundle, manifest, model, Limits(schema), Records(schema), V2(manifest.model, schema), typed)
+
+
+def verify(manifest: Bundle, model: Model) -> None:
+    """Errors: ValueError unless the sample gives the stored scores."""
+    if not manifest.sample:
+        return
+    x = np.array([row for row, _ in manifest.sample], np.float32).reshape(len(manifest.sample), -1)
+    stored = np.array([scores for _, scores in manifest.sample], np.float64).reshape(len(x), -1)
+    output = model(x)
+    if output.shape != (len(x), width(manifest.schema)) or output.shape != stored.shape:
+        raise ValueError("the model's output has another shape than the sample's")
+    if not np.allclose(output, stored, rtol=TOLERANCE, atol=TOLERANCE):
+        raise ValueError("the sample does not give the stored scores")
+
+
+def _told(error: Exception) -> str:
+    """The reason without paths: only what our own errors say first."""
+    return error.what if isinstance(error, HomeostatError) else str(error)

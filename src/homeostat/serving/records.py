@@ -1,0 +1,92 @@
+"""The records protocol: `{"records": [{field: value, …}]}`, each record with an `id` and a `key` if the caller likes."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from homeostat.domain.schema import Schema, Task
+from homeostat.serving.messages import Ask, Refusal, Reply, Response, Row, json, refused
+from homeostat.serving.typed import LONGEST_ID, fitting, name_text, refusal, row_type
+
+_astuple = msgspec.structs.astuple
+
+
+class Records:
+    """Decodes and encodes for one schema."""
+
+    def __init__(self, schema: Schema) -> None:
+        row = row_type(schema)
+        records = types.GenericAlias(list, (row,))
+        body = msgspec.defstruct("Body", [("records", records)], forbid_unknown_fields=True, gc=False)
+        self._schema = schema
+        self._decode = msgspec.json.Decoder(body).decode
+        self._k = len(schema.fields)
+        after = iter(range(self._k, self._k + 2))
+        self._id, self._key = (
+            schema.names.index(name) if name in schema.names else next(after) for name in ("id", "key")
+        )
+
+    def decode(self, body: bytes) -> Ask:
+        """Errors: `Refusal`, 400 when it is not JSON, 422 when it does not fit the schema."""
+        try:
+            records = self._decode(body).records
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise refusal(self._schema, error) from None
+        if not records:
+            raise Refusal(422, "records must not be empty", rule="not empty", name="records")
+        rows: list[Row] = [_astuple(record) for record in records]
+        ids = [name_text(row[self._id]) for row in rows]
+        keys = [name_text(row[self._key]) for row in rows]
+        return Ask([row[: self._k] for row in rows], ids, keys)
+
+    def salvage(self, body: bytes) -> Ask:
+        """What can be read of a refused body, for the log: values that fit their field, null for the others."""
+        try:
+            loose = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return Ask([], [], [])
+        records = [one if isinstance(one, dict) else {} for one in _listed(loose)]
+        rows = [tuple(fitting(field, record.get(field.name)) for field in self._schema.fields) for record in records]
+        return Ask(rows, [_name(record, "id") for record in records], [_name(record, "key") for record in records])
+
+    def encode(self, _: Ask, reply: Reply) -> Response:
+        """A record's own `model_version` is told when a canary split the records of one request."""
+        predictions = list(_predictions(self._schema.task, reply))
+        if len(set(reply.versions)) > 1:
+            for prediction, version in zip(predictions, reply.versions, strict=True):
+                prediction["model_version"] = version
+        body = {"release": reply.release, "model_version": reply.versions[0], "predictions": predictions}
+        return json(200, body, reply.headers)
+
+    def refuse(self, error: Refusal) -> Response:
+        return refused(error)
+
+
+def _listed(loose: Any) -> Sequence[Any]:
+    records = loose.get("records") if isinstance(loose, dict) else None
+    return records if isinstance(records, list) and records else [{}]
+
+
+def _name(record: dict[str, Any], name: str) -> str | None:
+    value = record.get(name)
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return str(value) if 0 < len(str(value)) <= LONGEST_ID else None
+
+
+def _predictions(task: Task, reply: Reply) -> Iterator[dict[str, Any]]:
+    if task is Task.REGRESSION:
+        for name, value in zip(reply.ids, reply.score, strict=True):
+            yield {"id": name, "value": value}
+    elif task is Task.BINARY:
+        for name, score, label in zip(reply.ids, reply.score, reply.label, strict=True):
+            yield {"id": name, "score": score, "label": reply.typed[label]}
+    else:
+        classes = [str(known) for known in reply.classes]
+        for name, score, label, scores in zip(reply.ids, reply.score, reply.label, reply.scores, strict=True):
+            each = dict(zip(classes, scores or (), strict=True))
+            yield {"id": name, "score": score, "label": reply.typed[label], "scores": each}
