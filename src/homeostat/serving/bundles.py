@@ -64,7 +64,7 @@ class Shelf:
                 try:
                     self._loaded[bundle] = self._open(bundle)
                     self._reasons.pop(bundle, None)
-                except (HomeostatError, ValueError, KeyError) as error:
+                except Exception as error:  # whatever it is: this bundle can't answer, the others can
                     _log.warning("bundle %s is not ready: %s", bundle[:12], error)
                     self._reasons[bundle] = _told(error)
             return self._loaded.get(bundle)
@@ -85,19 +85,25 @@ class Shelf:
         return Loaded(bundle, manifest, model, Limits(schema), Records(schema), V2(manifest.model, schema), typed)
 
 
+class Unfit(ValueError):
+    """The model is not the one that the manifest describes."""
+
+
 def verify(manifest: Bundle, model: Model) -> None:
-    """Errors: ValueError unless the sample gives the stored scores."""
+    """Errors: `Unfit` unless the sample gives the stored scores."""
     if not manifest.sample:
         return
     x = np.array([row for row, _ in manifest.sample], np.float32).reshape(len(manifest.sample), -1)
     stored = np.array([scores for _, scores in manifest.sample], np.float64).reshape(len(x), -1)
     output = model(x)
     if output.shape != (len(x), width(manifest.schema)) or output.shape != stored.shape:
-        raise ValueError("the model's output has another shape than the sample's")
+        raise Unfit("the model's output has another shape than the sample's")
     if not np.allclose(output, stored, rtol=TOLERANCE, atol=TOLERANCE):
-        raise ValueError("the sample does not give the stored scores")
+        raise Unfit("the sample does not give the stored scores")
 
 
 def _told(error: Exception) -> str:
-    """The reason without paths: only what our own errors say first."""
-    return error.what if isinstance(error, HomeostatError) else str(error)
+    """The reason as a stranger may read it: no paths, no traces."""
+    if isinstance(error, HomeostatError):
+        return error.what
+    return str(error) if isinstance(error, Unfit) else f"the model failed on its sample ({type(error).__name__})"

@@ -63,10 +63,14 @@ class V2:
         tensors = {tensor.name: tensor for tensor in infer.inputs}
         self._check_names(tensors, infer)
         n = _rows(infer.inputs[0])
-        columns = [self._column(field, tensors[field.name], n) for field in self._schema.fields]
-        extra = {name: _names(tensors[name], n) for name in ("id", "key") if name in tensors}
+        columns = {name: self._column(field, tensors[name], n) for name, field in self._fields.items()}
+        extra = {
+            name: list(map(name_text, columns[name])) if name in columns else _names(tensors[name], n)
+            for name in ("id", "key")
+            if name in tensors
+        }
         ids = extra.get("id") or _ids(infer.id, n)
-        return Ask(list(zip(*columns, strict=True)), ids, extra.get("key") or [None] * n, infer)
+        return Ask(list(zip(*columns.values(), strict=True)), ids, extra.get("key") or [None] * n, infer)
 
     def salvage(self, body: bytes) -> Ask:
         """The tensors that can be read; null for the others."""

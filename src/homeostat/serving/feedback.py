@@ -1,0 +1,62 @@
+"""Labels by prediction id: late, repeated or corrected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+
+from homeostat.domain.prediction import LabelBatch
+from homeostat.domain.schema import Schema
+from homeostat.engines.labels import canonical
+from homeostat.serving.messages import Refusal
+from homeostat.serving.typed import LONGEST_ID
+
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_ID)] | int
+
+
+class Given(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    id: _Id
+    label: str | int | float | bool
+    at: int | datetime | None = None
+
+
+class Body(msgspec.Struct, forbid_unknown_fields=True):
+    labels: list[Given]
+    model: str | None = None
+
+
+_decode = msgspec.json.Decoder(Body).decode
+
+
+def parse(body: bytes) -> Body:
+    """Errors: `Refusal`, 400 when it is not JSON, 422 when it has another form."""
+    try:
+        parsed = _decode(body)
+    except msgspec.ValidationError as error:
+        raise Refusal(422, f"not feedback: {error}", rule="form") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Refusal(400, "the body is not JSON", rule="json") from None
+    if not parsed.labels:
+        raise Refusal(422, "labels must not be empty", rule="not empty", name="labels")
+    return parsed
+
+
+def batch(schema: Schema, labels: Sequence[Given], now_ms: int) -> LabelBatch:
+    """All of them or none. Errors: `Refusal` that names the first wrong one."""
+    texts = []
+    for record, given in enumerate(labels):
+        try:
+            texts.append(canonical(schema, given.label))
+        except (ValueError, OverflowError) as error:
+            raise Refusal(422, str(error), rule="label", name="label", record=record) from None
+    return LabelBatch([str(one.id) for one in labels], texts, [_ms(one.at, now_ms) for one in labels])
+
+
+def _ms(at: int | datetime | None, now_ms: int) -> int:
+    """A date-time without a zone is UTC."""
+    if isinstance(at, datetime):
+        return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000)
+    return now_ms if at is None else at

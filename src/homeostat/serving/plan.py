@@ -1,0 +1,128 @@
+"""What the routing document means here: which path leads to which model, and which models are ready."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import homeostat
+from homeostat.domain.rollout import Route, Routing
+from homeostat.domain.units import ALL
+from homeostat.serving.bundles import Shelf
+from homeostat.serving.messages import Refusal, Request, Response, json
+from homeostat.serving.records import Records
+from homeostat.serving.score import Served
+from homeostat.serving.v2 import V2
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a prediction request goes."""
+
+    served: Served
+    codec: Records | V2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Replaced whole. `missing` says of each model why its route is not followed as written."""
+
+    version: int = 0
+    models: Mapping[str, Served] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    predict: Mapping[str, Target] = field(default_factory=dict)
+    bundles: set[str] = field(default_factory=set)
+
+    def one(self, name: str | None) -> Served:
+        """The model of that name; the only one there is where none is named. Errors: `Refusal`."""
+        if name is None and len(self.models) == 1:
+            return next(iter(self.models.values()))
+        if name is None and self.models:
+            raise Refusal(422, "name the model: several are served", rule="required", name="model")
+        if name in self.models:
+            return self.models[name]
+        if name is None or name in self.missing:
+            raise Refusal(503, self.missing.get(name or "", "no model is released yet"), rule="ready")
+        raise Refusal(404, f"no model {name} is served here", rule="model")
+
+    def other(self, request: Request) -> Response:
+        """Health and metadata. Errors: `Refusal`."""
+        if request.path in self.predict:
+            raise Refusal(405, "use POST", rule="POST")
+        match request.path.strip("/").split("/"):
+            case ["v2"]:
+                return _get(request, {"name": "homeostat", "version": homeostat.__version__, "extensions": []})
+            case ["v2", "health", "live"]:
+                return _get(request, {"live": True})
+            case ["v2", "health", "ready"]:
+                return self._ready(request, not self.missing and bool(self.models))
+            case ["v1", "models", name, "predict"]:
+                self.one(name)
+            case ["v2", "models", name, *rest]:
+                return self._model(request, name, rest)
+        raise Refusal(404, "nothing is here", rule="path")
+
+    def _model(self, request: Request, name: str, rest: list[str]) -> Response:
+        if rest[-1:] == ["ready"] and name in self.missing and name not in self.models:
+            return self._ready(request, False)
+        served = self.one(name)
+        versions = [arm.version for arm in (served.route.champion, served.route.candidate) if arm]
+        match rest:
+            case ["versions", version, *_] if version not in map(str, versions):
+                raise Refusal(404, f"version {version} of {name} is not served here", rule="version")
+            case [] | ["versions", _]:
+                return _get(request, served.champion.v2.metadata(versions))
+            case ["ready"] | ["versions", _, "ready"]:
+                return self._ready(request, True)
+        raise Refusal(404, "nothing is here", rule="path")
+
+    def _ready(self, request: Request, ready: bool) -> Response:
+        reasons = "; ".join(self.missing.values()) or "no model is released yet"
+        return _get(request, {"ready": True}) if ready else json(503, {"ready": False, "reason": reasons})
+
+
+def _get(request: Request, value: object) -> Response:
+    if request.method != "GET":
+        raise Refusal(405, "use GET", rule="GET")
+    return json(200, value)
+
+
+def build(routing: Routing, shelf: Shelf, before: Plan) -> Plan:
+    """Load what the document names. A model whose champion is not ready keeps the route it had."""
+    models: dict[str, Served] = {}
+    missing: dict[str, str] = {}
+    for name, route in routing.routes.items():
+        champion = shelf.load(route.champion.bundle)
+        candidate = shelf.load(route.candidate.bundle) if route.candidate else None
+        if champion is not None:
+            models[name] = Served(name, route, champion, candidate)
+        elif name in before.models:
+            models[name] = before.models[name]
+        for arm in (route.champion, route.candidate):
+            if arm is not None and shelf.get(arm.bundle) is None:
+                missing[name] = f"{name} version {arm.version} is not ready: {shelf.reason(arm.bundle)}"
+                break
+    predict = {path: target for served in models.values() for path, target in _paths(served)}
+    return Plan(routing.version, models, missing, predict, {b for one in models.values() for b in _bundles(one)})
+
+
+def _bundles(served: Served) -> Iterator[str]:
+    yield served.champion.id
+    if served.candidate is not None:
+        yield served.candidate.id
+
+
+def _paths(served: Served) -> Iterator[tuple[str, Target]]:
+    champion, name = served.champion, served.model
+    yield f"/v1/models/{name}/predict", Target(served, champion.records)
+    yield f"/v2/models/{name}/infer", Target(served, champion.v2)
+    for version, weight in _pins(served.route):
+        pinned = replace(served, route=replace(served.route, weight=weight))
+        yield f"/v2/models/{name}/versions/{version}/infer", Target(pinned, champion.v2)
+
+
+def _pins(route: Route) -> Iterator[tuple[int, int]]:
+    """A caller who names a version gets that one: for its rows the candidate's weight is nothing or all."""
+    yield route.champion.version, 0
+    if route.candidate is not None:
+        yield route.candidate.version, ALL

@@ -1,0 +1,165 @@
+"""The stages of a tick between decoding and encoding: check, transform, route, predict, answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homeostat.domain.rollout import Route
+from homeostat.domain.schema import Value
+from homeostat.engines.answer import answers, width
+from homeostat.engines.routing import to_candidate
+from homeostat.engines.transform import codes, matrix, narrow
+from homeostat.ports import Clock
+from homeostat.serving.bundles import Loaded
+from homeostat.serving.limits import Fault
+from homeostat.serving.messages import Row
+
+OK, ERROR, NONFINITE = "ok", "error", "nonfinite"
+Index = NDArray[np.intp]
+Output = NDArray[np.float64]
+_log = logging.getLogger("homeostat.serving")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A route with its bundles in memory. The candidate is None when there is none, or when it is not ready: then
+    what is assigned to it counts as its failure."""
+
+    model: str
+    route: Route
+    champion: Loaded
+    candidate: Loaded | None
+
+    @property
+    def typed(self) -> Mapping[str | None, Value]:
+        """Labels as text → as the data has them."""
+        return {**self.candidate.typed, **self.champion.typed} if self.candidate else self.champion.typed
+
+
+@dataclass(slots=True)
+class Batch:
+    """The rows of one tick, column by column. `x` is what the champion sees."""
+
+    columns: dict[str, tuple[Value, ...]]
+    ids: list[str]
+    keys: list[str | None]
+    x: NDArray[np.float32]
+    faults: dict[int, Fault] = field(default_factory=dict)
+
+
+def gather(loaded: Loaded, rows: Sequence[Row], ids: list[str], keys: list[str | None]) -> Batch:
+    """Decoded rows → arrays, and what is wrong with them."""
+    columns = dict(zip(loaded.schema.names, zip(*rows, strict=True), strict=True))
+    exact = codes(loaded.schema, columns)
+    x = narrow(exact)
+    return Batch(columns, ids, keys, x, loaded.limits.faults(columns, exact, x))
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One call of one model on `rows` of the batch. `good` says which outputs can be used, `status` why the others
+    can't; `us` is how long the call took."""
+
+    rows: Index
+    output: Output
+    good: NDArray[np.bool_]
+    status: str
+    us: int
+
+
+def attempt(loaded: Loaded | None, rows: Index, x: Callable[[Index], NDArray[np.float32]], clock: Clock) -> Attempt:
+    """`x` gives the model's input for the rows. Never raises: a model that fails is an outcome."""
+    started = clock.timer_ns()
+    output = _call(loaded, rows, x)
+    us = (clock.timer_ns() - started) // 1_000
+    if output is None:
+        return Attempt(rows, np.full((len(rows), 1), np.nan), np.zeros(len(rows), bool), ERROR, us)
+    return Attempt(rows, output, np.isfinite(output).all(axis=1), NONFINITE, us)
+
+
+def _call(loaded: Loaded | None, rows: Index, x: Callable[[Index], NDArray[np.float32]]) -> Output | None:
+    if loaded is None:
+        return None
+    try:
+        output = loaded.model(x(rows))
+    except Exception:  # a model may raise anything
+        _log.exception("bundle %s failed", loaded.id[:12])
+        return None
+    return output if output.shape == (len(rows), width(loaded.schema)) else None
+
+
+@dataclass(slots=True)
+class Scored:
+    """What the tick answers, row by row, and the candidate's failed attempts."""
+
+    on_candidate: NDArray[np.bool_]
+    version: list[int]
+    status: list[str]
+    us: list[int]
+    score: list[float | None]
+    label: list[str | None]
+    scores: list[Sequence[float] | None]
+    failed: Attempt | None = None
+
+    @classmethod
+    def blank(cls, n: int, on_candidate: NDArray[np.bool_]) -> Scored:
+        return cls(on_candidate, [0] * n, [ERROR] * n, [0] * n, [None] * n, [None] * n, [None] * n)
+
+    def take(self, loaded: Loaded, version: int, made: Attempt) -> None:
+        """Put the attempt's answers in their rows."""
+        given = answers(loaded.schema, loaded.manifest.threshold, filled(made))
+        for i, (row, good) in enumerate(zip(made.rows.tolist(), made.good.tolist(), strict=True)):
+            self.version[row], self.us[row] = version, made.us
+            self.status[row] = OK if good else made.status
+            if good:
+                self.score[row], self.label[row], self.scores[row] = given.score[i], given.label[i], given.scores[i]
+
+
+def filled(made: Attempt) -> Output:
+    """(n, c) with zeros where the output can't be used."""
+    return made.output if made.good.all() else np.where(made.good[:, None], made.output, 0.0)
+
+
+def score(served: Served, batch: Batch, clock: Clock) -> Scored:
+    """One call for each arm. The champion answers its own rows and those on which the candidate failed."""
+    route, n = served.route, len(batch.ids)
+    keys = [name if key is None else key for key, name in zip(batch.keys, batch.ids, strict=True)]
+    chosen = to_candidate(route.salt, keys, route.weight)
+    scored = Scored.blank(n, chosen)
+    rest: Index = np.arange(n)
+    if route.candidate is not None and route.weight and chosen.any():
+        rows: Index = np.flatnonzero(chosen)
+        made = attempt(served.candidate, rows, partial(candidate_input, served, batch), clock)
+        if served.candidate is not None and made.good.any():
+            scored.take(served.candidate, route.candidate.version, made)
+        scored.failed = None if made.good.all() else made
+        rest = np.flatnonzero(~chosen | np.isin(np.arange(n), rows[~made.good]))
+    if len(rest):
+        _champion(served, scored, attempt(served.champion, rest, batch.x.__getitem__, clock))
+    return scored
+
+
+def _champion(served: Served, scored: Scored, made: Attempt) -> None:
+    version = served.route.champion.version
+    if made.status == NONFINITE:
+        scored.take(served.champion, version, made)
+        return
+    for row in made.rows.tolist():  # no output at all
+        scored.version[row], scored.status[row], scored.us[row] = version, ERROR, made.us
+
+
+def candidate_input(served: Served, batch: Batch, rows: Index) -> NDArray[np.float32]:
+    """The candidate's input: the champion's when both have one schema. A field that only the candidate has is null:
+    nobody could send it yet."""
+    candidate = served.candidate
+    if candidate is None or candidate.schema == served.champion.schema:
+        return batch.x[rows]
+    absent = (None,) * len(batch.ids)
+    columns: Mapping[str, Sequence[Value]] = {name: batch.columns.get(name, absent) for name in candidate.schema.names}
+    return matrix(candidate.schema, columns)[rows]

@@ -1,0 +1,266 @@
+"""The engine: requests in, answers out, without a socket. The HTTP protocol and the rehearsal both run this one.
+
+All requests of one turn of the event loop come in together: one model call for each arm and one log append for each
+model, before any answer leaves.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from homeostat.domain.prediction import LogBatch
+from homeostat.ports import Blobs, Clock, LabelLog, PredictionLog, Router, Runtime
+from homeostat.serving import feedback
+from homeostat.serving.bundles import Shelf
+from homeostat.serving.messages import Ask, Refusal, Reply, Request, Response, Row, json, refused
+from homeostat.serving.plan import Plan, Target, build
+from homeostat.serving.record import Page, shadowed
+from homeostat.serving.score import OK, Batch, Scored, Served, attempt, candidate_input, gather, score
+
+_WANTED = 16  # bundles asked for and not yet loaded
+_log = logging.getLogger("homeostat.serving")
+
+
+class Codec(Protocol):
+    """One protocol for one model."""
+
+    def decode(self, body: bytes) -> Ask: ...
+
+    def salvage(self, body: bytes) -> Ask: ...
+
+    def encode(self, ask: Ask, reply: Reply, /) -> Response: ...
+
+    def refuse(self, error: Refusal) -> Response: ...
+
+
+@dataclass(slots=True)
+class _Job:
+    """One prediction request on its way. `start` is its first row in the batch."""
+
+    at: int
+    codec: Codec
+    ask: Ask
+    refusal: Refusal | None = None
+    ids: list[str] = field(default_factory=list)
+    start: int = 0
+
+
+class Engine:
+    """Holds what is loaded; everything else comes in through ports. `ids` gives fresh prediction ids."""
+
+    def __init__(
+        self,
+        blobs: Blobs,
+        runtime: Runtime,
+        log: PredictionLog,
+        labels: LabelLog,
+        clock: Clock,
+        router: Router,
+        ids: Iterator[str],
+    ) -> None:
+        self._log, self._labels, self._clock, self._router, self._ids = log, labels, clock, router, ids
+        self._shelf = Shelf(blobs, runtime)
+        self._plan = Plan()
+        self._wanted: list[str] = []
+        self._later: list[Callable[[], LogBatch]] = []
+
+    # What it serves
+
+    def refresh(self) -> bool:
+        """Follow the routing document, and load what was asked for. → True when the document changed. A document
+        that can't be read changes nothing. Safe to run in a thread beside `answer`."""
+        while self._wanted:
+            self._shelf.load(self._wanted.pop())
+        try:
+            routing = self._router.read()
+        except Exception:  # the data plane goes on with what it has
+            _log.exception("the routing document can't be read")
+            return False
+        if routing.version == self._plan.version and not self._plan.missing:
+            return False
+        changed = routing.version != self._plan.version
+        self._plan = build(routing, self._shelf, self._plan)
+        self._shelf.retain(self._plan.bundles)
+        return changed
+
+    def ready(self, bundle: str) -> bool:
+        """Load the bundle now, and say whether its sample gives the stored scores."""
+        return self._shelf.load(bundle) is not None
+
+    # Answering
+
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
+        """One response a request, in order; never raises for what a caller sent."""
+        plan = self._plan
+        responses: list[Response | None] = [None] * len(requests)
+        groups: dict[int, tuple[Served, list[tuple[int, Target, bytes]]]] = {}
+        for i, request in enumerate(requests):
+            target = plan.predict.get(request.path) if request.method == "POST" else None
+            if target is None:
+                responses[i] = self._other(plan, request)
+            else:
+                groups.setdefault(id(target.served), (target.served, []))[1].append((i, target, request.body))
+        for served, members in groups.values():
+            self._tick(served, members, responses)
+        return [response or _broken() for response in responses]
+
+    def shadow(self) -> None:
+        """Score what is to be scored beside the answers. Call it when they are on their way."""
+        later, self._later = self._later, []
+        for work in later:
+            self._write(work())
+
+    def _tick(
+        self,
+        served: Served,
+        members: Sequence[tuple[int, Target, bytes]],
+        responses: list[Response | None],
+    ) -> None:
+        now_ms = self._clock.now_ms()
+        jobs = [self._decode(at, target.codec, body) for at, target, body in members]
+        batch = self._checked(served, jobs)
+        scored = score(served, batch, self._clock) if batch else None
+        page = Page(served, now_ms)
+        if batch and scored:
+            page.answered(batch, scored)
+        for job in jobs:
+            if job.refusal:
+                page.rejected(job.ask.rows, job.ids, job.ask.keys)
+        if not self._write(page.batch()):
+            failure = Refusal(503, "the prediction log can't be written", rule="log")
+            for job in jobs:
+                responses[job.at] = job.codec.refuse(failure)
+            return
+        for job in jobs:
+            responses[job.at] = _encode(served, job, scored)
+        if batch and scored:
+            self._plan_shadow(served, batch, scored, now_ms)
+
+    def _decode(self, at: int, codec: Codec, body: bytes) -> _Job:
+        try:
+            job = _Job(at, codec, codec.decode(body))
+        except Refusal as error:
+            job = _Job(at, codec, codec.salvage(body), error)
+        job.ids = [name or next(self._ids) for name in job.ask.ids]
+        if job.refusal is None and len(set(job.ids)) < len(job.ids):
+            job.refusal = Refusal(422, "an id stands twice in one request", rule="once", name="id")
+        return job
+
+    def _checked(self, served: Served, jobs: Sequence[_Job]) -> Batch | None:
+        """The rows of all requests that are sound; the others are refused."""
+        batch = _gather(served, jobs)
+        if batch is None or not batch.faults:
+            return batch
+        for job in jobs:
+            bad = next((row for row in range(len(job.ids)) if job.start + row in batch.faults), None)
+            if job.refusal is None and bad is not None:
+                fault = batch.faults[job.start + bad]
+                job.refusal = Refusal(422, fault.message, rule=fault.rule, name=fault.field, record=bad)
+        return _gather(served, jobs)
+
+    def _write(self, page: LogBatch | None) -> bool:
+        """An answer without a record is no answer."""
+        try:
+            if page is not None:
+                self._log.append(page)
+        except Exception:  # a full disk must not end the worker
+            _log.exception("the prediction log can't be written")
+            return False
+        return True
+
+    def _plan_shadow(self, served: Served, batch: Batch, scored: Scored, at_ms: int) -> None:
+        route = served.route
+        if not route.shadow or route.candidate is None or served.candidate is None:
+            return
+        good = np.array([status == OK for status in scored.status])
+        if scored.failed is not None:  # the champion has answered these already
+            good[scored.failed.rows[~scored.failed.good]] = False
+        candidate, champion = served.candidate, served.champion
+        for arm, loaded, version in ((0, candidate, route.candidate.version), (1, champion, route.champion.version)):
+            rows = np.flatnonzero(good & (scored.on_candidate == bool(arm)))
+            if len(rows):
+                x = batch.x.__getitem__ if arm else partial(candidate_input, served, batch)
+                self._later.append(
+                    lambda arm=arm, loaded=loaded, version=version, rows=rows, x=x: shadowed(
+                        served, at_ms, batch, arm, loaded, version, attempt(loaded, rows, x, self._clock)
+                    )
+                )
+
+    # Everything but predictions
+
+    def _other(self, plan: Plan, request: Request) -> Response:
+        try:
+            if request.path == "/v1/feedback":
+                _only(request, "POST")
+                return self._feedback(plan, request.body)
+            if request.path.startswith("/v1/bundles/") and request.path.endswith("/ready"):
+                _only(request, "GET")
+                return self._bundle(request.path.split("/")[3])
+            return plan.other(request)
+        except Refusal as error:
+            return refused(error)
+
+    def _feedback(self, plan: Plan, body: bytes) -> Response:
+        parsed = feedback.parse(body)
+        batch = feedback.batch(plan.one(parsed.model).champion.schema, parsed.labels, self._clock.now_ms())
+        try:
+            self._labels.append(batch)
+        except Exception:  # as in _write
+            _log.exception("the label log can't be written")
+            raise Refusal(503, "the label log can't be written", rule="log") from None
+        return json(200, {"accepted": len(batch.id)})
+
+    def _bundle(self, bundle: str) -> Response:
+        """Whether a bundle can answer. Asking has it loaded at the next `refresh`."""
+        if self._shelf.get(bundle) is not None:
+            return json(200, {"ready": True, "reason": ""})
+        if len(self._wanted) < _WANTED and bundle not in self._wanted:
+            self._wanted.append(bundle)
+        return json(503, {"ready": False, "reason": self._shelf.reason(bundle)})
+
+
+def _only(request: Request, method: str) -> None:
+    if request.method != method:
+        raise Refusal(405, f"use {method}", rule=method)
+
+
+def _gather(served: Served, jobs: Sequence[_Job]) -> Batch | None:
+    rows: list[Row] = []
+    ids: list[str] = []
+    keys: list[str | None] = []
+    for job in jobs:
+        if job.refusal is None:
+            job.start = len(rows)
+            rows += job.ask.rows
+            ids += job.ids
+            keys += job.ask.keys
+    return gather(served.champion, rows, ids, keys) if rows else None
+
+
+def _encode(served: Served, job: _Job, scored: Scored | None) -> Response:
+    part = slice(job.start, job.start + len(job.ids))
+    if job.refusal is not None:
+        return job.codec.refuse(job.refusal)
+    if scored is None or any(status != OK for status in scored.status[part]):
+        return job.codec.refuse(Refusal(500, "the model could not answer", rule="model"))
+    reply = Reply(
+        served.route.release,
+        scored.version[part],
+        job.ids,
+        scored.score[part],
+        scored.label[part],
+        scored.scores[part],
+        served.typed,
+        served.champion.schema.classes,
+    )
+    return job.codec.encode(job.ask, reply)
+
+
+def _broken() -> Response:
+    return refused(Refusal(500, "the request got no answer"))
