@@ -17,7 +17,7 @@ Column = Sequence[Value] | pl.Series
 
 
 def matrix(schema: Schema, columns: Mapping[str, Column]) -> NDArray[np.float32]:
-    """(n, k) the model's input, k the fields in the schema's order: see `codes`. Beyond float32 a number is infinite."""
+    """(n, k) the model's input, k the fields in the schema's order: see `codes`. Too big a number is infinite."""
     return narrow(codes(schema, columns))
 
 
@@ -47,9 +47,15 @@ def _code(field: Field, column: Column) -> Sequence[Value | float] | NDArray[np.
 def _code_series(field: Field, column: pl.Series) -> NDArray[np.float64]:
     if field.kind is Kind.TEXT:
         texts = column.cast(pl.String)
-        known = texts.replace_strict(
-            list(field.vocabulary), [float(i) for i in range(len(field.vocabulary))], default=UNKNOWN,
-            return_dtype=pl.Float64,
-        ) if field.vocabulary else pl.Series([UNKNOWN] * len(texts), dtype=pl.Float64)
+        known = (
+            texts.replace_strict(
+                list(field.vocabulary),
+                [float(i) for i in range(len(field.vocabulary))],
+                default=UNKNOWN,
+                return_dtype=pl.Float64,
+            )
+            if field.vocabulary
+            else pl.Series([UNKNOWN] * len(texts), dtype=pl.Float64)
+        )
         column = known.set(texts.is_null(), None)
     return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()

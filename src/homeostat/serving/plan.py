@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 
-import homeostat
 from homeostat.domain.rollout import Route, Routing
 from homeostat.domain.units import ALL
 from homeostat.serving.bundles import Shelf
@@ -25,25 +25,32 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Replaced whole. `missing` says of each model why its route is not followed as written."""
+    """Replaced whole. `missing` says of a model why its champion can't answer; `complete`: every bundle that the
+    document names is loaded."""
 
     version: int = 0
     models: Mapping[str, Served] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     predict: Mapping[str, Target] = field(default_factory=dict)
     bundles: set[str] = field(default_factory=set)
+    complete: bool = True
 
     def one(self, name: str | None) -> Served:
         """The model of that name; the only one there is where none is named. Errors: `Refusal`."""
-        if name is None and len(self.models) == 1:
-            return next(iter(self.models.values()))
-        if name is None and self.models:
-            raise Refusal(422, "name the model: several are served", rule="required", name="model")
+        if name is None:
+            return self._only()
         if name in self.models:
             return self.models[name]
-        if name is None or name in self.missing:
-            raise Refusal(503, self.missing.get(name or "", "no model is released yet"), rule="ready")
+        if name in self.missing or not self.version:
+            raise Refusal(503, self.missing.get(name, "no model is released yet"), rule="ready")
         raise Refusal(404, f"no model {name} is served here", rule="model")
+
+    def _only(self) -> Served:
+        if len(self.models) > 1:
+            raise Refusal(422, "name the model: several are served", rule="required", name="model")
+        for served in self.models.values():
+            return served
+        raise Refusal(503, "; ".join(self.missing.values()) or "no model is released yet", rule="ready")
 
     def other(self, request: Request) -> Response:
         """Health and metadata. Errors: `Refusal`."""
@@ -51,7 +58,7 @@ class Plan:
             raise Refusal(405, "use POST", rule="POST")
         match request.path.strip("/").split("/"):
             case ["v2"]:
-                return _get(request, {"name": "homeostat", "version": homeostat.__version__, "extensions": []})
+                return _get(request, {"name": "homeostat", "version": version("homeostat"), "extensions": []})
             case ["v2", "health", "live"]:
                 return _get(request, {"live": True})
             case ["v2", "health", "ready"]:
@@ -68,8 +75,8 @@ class Plan:
         served = self.one(name)
         versions = [arm.version for arm in (served.route.champion, served.route.candidate) if arm]
         match rest:
-            case ["versions", version, *_] if version not in map(str, versions):
-                raise Refusal(404, f"version {version} of {name} is not served here", rule="version")
+            case ["versions", number, *_] if number not in map(str, versions):
+                raise Refusal(404, f"version {number} of {name} is not served here", rule="version")
             case [] | ["versions", _]:
                 return _get(request, served.champion.v2.metadata(versions))
             case ["ready"] | ["versions", _, "ready"]:
@@ -91,6 +98,7 @@ def build(routing: Routing, shelf: Shelf, before: Plan) -> Plan:
     """Load what the document names. A model whose champion is not ready keeps the route it had."""
     models: dict[str, Served] = {}
     missing: dict[str, str] = {}
+    complete = True
     for name, route in routing.routes.items():
         champion = shelf.load(route.champion.bundle)
         candidate = shelf.load(route.candidate.bundle) if route.candidate else None
@@ -98,12 +106,13 @@ def build(routing: Routing, shelf: Shelf, before: Plan) -> Plan:
             models[name] = Served(name, route, champion, candidate)
         elif name in before.models:
             models[name] = before.models[name]
-        for arm in (route.champion, route.candidate):
-            if arm is not None and shelf.get(arm.bundle) is None:
-                missing[name] = f"{name} version {arm.version} is not ready: {shelf.reason(arm.bundle)}"
-                break
+        if champion is None:
+            arm = route.champion
+            missing[name] = f"{name} version {arm.version} is not ready: {shelf.reason(arm.bundle)}"
+        complete = complete and champion is not None and (route.candidate is None or candidate is not None)
     predict = {path: target for served in models.values() for path, target in _paths(served)}
-    return Plan(routing.version, models, missing, predict, {b for one in models.values() for b in _bundles(one)})
+    bundles = {bundle for served in models.values() for bundle in _bundles(served)}
+    return Plan(routing.version, models, missing, predict, bundles, complete)
 
 
 def _bundles(served: Served) -> Iterator[str]:
@@ -116,9 +125,9 @@ def _paths(served: Served) -> Iterator[tuple[str, Target]]:
     champion, name = served.champion, served.model
     yield f"/v1/models/{name}/predict", Target(served, champion.records)
     yield f"/v2/models/{name}/infer", Target(served, champion.v2)
-    for version, weight in _pins(served.route):
+    for number, weight in _pins(served.route):
         pinned = replace(served, route=replace(served.route, weight=weight))
-        yield f"/v2/models/{name}/versions/{version}/infer", Target(pinned, champion.v2)
+        yield f"/v2/models/{name}/versions/{number}/infer", Target(pinned, champion.v2)
 
 
 def _pins(route: Route) -> Iterator[tuple[int, int]]:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from homeostat.domain.prediction import LogBatch, Role
+from homeostat.domain.rollout import Arm
 from homeostat.engines.answer import answers
 from homeostat.serving.bundles import Loaded
 from homeostat.serving.messages import Row
 from homeostat.serving.score import OK, Attempt, Batch, Scored, Served, filled
 
 _ARMS = ("champion", "candidate")
+_COLUMNS = ("id", "key", "version", "arm", "role", "status", "model_us", "score", "label", "scores")
 
 
 class Page:
@@ -19,7 +21,7 @@ class Page:
 
     def __init__(self, served: Served, at_ms: int) -> None:
         self._served, self._at_ms = served, at_ms
-        self._rows: list[tuple[Any, ...]] = []  # in the order of LogBatch's sequences
+        self._rows: list[tuple[Any, ...]] = []  # in the order of _COLUMNS
         self._inputs: list[Row] = []
 
     def answered(self, batch: Batch, scored: Scored) -> None:
@@ -44,9 +46,7 @@ class Page:
         """Rows that no model saw."""
         version = self._served.route.champion.version
         for row, name, key in zip(rows, ids, keys, strict=True):
-            self._rows.append(
-                (name, key, version, _ARMS[0], Role.REJECTED.value, "rejected", 0, None, None, None)
-            )
+            self._rows.append((name, key, version, _ARMS[0], Role.REJECTED.value, "rejected", 0, None, None, None))
             self._inputs.append(row)
 
     def batch(self) -> LogBatch | None:
@@ -62,13 +62,20 @@ class Page:
 
 
 def shadowed(
-    served: Served, at_ms: int, batch: Batch, arm: int, loaded: Loaded, version: int, made: Attempt
+    served: Served, at_ms: int, batch: Batch, arm: int, loaded: Loaded, scorer: Arm, made: Attempt
 ) -> LogBatch:
     """The scores of the model that did not answer. The inputs stand in the answer's row, and are not repeated."""
     given = answers(loaded.schema, loaded.manifest.threshold, filled(made)) if made.good.any() else None
     rows = []
     for i, (row, good) in enumerate(zip(made.rows.tolist(), made.good.tolist(), strict=True)):
-        who = (batch.ids[row], batch.keys[row], version, _ARMS[arm], Role.SHADOW.value, OK if good else made.status)
+        who = (
+            batch.ids[row],
+            batch.keys[row],
+            scorer.version,
+            _ARMS[arm],
+            Role.SHADOW.value,
+            OK if good else made.status,
+        )
         seen = (given.score[i], given.label[i], given.scores[i]) if given and good else (None, None, None)
         rows.append((*who, made.us, *seen))
     return _batch(served, at_ms, rows, {})
@@ -76,4 +83,5 @@ def shadowed(
 
 def _batch(served: Served, at_ms: int, rows: Sequence[tuple[Any, ...]], inputs: dict[str, Any]) -> LogBatch:
     route = served.route
-    return LogBatch(served.model, at_ms, route.release, route.weight, *zip(*rows, strict=True), inputs)
+    columns = dict(zip(_COLUMNS, zip(*rows, strict=True), strict=True))
+    return LogBatch(served.model, at_ms, route.release, route.weight, inputs=inputs, **columns)

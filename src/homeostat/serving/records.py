@@ -1,4 +1,4 @@
-"""The records protocol: `{"records": [{field: value, …}]}`, each record with an `id` and a `key` if the caller likes."""
+"""The records protocol: `{"records": [{field: value, …}]}`, a record may carry an `id` and a `key`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Records:
     def decode(self, body: bytes) -> Ask:
         """Errors: `Refusal`, 400 when it is not JSON, 422 when it does not fit the schema."""
         try:
-            records = self._decode(body).records
+            (records,) = _astuple(self._decode(body))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise refusal(self._schema, error) from None
         if not records:

@@ -80,7 +80,7 @@ def attempt(loaded: Loaded | None, rows: Index, x: Callable[[Index], NDArray[np.
     us = (clock.timer_ns() - started) // 1_000
     if output is None:
         return Attempt(rows, np.full((len(rows), 1), np.nan), np.zeros(len(rows), bool), ERROR, us)
-    return Attempt(rows, output, np.isfinite(output).all(axis=1), NONFINITE, us)
+    return Attempt(rows, output, np.asarray(np.isfinite(output).all(axis=1)), NONFINITE, us)
 
 
 def _call(loaded: Loaded | None, rows: Index, x: Callable[[Index], NDArray[np.float32]]) -> Output | None:

@@ -21,9 +21,10 @@ from homeostat.serving.bundles import Shelf
 from homeostat.serving.messages import Ask, Refusal, Reply, Request, Response, Row, json, refused
 from homeostat.serving.plan import Plan, Target, build
 from homeostat.serving.record import Page, shadowed
-from homeostat.serving.score import OK, Batch, Scored, Served, attempt, candidate_input, gather, score
+from homeostat.serving.score import OK, Batch, Index, Scored, Served, attempt, candidate_input, gather, score
 
 _WANTED = 16  # bundles asked for and not yet loaded
+_RETRY_MS = 5_000  # how long a bundle that would not load is left alone
 _log = logging.getLogger("homeostat.serving")
 
 
@@ -66,9 +67,9 @@ class Engine:
     ) -> None:
         self._log, self._labels, self._clock, self._router, self._ids = log, labels, clock, router, ids
         self._shelf = Shelf(blobs, runtime)
-        self._plan = Plan()
+        self._plan, self._again_ms = Plan(), 0
         self._wanted: list[str] = []
-        self._later: list[Callable[[], LogBatch]] = []
+        self._later: list[Callable[[], LogBatch | None]] = []
 
     # What it serves
 
@@ -76,15 +77,17 @@ class Engine:
         """Follow the routing document, and load what was asked for. → True when the document changed. A document
         that can't be read changes nothing. Safe to run in a thread beside `answer`."""
         while self._wanted:
-            self._shelf.load(self._wanted.pop())
+            loaded = self._shelf.load(self._wanted.pop())
+            self._again_ms = 0 if loaded else self._again_ms
         try:
             routing = self._router.read()
         except Exception:  # the data plane goes on with what it has
             _log.exception("the routing document can't be read")
             return False
-        if routing.version == self._plan.version and not self._plan.missing:
+        changed, now_ms = routing.version != self._plan.version, self._clock.now_ms()
+        if not changed and (self._plan.complete or now_ms < self._again_ms):
             return False
-        changed = routing.version != self._plan.version
+        self._again_ms = now_ms + _RETRY_MS
         self._plan = build(routing, self._shelf, self._plan)
         self._shelf.retain(self._plan.bundles)
         return changed
@@ -181,16 +184,20 @@ class Engine:
         good = np.array([status == OK for status in scored.status])
         if scored.failed is not None:  # the champion has answered these already
             good[scored.failed.rows[~scored.failed.good]] = False
-        candidate, champion = served.candidate, served.champion
-        for arm, loaded, version in ((0, candidate, route.candidate.version), (1, champion, route.champion.version)):
+        for arm in (0, 1):
             rows = np.flatnonzero(good & (scored.on_candidate == bool(arm)))
             if len(rows):
-                x = batch.x.__getitem__ if arm else partial(candidate_input, served, batch)
-                self._later.append(
-                    lambda arm=arm, loaded=loaded, version=version, rows=rows, x=x: shadowed(
-                        served, at_ms, batch, arm, loaded, version, attempt(loaded, rows, x, self._clock)
-                    )
-                )
+                self._later.append(partial(self._shadowed, served, batch, arm, rows, at_ms))
+
+    def _shadowed(self, served: Served, batch: Batch, arm: int, rows: Index, at_ms: int) -> LogBatch | None:
+        """Rows of one arm, scored by the other."""
+        if arm:
+            made = attempt(served.champion, rows, batch.x.__getitem__, self._clock)
+            return shadowed(served, at_ms, batch, arm, served.champion, served.route.champion, made)
+        if served.candidate is None or served.route.candidate is None:
+            return None
+        made = attempt(served.candidate, rows, partial(candidate_input, served, batch), self._clock)
+        return shadowed(served, at_ms, batch, arm, served.candidate, served.route.candidate, made)
 
     # Everything but predictions
 

@@ -105,9 +105,7 @@ class V2:
     def metadata(self, versions: Sequence[int]) -> dict[str, Any]:
         """Model metadata as the protocol defines it."""
         inputs = [{"name": f.name, "datatype": _TOLD[f.kind], "shape": [-1]} for f in self._schema.fields]
-        outputs = [
-            {"name": name, "datatype": kind, "shape": shape} for name, kind, shape in _declared(self._schema)
-        ]
+        outputs = [{"name": name, "datatype": kind, "shape": shape} for name, kind, shape in _declared(self._schema)]
         return {
             "name": self._model,
             "versions": [str(version) for version in versions],

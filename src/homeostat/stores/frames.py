@@ -19,7 +19,7 @@ from homeostat.domain.prediction import LABEL_COLUMNS, LOG_COLUMNS, LabelBatch, 
 
 STAMP = "stamp"
 IN = "in."
-_FLAT = {
+_FLAT: dict[str, pl.DataType | type[pl.DataType]] = {
     "id": pl.String,
     "key": pl.String,
     "at_ms": pl.Int64,
@@ -34,7 +34,7 @@ _FLAT = {
     "label": pl.String,
     "scores": pl.List(pl.Float64),
 }
-_LABELS = {"id": pl.String, "label": pl.String, "at_ms": pl.Int64}
+_LABELS: dict[str, pl.DataType | type[pl.DataType]] = {"id": pl.String, "label": pl.String, "at_ms": pl.Int64}
 _ONCE = frozenset({"model", "at_ms", "release", "weight", "inputs"})  # one value a batch, not one a row
 _EACH = [field.name for field in fields(LogBatch) if field.name not in _ONCE]
 

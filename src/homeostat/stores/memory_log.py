@@ -83,6 +83,4 @@ class MemoryLabels:
         if self._waiting:
             self._frame = pl.concat([self._frame, frames.label_rows(self._waiting)])
             self._waiting = []
-        return frames.last_labels(
-            self._frame.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
-        )
+        return frames.last_labels(self._frame.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left")))

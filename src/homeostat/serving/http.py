@@ -1,0 +1,252 @@
+"""HTTP/1.1 around the engine: every request that is complete in one turn of the event loop is answered in one tick."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import cast
+
+import httptools
+
+from homeostat.serving.messages import Refusal, Request, Response, refused
+from homeostat.serving.tick import Engine
+
+_LINGER_S = 2.0
+_HEADS = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n".encode()
+    for status in HTTPStatus
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`queue`: requests waiting in one worker; `pipeline`: unanswered requests of one connection before it is no
+    longer read; `idle_s`: how long a connection may be silent; `slow_s`: how long one request may take to arrive."""
+
+    max_body: int = 1_000_000
+    max_head: int = 32_768
+    queue: int = 1_024
+    pipeline: int = 64
+    idle_s: float = 75.0
+    slow_s: float = 30.0
+
+
+class Hub:
+    """Gathers what the connections of one worker completed, and has it answered together."""
+
+    def __init__(self, engine: Engine, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+        self.engine, self.limits, self.loop = engine, limits, loop
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self._waiting: list[tuple[Slot, Request]] = []
+
+    def submit(self, slot: Slot, request: Request) -> None:
+        if len(self._waiting) >= self.limits.queue:
+            slot.answer(refused(Refusal(503, "too many requests are waiting", rule="queue")))
+            return
+        if not self._waiting:
+            self.loop.call_soon(self._flush)
+        self._waiting.append((slot, request))
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        responses = self.engine.answer([request for _, request in waiting])
+        for (slot, _), response in zip(waiting, responses, strict=True):
+            slot.answer(response)
+        self.loop.call_soon(self.engine.shadow)
+
+    def sweep(self) -> None:
+        """Close connections that are idle or too slow; asks for itself again."""
+        now = self.loop.time()
+        for connection in list(self.connections):
+            connection.expire(now)
+        self.loop.call_later(1.0, self.sweep)
+
+    def drain(self) -> None:
+        """No new requests: each connection closes after its last answer."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.drain()
+
+
+class Slot:
+    """The place of one answer in the order of its connection."""
+
+    __slots__ = ("_connection", "bare", "close", "data", "old")
+
+    def __init__(self, connection: Connection, *, close: bool, bare: bool = False, old: bool = False) -> None:
+        self._connection, self.close, self.bare, self.old = connection, close, bare, old
+        self.data: bytes | None = None
+
+    def answer(self, response: Response) -> None:
+        """`bare`: a HEAD request, answered without its body; `old`: HTTP/1.0, which must be told to stay."""
+        lines = [_HEADS[response.status], b"content-length: %d\r\n" % len(response.body)]
+        lines += [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in response.headers]
+        if self.close:
+            lines.append(b"connection: close\r\n")
+        elif self.old:
+            lines.append(b"connection: keep-alive\r\n")
+        lines += [b"\r\n", b"" if self.bare else response.body]
+        self.data = b"".join(lines)
+        self._connection.flush()
+
+
+class Connection(asyncio.Protocol):
+    """One client. Requests may be pipelined; answers keep their order."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub, self._limits = hub, hub.limits
+        self._slots: deque[Slot] = deque()
+        self._deaf = self._paused = False
+        self._since = hub.loop.time()
+        self._begun = False
+        self._path, self._headers, self._head, self._body, self._size = "", dict[str, str](), 0, list[bytes](), 0
+
+    # The transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._parser = httptools.HttpRequestParser(self)
+        self._hub.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._deaf = True
+        self._slots.clear()
+        self._hub.connections.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        if not self._begun:
+            self._since = self._hub.loop.time()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:  # the request was answered; other protocols are not spoken here
+            self._refuse(Refusal(400, "no other protocol is spoken here", rule="upgrade"))
+        except httptools.HttpParserError:
+            self._refuse(Refusal(400, "not HTTP", rule="http"))
+
+    def eof_received(self) -> bool:
+        """A client may close its half and still read its answers."""
+        self._deaf = True
+        if not self._slots:
+            return False
+        self._slots[-1].close = True
+        return True
+
+    def pause_writing(self) -> None:
+        self._pause()
+
+    def resume_writing(self) -> None:
+        self._resume()
+
+    # The parser
+
+    def on_message_begin(self) -> None:
+        self._begun, self._since = True, self._hub.loop.time()
+        self._path, self._headers, self._head, self._body, self._size = "", {}, 0, [], 0
+
+    def on_url(self, url: bytes) -> None:
+        self._path += url.decode("latin-1")
+        self._grow(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self._grow(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        declared = self._headers.get("content-length", "0")
+        if declared.isdigit() and int(declared) > self._limits.max_body:
+            self._too_large()
+        elif self._headers.get("expect", "").lower() == "100-continue" and not self._slots and not self._deaf:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, part: bytes) -> None:
+        self._size += len(part)
+        if self._size > self._limits.max_body:
+            self._too_large()
+        elif not self._deaf:
+            self._body.append(part)
+
+    def on_message_complete(self) -> None:
+        self._begun = False
+        if self._deaf:
+            return
+        method, stay = self._parser.get_method().decode("latin-1"), self._parser.should_keep_alive()
+        bare, old = method == "HEAD", self._parser.get_http_version() == "1.0"
+        slot = Slot(self, close=not stay or self._hub.draining, bare=bare, old=old)
+        self._slots.append(slot)
+        self._deaf = slot.close
+        path = self._path.partition("?")[0]
+        self._hub.submit(slot, Request("GET" if bare else method, path, b"".join(self._body), self._headers))
+        if len(self._slots) >= self._limits.pipeline:
+            self._pause()
+
+    # Answers and limits
+
+    def flush(self) -> None:
+        """Write the answers that are ready and whose turn it is."""
+        while self._slots and self._slots[0].data is not None:
+            slot = self._slots.popleft()
+            self._transport.write(slot.data or b"")
+            if slot.close:
+                self._finish()
+                return
+        if self._paused and len(self._slots) < self._limits.pipeline:
+            self._resume()
+
+    def expire(self, now: float) -> None:
+        waited = now - self._since
+        if self._begun and waited > self._limits.slow_s:
+            self._refuse(Refusal(408, "the request took too long to arrive", rule="time"))
+        elif not self._begun and not self._slots and waited > self._limits.idle_s:
+            self._transport.close()
+
+    def drain(self) -> None:
+        if self._slots:
+            self._deaf = self._slots[-1].close = True
+        elif not self._begun:
+            self._transport.close()
+
+    @property
+    def busy(self) -> bool:
+        return self._begun or bool(self._slots)
+
+    def _grow(self, size: int) -> None:
+        self._head += size
+        if self._head > self._limits.max_head:
+            self._refuse(Refusal(431, "the headers are too large", rule=f"at most {self._limits.max_head} bytes"))
+
+    def _too_large(self) -> None:
+        self._refuse(Refusal(413, "the body is too large", rule=f"at most {self._limits.max_body} bytes"))
+
+    def _refuse(self, error: Refusal) -> None:
+        """Answer in turn, and hear no more from this client."""
+        if self._deaf:
+            return
+        self._deaf, self._begun = True, False
+        slot = Slot(self, close=True)
+        self._slots.append(slot)
+        slot.answer(refused(error))
+
+    def _finish(self) -> None:
+        """Close, but let the client read its answer first: what it still sends is read and dropped for a while."""
+        self._slots.clear()
+        self._deaf = True
+        if self._transport.can_write_eof() and not self._transport.is_closing():
+            self._transport.write_eof()
+            self._resume()
+            self._hub.loop.call_later(_LINGER_S, self._transport.close)
+
+    def _pause(self) -> None:
+        if not self._paused and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._paused and not self._transport.is_closing():
+            self._paused = False
+            self._transport.resume_reading()

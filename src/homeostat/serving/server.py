@@ -1,0 +1,64 @@
+"""One worker of the data plane: listens, follows the routing document, and leaves in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+
+import uvloop
+
+from homeostat.serving.http import Connection, Hub, Limits
+from homeostat.serving.tick import Engine
+
+POLL_S = 0.2
+GRACE_S = 10.0
+_BACKLOG = 1_024
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket that other workers may share; port 0 takes a free one. Errors: OSError when it is taken."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    bound.bind((host, port))
+    return bound
+
+
+def serve(engine: Engine, bound: socket.socket, limits: Limits, started: Callable[[], None] = lambda: None) -> None:
+    """Run until SIGTERM or SIGINT; then answer what is under way, for at most `GRACE_S`. `started` is called once
+    connections are accepted. Main thread only."""
+    uvloop.run(_serve(engine, bound, limits, started))
+
+
+async def _serve(engine: Engine, bound: socket.socket, limits: Limits, started: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    engine.refresh()
+    hub = Hub(engine, limits, loop)
+    server = await loop.create_server(lambda: Connection(hub), sock=bound, backlog=_BACKLOG)
+    follower = asyncio.create_task(_follow(engine))
+    loop.call_soon(hub.sweep)
+    started()
+    await stop.wait()
+    server.close()
+    await _drained(hub)
+    follower.cancel()
+
+
+async def _follow(engine: Engine) -> None:
+    """Poll the routing document. Loading happens in a thread, so that the others go on being answered."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await loop.run_in_executor(None, engine.refresh)
+        await asyncio.sleep(POLL_S)
+
+
+async def _drained(hub: Hub) -> None:
+    hub.drain()
+    end = hub.loop.time() + GRACE_S
+    while hub.loop.time() < end and any(connection.busy for connection in hub.connections):
+        await asyncio.sleep(0.01)
