@@ -20,7 +20,8 @@ class HttpPlane:
         """True when every worker has the bundle. Asking has it loaded: the first answer is False, a later one tells.
         A worker that can't be reached is not ready."""
         del model
-        return all([_ready(f"{worker}/v1/bundles/{quote(bundle, safe='')}/ready") for worker in self._workers])
+        told = [_ready(f"{worker}/v1/bundles/{quote(bundle, safe='')}/ready") for worker in self._workers]  # ask all
+        return all(told)
 
 
 def _ready(url: str) -> bool:

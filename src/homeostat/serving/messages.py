@@ -45,6 +45,12 @@ class Refusal(Exception):
         known = {"field": self.field, "rule": self.rule, "record": self.record, "message": self.message}
         return {name: value for name, value in known.items() if value not in ("", None)}
 
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        if self.status == 503:
+            return (("retry-after", "1"),)
+        return (("allow", self.rule),) if self.status == 405 else ()
+
 
 @dataclass(slots=True)
 class Ask:
@@ -86,11 +92,7 @@ def json(status: int, value: Any, headers: Sequence[tuple[str, str]] = ()) -> Re
 
 def refused(refusal: Refusal) -> Response:
     """`{"error": {field, rule, record, message}}`."""
-    return json(refusal.status, {"error": refusal.detail}, retry(refusal.status))
-
-
-def retry(status: int) -> tuple[tuple[str, str], ...]:
-    return (("retry-after", "1"),) if status == 503 else ()
+    return json(refusal.status, {"error": refusal.detail}, refusal.headers)
 
 
 def ids(prefix: str) -> Iterator[str]:

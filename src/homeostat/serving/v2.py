@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from homeostat.domain.schema import Field, Kind, Schema, Task, Value
-from homeostat.serving.messages import Ask, Refusal, Reply, Response, json, retry
+from homeostat.serving.messages import Ask, Refusal, Reply, Response, json
 from homeostat.serving.typed import Name, name_text, type_of
 
 _FLOATS = frozenset({"FP16", "FP32", "FP64"})
@@ -100,7 +100,7 @@ class V2:
 
     def refuse(self, error: Refusal) -> Response:
         """The protocol wants a text; what it names stands beside it."""
-        return json(error.status, {"error": error.message, **error.detail}, retry(error.status))
+        return json(error.status, {"error": error.message, **error.detail}, error.headers)
 
     def metadata(self, versions: Sequence[int]) -> dict[str, Any]:
         """Model metadata as the protocol defines it."""

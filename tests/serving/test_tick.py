@@ -1,0 +1,327 @@
+"""The engine without a socket: answers, refusals, fallback, shadow, and what each leaves in the log."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from worlds import BINARY, GOOD, World, loads, logistic
+
+from homeostat.domain.prediction import LogBatch
+from homeostat.domain.schema import Field, Kind, Schema, Task
+from homeostat.stores.memory_log import MemoryLog
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.route(world.bundle(logistic))
+    return world
+
+
+def failing(x: Any, /) -> Any:
+    raise RuntimeError(f"secret of {len(x)} rows")
+
+
+def half_finite(x: Any, /) -> Any:
+    output = logistic(x)
+    output[x[:, 0] > 500] = np.nan
+    return output
+
+
+class TestAnswers:
+    def test_a_record_is_answered_and_logged_as_served(self, world: World) -> None:
+        response = world.records({**GOOD, "id": "a", "key": 7})
+        assert response.status == 200
+        assert loads(response) == {
+            "release": "R1",
+            "model_version": 1,
+            "predictions": [{"id": "a", "score": 0.5, "label": "yes"}],
+        }
+        assert dict(response.headers) == {"x-prediction-id": "a", "x-release-id": "R1", "x-model-version": "1"}
+        (row,) = world.rows()
+        assert row == {
+            "id": "a", "key": "7", "at_ms": world.clock.ms, "release": "R1", "version": 1, "arm": "champion",
+            "role": "answer", "weight": 0, "status": "ok", "model_us": 7, "score": 0.5, "label": "yes",
+            "scores": None, "inputs": GOOD,
+        }  # fmt: skip
+
+    def test_fresh_ids_and_order(self, world: World) -> None:
+        body = loads(world.records(*[{**GOOD, "amount": float(i)} for i in range(5)]))
+        assert [one["id"] for one in body["predictions"]] == ["p1", "p2", "p3", "p4", "p5"]
+        scores = [one["score"] for one in body["predictions"]]
+        assert scores == sorted(scores)
+        assert len(set(scores)) == 5
+
+    def test_labels_keep_the_type_of_the_data(self) -> None:
+        world = World()
+        x = (Field("x", Kind.NUMBER),)
+        three = Schema(x, Task.MULTICLASS, "y", (1, 2, 3))
+        world.route(world.bundle(lambda x: np.tile([0.2, 0.5, 0.3], (len(x), 1)), three))
+        (answer,) = loads(world.records({"x": 1}))["predictions"]
+        assert answer == {"id": "p1", "score": 0.5, "label": 2, "scores": {"1": 0.2, "2": 0.5, "3": 0.3}}
+        assert world.rows()[0]["scores"] == [0.2, 0.5, 0.3]
+        world.route(world.bundle(lambda x: x.astype(float) * 2, Schema(x, Task.REGRESSION, "y")))
+        (answer,) = loads(world.records({"x": 1.5}))["predictions"]
+        assert answer == {"id": "p2", "value": 3.0}
+
+    def test_a_field_named_id_is_the_feature_and_the_id(self) -> None:
+        world = World()
+        schema = Schema((Field("id", Kind.INTEGER), Field("x", Kind.NUMBER)), Task.REGRESSION, "y")
+        world.route(world.bundle(lambda x: x[:, :1].astype(float), schema))
+        (answer,) = loads(world.records({"id": 12, "x": 1, "key": "k"}))["predictions"]
+        assert answer == {"id": "12", "value": 12.0}
+        assert (world.rows()[0]["key"], world.rows()[0]["inputs"]) == ("k", {"id": 12, "x": 1.0})
+
+    def test_an_id_cannot_forge_a_header(self, world: World) -> None:
+        response = world.records({**GOOD, "id": "a\r\nx-evil: 1,\u00e9"})
+        assert dict(response.headers)["x-prediction-id"] == "a%0D%0Ax-evil: 1%2C%C3%A9"
+        assert loads(response)["predictions"][0]["id"] == "a\r\nx-evil: 1,\u00e9"
+
+
+REFUSED: list[tuple[Any, int, dict[str, Any]]] = [
+    (b"{", 400, {"rule": "json"}),
+    (b'{"records": [{"country": "\xff"}]}', 400, {"rule": "json"}),
+    ({"records": []}, 422, {"field": "records", "rule": "not empty"}),
+    ([], 422, {"rule": "type"}),
+    ({"records": [GOOD, 5]}, 422, {"rule": "type", "record": 1}),
+    ({"records": [GOOD, {**GOOD, "tip": 1}]}, 422, {"field": "tip", "rule": "unknown", "record": 1}),
+    ({"records": [{"amount": 1.0}]}, 422, {"field": "items", "rule": "required", "record": 0}),
+    ({"records": [{**GOOD, "amount": "12"}]}, 422, {"field": "amount", "rule": "a number", "record": 0}),
+    ({"records": [{**GOOD, "amount": True}]}, 422, {"field": "amount", "rule": "a number", "record": 0}),
+    ({"records": [{**GOOD, "items": 1.5}]}, 422, {"field": "items", "rule": "an integer", "record": 0}),
+    ({"records": [{**GOOD, "items": 10**30}]}, 422, {"field": "items", "rule": "finite", "record": 0}),
+    ({"records": [{**GOOD, "member": 1}]}, 422, {"field": "member", "rule": "true or false", "record": 0}),
+    ({"records": [{**GOOD, "amount": None}]}, 422, {"field": "amount", "rule": "not null", "record": 0}),
+    ({"records": [GOOD, {**GOOD, "amount": -1}]}, 422, {"field": "amount", "rule": "at least 0", "record": 1}),
+    ({"records": [{**GOOD, "amount": 1000.5}]}, 422, {"field": "amount", "rule": "at most 1000", "record": 0}),
+    ({"records": [{**GOOD, "class": 1e39}]}, 422, {"field": "class", "rule": "finite", "record": 0}),
+    ({"records": [{**GOOD, "country": "xx"}]}, 422, {"field": "country", "rule": "one of de, fr, pl", "record": 0}),
+    ({"records": [{**GOOD, "id": "a"}, {**GOOD, "id": "a"}]}, 422, {"field": "id", "rule": "once"}),
+]
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(("body", "status", "detail"), REFUSED)
+    def test_names_field_rule_and_record(self, world: World, body: Any, status: int, detail: dict[str, Any]) -> None:
+        (response,) = world.ask(body)
+        error = loads(response)["error"]
+        error.pop("message")
+        if error.get("rule") == "type" and "field" in detail:
+            error["rule"] = detail["rule"]
+        assert (response.status, error) == (status, detail)
+
+    def test_fails_alone_and_is_logged(self, world: World) -> None:
+        good = {"records": [GOOD]}
+        bad = {"records": [{**GOOD, "amount": -1, "id": "far"}, GOOD]}
+        odd = {"records": [{**GOOD, "items": "many", "id": "odd"}]}
+        responses = world.ask(good, bad, b"{", odd, good)
+        assert [response.status for response in responses] == [200, 422, 400, 422, 200]
+        kept = {row["id"]: (row["role"], row["status"], row["inputs"]["items"]) for row in world.rows()}
+        assert kept.pop("far") == ("rejected", "rejected", 3)
+        assert kept.pop("odd") == ("rejected", "rejected", None)
+        assert sorted(role for role, _, _ in kept.values()) == ["answer", "answer", "rejected"]
+
+    def test_paths_and_methods(self, world: World) -> None:
+        assert world.get("/v1/models/fraud/predict").status == 405
+        assert dict(world.get("/v1/models/fraud/predict").headers) == {"allow": "POST"}
+        assert world.ask({}, path="/v1/models/other/predict")[0].status == 404
+        assert world.get("/nothing").status == 404
+        assert World().ask({"records": [GOOD]})[0].status == 503
+
+    def test_no_answer_without_a_record(self) -> None:
+        class Full(MemoryLog):
+            def append(self, batch: LogBatch) -> None:
+                raise OSError("No space left on device: /secret")
+
+        world = World(log=Full())
+        world.route(world.bundle(logistic))
+        response = world.records(GOOD)
+        assert (response.status, loads(response)["error"]["rule"]) == (503, "log")
+        assert b"secret" not in response.body
+
+
+class TestArms:
+    def test_a_key_keeps_its_arm_and_shares_are_kept(self, world: World) -> None:
+        world.route(world.bundle(logistic), world.bundle(lambda x: logistic(x + 1)), weight=1_000)
+        keys = [{**GOOD, "key": f"k{i}"} for i in range(3_000)]
+        assert world.records(*keys).status == 200
+        first = {row["key"]: row["arm"] for row in world.rows()}
+        assert 230 < sum(arm == "candidate" for arm in first.values()) < 370  # 300, six deviations wide
+        world.records(*reversed(keys))
+        assert all(first[row["key"]] == row["arm"] for row in world.rows())
+        assert {(row["arm"], row["version"], row["weight"]) for row in world.rows()} == {
+            ("champion", 1, 1_000),
+            ("candidate", 2, 1_000),
+        }
+
+    def test_a_split_request_tells_each_version(self, world: World) -> None:
+        world.route(world.bundle(logistic), world.bundle(logistic), weight=5_000)
+        body = loads(world.records(*[{**GOOD, "key": f"k{i}"} for i in range(20)]))
+        assert {one["model_version"] for one in body["predictions"]} == {1, 2}
+
+    @pytest.mark.parametrize(
+        ("model", "status"), [(failing, "error"), (lambda x: logistic(x)[:, :1], "error"), (half_finite, "nonfinite")]
+    )
+    def test_the_champion_answers_when_the_candidate_fails(self, world: World, model: Any, status: str) -> None:
+        world.route(world.bundle(logistic), world.bundle(model), weight=10_000)
+        response = world.records({**GOOD, "amount": 600.0, "id": "a"}, {**GOOD, "id": "b"})
+        assert response.status == 200
+        assert [one["score"] for one in loads(response)["predictions"]] == [1.0, 0.5]
+        rows = {(row["id"], row["role"]): row for row in world.rows()}
+        answer, failed = rows["a", "answer"], rows["a", "failed"]
+        assert (answer["version"], answer["arm"], answer["status"]) == (1, "candidate", "ok")
+        assert (failed["version"], failed["arm"], failed["status"], failed["score"]) == (2, "candidate", status, None)
+        assert (("b", "failed") in rows) == (status == "error")
+
+    def test_a_champion_that_fails_tells_nothing(self, world: World) -> None:
+        world.route(world.bundle(failing))
+        response = world.records(GOOD)
+        assert response.status == 500
+        assert b"secret" not in response.body
+        assert [(row["role"], row["status"]) for row in world.rows()] == [("answer", "error")]
+
+    def test_shadow_runs_after_the_answer(self, world: World) -> None:
+        world.route(world.bundle(logistic), world.bundle(lambda x: logistic(x + 1)), weight=5_000, shadow=True)
+        world.records(*[{**GOOD, "id": f"i{i}"} for i in range(40)])
+        assert {row["role"] for row in world.rows()} == {"answer"}
+        world.engine.shadow()
+        rows = {(row["id"], row["role"]): row for row in world.rows()}
+        assert len(rows) == 80
+        for i in range(40):
+            answer, shadow = rows[f"i{i}", "answer"], rows[f"i{i}", "shadow"]
+            assert {answer["version"], shadow["version"]} == {1, 2}
+            assert answer["arm"] == shadow["arm"] == ("champion" if answer["version"] == 1 else "candidate")
+            assert (answer["score"] == 0.5) == (answer["version"] == 1)
+
+    def test_a_candidate_without_the_champions_fields_sees_null(self, world: World) -> None:
+        schema = Schema((*BINARY.fields, Field("new", Kind.NUMBER)), Task.BINARY, "fraud", BINARY.classes)
+        seen: list[Any] = []
+        world.route(world.bundle(logistic), world.bundle(lambda x: (seen.append(x), logistic(x))[1], schema), weight=10_000)
+        assert world.records(GOOD).status == 200
+        assert np.isnan(seen[0][0, 5])
+
+
+class TestBundles:
+    def test_a_wrong_sample_never_gets_traffic(self, world: World) -> None:
+        row = (10.5, 3.0, 1.0, 0.0, 0.0)
+        wrong = world.bundle(logistic, sample=((row, (0.4, 0.6)),))
+        right = world.bundle(logistic, sample=((row, (0.5, 0.5)),))
+        assert not world.engine.ready(wrong)
+        assert world.engine.ready(right)
+        assert "sample" in loads(world.get(f"/v1/bundles/{wrong}/ready"))["reason"]
+        world.route(wrong)
+        assert loads(world.records(GOOD))["model_version"] == 1  # by the route before
+        assert world.get("/v2/health/ready").status == 503
+
+    def test_asking_over_http_loads_at_the_next_refresh(self, world: World) -> None:
+        fresh = world.bundle(lambda x: logistic(x + 2))
+        assert world.get(f"/v1/bundles/{fresh}/ready").status == 503
+        world.engine.refresh()
+        assert world.get(f"/v1/bundles/{fresh}/ready").status == 200
+
+    def test_an_unready_candidate_is_answered_by_the_champion(self, world: World) -> None:
+        world.route(world.bundle(logistic), "f" * 64, weight=10_000)
+        assert world.records(GOOD).status == 200
+        assert sorted(row["role"] for row in world.rows()) == ["answer", "failed"]
+        assert world.get("/v2/health/ready").status == 200
+
+
+class TestFeedback:
+    def test_late_repeated_corrected(self, world: World) -> None:
+        def send(*labels: Any) -> Any:
+            return world.ask({"labels": labels}, path="/v1/feedback")[0]
+
+        at = "2023-11-14T22:13:20Z"  # 1,700,000,000 s
+        assert loads(send({"id": "a", "label": "yes"}, {"id": 5, "label": "no", "at": at})) == {"accepted": 2}
+        send({"id": "a", "label": "no", "at": world.clock.ms + 5})
+        assert world.labels.read(0, 2**62).rows() == [
+            ("5", "no", 1_700_000_000_000),
+            ("a", "no", world.clock.ms + 5),
+        ]
+        error = loads(send({"id": "a", "label": "yes"}, {"id": "b", "label": "perhaps"}))["error"]
+        assert (error["field"], error["record"]) == ("label", 1)
+        assert world.labels.read(0, 2**62).height == 2
+        assert send().status == 422
+        assert world.ask(b"{", path="/v1/feedback")[0].status == 400
+
+
+class TestV2:
+    INPUTS = (
+        ("amount", "FP64", [10.5, 11.5]), ("items", "INT64", [3, 4]), ("member", "BOOL", [True, False]),
+        ("country", "BYTES", ["de", "pl"]), ("class", "FP32", [None, 2.0]),
+    )  # fmt: skip
+
+    def infer(self, world: World, path: str = "/v2/models/fraud/infer", **changes: Any) -> Any:
+        inputs = [
+            {"name": name, "datatype": changes.get(f"{name}_type", kind), "shape": [2], "data": changes.get(name, data)}
+            for name, kind, data in self.INPUTS
+        ]
+        return world.ask({"id": "q", "inputs": inputs, **changes.get("more", {})}, path=path)[0]
+
+    def test_answers_like_records(self, world: World) -> None:
+        response = self.infer(world)
+        body = loads(response)
+        outputs = {one["name"]: (one["datatype"], one["shape"], one["data"]) for one in body["outputs"]}
+        plain = loads(world.records(GOOD, {**GOOD, "amount": 11.5}))["predictions"]
+        assert outputs == {
+            "score": ("FP64", [2], [one["score"] for one in plain]),
+            "label": ("BYTES", [2], ["yes", "yes"]),
+            "id": ("BYTES", [2], ["q-0", "q-1"]),
+        }
+        assert (body["id"], body["model_version"], body["model_name"]) == ("q", "1", "fraud")
+        assert body["parameters"] == {"release": "R1", "prediction_ids": "q-0,q-1"}
+        assert world.rows()[1]["inputs"]["country"] == "pl"
+
+    def test_nested_columns_and_chosen_outputs(self, world: World) -> None:
+        inputs = [
+            {"name": name, "datatype": kind, "shape": [2, 1], "data": [[value] for value in data]}
+            for name, kind, data in self.INPUTS
+        ]
+        key = {"name": "key", "datatype": "BYTES", "shape": [2], "data": ["k", "l"]}
+        body = {"inputs": [*inputs, key], "outputs": [{"name": "label"}]}
+        (response,) = world.ask(body, path="/v2/models/fraud/infer")
+        assert [one["name"] for one in loads(response)["outputs"]] == ["label"]
+        assert [row["key"] for row in world.rows()] == ["k", "l"]
+
+    @pytest.mark.parametrize(
+        ("changes", "field", "rule"),
+        [
+            ({"amount": [1.0, "x"]}, "amount", "type FP64"),
+            ({"amount_type": "BYTES"}, "amount", "datatype FP64"),
+            ({"items": [1]}, "items", "shape"),
+            ({"amount": [1.0, -1.0]}, "amount", "at least 0"),
+            ({"more": {"inputs": []}}, "inputs", "not empty"),
+        ],
+    )
+    def test_refusals_are_texts_with_details(self, world: World, changes: Any, field: str, rule: str) -> None:
+        response = self.infer(world, **changes)
+        body = loads(response)
+        assert (response.status, body["field"], body["rule"]) == (422, field, rule)
+        assert isinstance(body["error"], str)
+
+    def test_metadata_and_health(self, world: World) -> None:
+        world.route(world.bundle(logistic), world.bundle(logistic), weight=0)
+        assert [world.get(path).status for path in ("/v2", "/v2/health/live", "/v2/health/ready")] == [200] * 3
+        about = loads(world.get("/v2/models/fraud"))
+        assert about["versions"] == ["1", "2"]
+        assert about["inputs"][3] == {"name": "country", "datatype": "BYTES", "shape": [-1]}
+        assert world.get("/v2/models/fraud/versions/2/ready").status == 200
+        assert world.get("/v2/models/fraud/versions/3").status == 404
+        assert loads(self.infer(world, "/v2/models/fraud/versions/2/infer"))["model_version"] == "2"
+
+
+def test_alone_or_together_byte_for_byte(lightgbm_onnx: bytes, linear_onnx: bytes) -> None:
+    schema = Schema(tuple(Field(f"f{i}", Kind.NUMBER) for i in range(20)), Task.BINARY, "y", (0, 1))
+    rows = np.random.default_rng(1).normal(size=(50, 20)).tolist()
+    bodies = [
+        json.dumps({"records": [{**{f"f{j}": x for j, x in enumerate(row)}, "id": str(i)}]}).encode()
+        for i, row in enumerate(rows)
+    ]
+    for onnx in (lightgbm_onnx, linear_onnx):
+        world = World()
+        world.route(world.bundle(onnx, schema))
+        together = [response.body for response in world.ask(*bodies)]
+        assert together == [world.ask(body)[0].body for body in bodies]
