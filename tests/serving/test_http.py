@@ -1,0 +1,283 @@
+"""The data plane over real sockets: order, framing, limits, kills."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from plane_process import Folder, NoTables
+from worlds import GOOD, World, logistic
+
+from homeostat import codec
+from homeostat.adapters.plane import HttpPlane
+from homeostat.domain.bundle import Bundle
+from homeostat.domain.rollout import Arm, Route, Routing
+from homeostat.domain.schema import Field, Kind, Schema, Task
+from homeostat.serving.http import Connection, Hub, Limits
+from homeostat.stores.predictions import SegmentLog
+from homeostat.stores.routing import FileRouter
+
+PREDICT = b"POST /v1/models/fraud/predict HTTP/1.1\r\nhost: x\r\n"
+
+
+class Server:
+    """The HTTP side on a loop of its own thread, around an engine in memory."""
+
+    def __init__(self, world: World, limits: Limits) -> None:
+        self.world = world
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.port = asyncio.run_coroutine_threadsafe(self._start(limits), self._loop).result(10)
+
+    async def _start(self, limits: Limits) -> int:
+        self.hub = Hub(self.world.engine, limits, self._loop)
+        self._server = await self._loop.create_server(lambda: Connection(self.hub), "127.0.0.1", 0)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def close(self) -> None:
+        async def end() -> None:
+            self._server.close()
+            for connection in list(self.hub.connections):
+                connection._transport.abort()
+            await asyncio.sleep(0)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def expire(self, seconds: float) -> None:
+        """As the sweep does, `seconds` from now."""
+
+        async def later() -> None:
+            for connection in list(self.hub.connections):
+                connection.expire(self._loop.time() + seconds)
+
+        asyncio.run_coroutine_threadsafe(later(), self._loop).result(10)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    world = World()
+    world.route(world.bundle(logistic))
+    server = Server(world, Limits(max_body=2_000, max_head=1_000, pipeline=4))
+    yield server
+    server.close()
+
+
+def body_of(name: str, **changes: Any) -> bytes:
+    return json.dumps({"records": [{**GOOD, "id": name, **changes}]}).encode()
+
+
+def framed(body: bytes, extra: bytes = b"") -> bytes:
+    return PREDICT + extra + b"content-length: %d\r\n\r\n" % len(body) + body
+
+
+def client(server: Server) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=10)
+
+
+def answers(sock: socket.socket, n: int) -> list[tuple[int, Any]]:
+    """n responses, parsed one after the other from one connection."""
+    data, found = sock.makefile("rb"), []
+    for _ in range(n):
+        status = int(data.readline().split()[1])
+        headers = dict(line.lower().split(b": ", 1) for line in iter(data.readline, b"\r\n"))
+        found.append((status, json.loads(data.read(int(headers[b"content-length"])))))
+    return found
+
+
+def ids(found: list[tuple[int, Any]]) -> list[Any]:
+    return [body["predictions"][0]["id"] if status == 200 else status for status, body in found]
+
+
+class TestFraming:
+    def test_pipelined_requests_are_answered_in_order(self, server: Server) -> None:
+        with client(server) as sock:
+            wrong = framed(body_of("x", amount=-1))
+            health = b"GET /v2/health/live?x=1 HTTP/1.1\r\n\r\n"
+            good = [framed(body_of(f"i{i}")) for i in range(9)]
+            sock.sendall(b"".join([*good[:4], wrong, health, *good[4:]]))
+            found = answers(sock, 11)
+        assert ids(found[:5] + found[6:]) == ["i0", "i1", "i2", "i3", 422, "i4", "i5", "i6", "i7", "i8"]
+        assert found[5] == (200, {"live": True})
+
+    def test_a_byte_at_a_time_and_chunked(self, server: Server) -> None:
+        body = body_of("slow")
+        chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:7], body[7:30], body[30:]))
+        message = PREDICT + b"transfer-encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+        with client(server) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for byte in message:
+                sock.send(bytes([byte]))
+            assert ids(answers(sock, 1)) == ["slow"]
+
+    def test_head_has_no_body_and_the_connection_stays(self, server: Server) -> None:
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+        connection.request("HEAD", "/v2/health/ready")
+        response = connection.getresponse()
+        assert (response.status, response.read(), response.headers["content-length"]) == (200, b"", "14")
+        connection.request("POST", "/v1/models/fraud/predict", body_of("a"))
+        response = connection.getresponse()
+        assert response.headers["x-prediction-id"] == "a"
+        assert response.read().startswith(b'{"release":"R1"')
+        connection.close()
+
+    def test_expect_100_continue(self, server: Server) -> None:
+        with client(server) as sock:
+            message = framed(body_of("a"), b"expect: 100-continue\r\n")
+            head, _, body = message.partition(b"\r\n\r\n")
+            sock.sendall(head + b"\r\n\r\n")
+            assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            sock.sendall(body)
+            assert ids(answers(sock, 1)) == ["a"]
+
+    def test_http_1_0_closes(self, server: Server) -> None:
+        with client(server) as sock:
+            sock.sendall(b"GET /v2/health/live HTTP/1.0\r\n\r\n")
+            data = b"".join(iter(lambda: sock.recv(1000), b""))
+        assert b"connection: close" in data
+        assert data.endswith(b'{"live":true}')
+
+
+class TestLimits:
+    @pytest.mark.parametrize(
+        ("message", "status"),
+        [
+            (b"BREW coffee\r\n\r\n", 400),
+            (PREDICT + b"content-length: x\r\n\r\n", 400),
+            (PREDICT + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n", 400),
+            (PREDICT + b"content-length: 2001\r\n\r\n", 413),
+            (PREDICT + b"transfer-encoding: chunked\r\n\r\n" + b"400\r\n" + b"x" * 1024 + b"\r\n400\r\n" + b"x" * 1024, 413),
+            (PREDICT + b"x-long: " + b"y" * 1001 + b"\r\n\r\n", 431),
+        ],
+    )  # fmt: skip
+    def test_refused_in_turn_then_closed(self, server: Server, message: bytes, status: int) -> None:
+        with client(server) as sock:
+            sock.sendall(framed(body_of("before")) + message)
+            assert ids(answers(sock, 2)) == ["before", status]
+            assert sock.recv(1) == b""
+
+    def test_a_full_queue_sheds(self) -> None:
+        world = World()
+        world.route(world.bundle(logistic))
+        server = Server(world, Limits(queue=3))
+        with client(server) as sock:
+            sock.sendall(b"".join(framed(body_of(f"i{i}")) for i in range(5)))
+            found = ids(answers(sock, 5))
+            sock.sendall(framed(body_of("again")))
+            assert ids(answers(sock, 1)) == ["again"]
+        server.close()
+        assert found == ["i0", "i1", "i2", 503, 503]
+
+    def test_silent_and_slow_clients_are_let_go(self, server: Server) -> None:
+        with client(server) as idle, client(server) as slow:
+            slow.sendall(framed(body_of("x"))[:-5])
+            idle.sendall(framed(body_of("a")))
+            assert ids(answers(idle, 1)) == ["a"]
+            server.expire(31)
+            assert answers(slow, 1)[0][0] == 408
+            server.expire(76)
+            assert idle.recv(1) == b""
+
+
+def project(root: Path, onnx: bytes) -> str:
+    """A folder that a worker can serve from. → the bundle."""
+    blobs = Folder(root / "blobs")
+    schema = Schema(tuple(Field(f"f{i}", Kind.NUMBER) for i in range(20)), Task.BINARY, "y", (0, 1))
+    manifest = Bundle("fraud", schema, 0.5, 1.0, {"model.onnx": blobs.put(onnx)}, "run", 1, 0)
+    bundle = blobs.put(codec.encode(manifest))
+    FileRouter(root / "routing.json").publish(Routing(1, {"fraud": Route("R1", Arm(1, bundle))}))
+    return bundle
+
+
+class Worker:
+    """A real process. `answered` collects the ids that its clients saw."""
+
+    def __init__(self, root: Path) -> None:
+        script = Path(__file__).with_name("plane_process.py")
+        self.process = subprocess.Popen([sys.executable, str(script), str(root)], stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline())
+        self.answered: list[str] = []
+        self.enough = threading.Semaphore(0)
+
+    def load(self) -> None:
+        """Ask until the worker is gone."""
+        record = {f"f{i}": i / 10 for i in range(20)}
+        body = json.dumps({"records": [record, record]})
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            while True:
+                connection.request("POST", "/v1/models/fraud/predict", body)
+                response: HTTPResponse = connection.getresponse()
+                self.answered += [one["id"] for one in json.loads(response.read())["predictions"]]
+                self.enough.release()
+        except (OSError, HTTPException, ValueError):
+            connection.close()
+
+    def end(self, how: int) -> int:
+        self.process.send_signal(how)
+        code = self.process.wait(20)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return code
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_every_answered_id_is_in_the_log(tmp_path: Path, lightgbm_onnx: bytes, how: int) -> None:
+    project(tmp_path, lightgbm_onnx)
+    answered: list[str] = []
+    for _ in range(2):
+        worker = Worker(tmp_path)
+        clients = [threading.Thread(target=worker.load) for _ in range(4)]
+        for thread in clients:
+            thread.start()
+        for _ in range(150):
+            assert worker.enough.acquire(timeout=20)
+        assert worker.end(how) == (-how if how == signal.SIGKILL else 0)
+        for thread in clients:
+            thread.join(20)
+        answered += worker.answered
+    logged = SegmentLog(tmp_path / "log", "reader", NoTables()).read("fraud", 0, 2**62)["id"].to_list()
+    assert len(answered) >= 600
+    assert set(answered) <= set(logged)
+    assert len(logged) == len(set(logged))
+
+
+def test_a_new_route_is_followed_and_readiness_is_told(tmp_path: Path, lightgbm_onnx: bytes) -> None:
+    bundle = project(tmp_path, lightgbm_onnx)
+    other = Folder(tmp_path / "blobs").put(
+        Folder(tmp_path / "blobs").get(bundle).replace(b'"run":"run"', b'"run":"two"')
+    )
+    worker = Worker(tmp_path)
+    plane = HttpPlane(f"http://127.0.0.1:{worker.port}")
+    assert plane.ready("fraud", bundle)
+    while not plane.ready("fraud", other):
+        os.sched_yield()
+    assert not plane.ready("fraud", "f" * 64)
+    FileRouter(tmp_path / "routing.json").publish(Routing(2, {"fraud": Route("R2", Arm(2, other))}))
+    release, connection = "R1", HTTPConnection("127.0.0.1", worker.port, timeout=10)
+    while release == "R1":
+        connection.request("POST", "/v1/models/fraud/predict", json.dumps({"records": [dict.fromkeys(
+            (f"f{i}" for i in range(20)), 0)]}))  # fmt: skip
+        response = connection.getresponse()
+        assert response.status == 200
+        release = json.loads(response.read())["release"]
+    connection.close()
+    assert release == "R2"
+    assert not HttpPlane("http://127.0.0.1:1").ready("fraud", bundle)
+    assert worker.end(signal.SIGTERM) == 0
