@@ -36,6 +36,6 @@ def _model(session: ort.InferenceSession) -> Model:
         # the same bytes alone and in a batch.
         rows = x if len(x) != 1 else x.repeat(2, axis=0)
         output = np.asarray(session.run(wanted, {source: rows})[0], np.float64)
-        return output.reshape(len(rows), -1)[: len(x)]
+        return (output if output.ndim == 2 else output.reshape(-1, 1))[: len(x)]
 
     return predict

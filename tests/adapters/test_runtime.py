@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from homeostat.adapters.runtime import OnnxRuntime
+from homeostat.domain.errors import Corrupt
+
+
+def doubled(columns: int | None) -> bytes:
+    """y = 2 x, of shape (n, columns) or (n,)."""
+    shape = ["n", 1]
+    nodes = [helper.make_node("Add", ["x", "x"], ["z"])]
+    one = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+    nodes.append(helper.make_node("Squeeze", ["z", "axes"], ["y"]) if columns is None else helper.make_node("Identity", ["z"], ["y"]))
+    source = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    target = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"] if columns is None else shape)
+    graph = helper.make_graph(nodes, "doubled", [source], [target], [one] if columns is None else [])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("columns", [None, 1])
+@pytest.mark.parametrize("rows", [0, 1, 2, 7])
+def test_values_come_as_one_column(columns: int | None, rows: int) -> None:
+    x = np.arange(rows, dtype=np.float32).reshape(rows, 1)
+    output = OnnxRuntime().load(doubled(columns))(x)
+    assert (output.dtype, output.shape) == (np.float64, (rows, 1))
+    assert output.tolist() == (2 * x).tolist()
+
+
+def test_what_is_not_a_model() -> None:
+    with pytest.raises(Corrupt, match="can't be loaded"):
+        OnnxRuntime().load(b"nonsense")
