@@ -14,7 +14,11 @@ def doubled(columns: int | None) -> bytes:
     shape = ["n", 1]
     nodes = [helper.make_node("Add", ["x", "x"], ["z"])]
     one = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
-    nodes.append(helper.make_node("Squeeze", ["z", "axes"], ["y"]) if columns is None else helper.make_node("Identity", ["z"], ["y"]))
+    nodes.append(
+        helper.make_node("Squeeze", ["z", "axes"], ["y"])
+        if columns is None
+        else helper.make_node("Identity", ["z"], ["y"])
+    )
     source = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
     target = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"] if columns is None else shape)
     graph = helper.make_graph(nodes, "doubled", [source], [target], [one] if columns is None else [])

@@ -59,7 +59,9 @@ ROWS = st.lists(
 def test_training_and_serving_see_the_same(rows: list[tuple[float, int, bool, str, str]]) -> None:
     columns = {name: [row[i] for row in rows] for i, name in enumerate(SCHEMA.names)}
     kinds = (pl.Float64, pl.Int64, pl.Boolean, pl.String, pl.String)
-    frame = pl.DataFrame({name: pl.Series(columns[name], dtype=kind) for name, kind in zip(columns, kinds, strict=True)})
+    frame = pl.DataFrame(
+        {name: pl.Series(columns[name], dtype=kind) for name, kind in zip(columns, kinds, strict=True)}
+    )
     served = matrix(SCHEMA, columns)
     assert served.tobytes() == matrix(SCHEMA, frame.to_dict()).tobytes()
     for i in range(len(rows)):

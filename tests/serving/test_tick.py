@@ -199,7 +199,9 @@ class TestArms:
     def test_a_candidate_without_the_champions_fields_sees_null(self, world: World) -> None:
         schema = Schema((*BINARY.fields, Field("new", Kind.NUMBER)), Task.BINARY, "fraud", BINARY.classes)
         seen: list[Any] = []
-        world.route(world.bundle(logistic), world.bundle(lambda x: (seen.append(x), logistic(x))[1], schema), weight=10_000)
+        world.route(
+            world.bundle(logistic), world.bundle(lambda x: (seen.append(x), logistic(x))[1], schema), weight=10_000
+        )
         assert world.records(GOOD).status == 200
         assert np.isnan(seen[0][0, 5])
 

@@ -93,9 +93,7 @@ class World:
     ids: Iterator[str] = field(default_factory=lambda: (f"p{i}" for i in itertools.count(1)))
 
     def __post_init__(self) -> None:
-        self.engine = Engine(
-            self.blobs, self.runtime, self.log, self.labels, self.clock, self.router, self.ids
-        )
+        self.engine = Engine(self.blobs, self.runtime, self.log, self.labels, self.clock, self.router, self.ids)
 
     def bundle(self, onnx: bytes | Callable[..., Any], schema: Schema = BINARY, **changes: Any) -> str:
         if callable(onnx):

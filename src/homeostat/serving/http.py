@@ -82,14 +82,17 @@ class Slot:
 
     def answer(self, response: Response) -> None:
         """`bare`: a HEAD request, answered without its body; `old`: HTTP/1.0, which must be told to stay."""
-        lines = [_HEADS[response.status], b"content-length: %d\r\n" % len(response.body)]
-        lines += [f"{name}: {value}\r\n".encode("latin-1", "replace") for name, value in response.headers]
+        head = "".join([f"{name}: {value}\r\n" for name, value in response.headers])
         if self.close:
-            lines.append(b"connection: close\r\n")
+            head += "connection: close\r\n"
         elif self.old:
-            lines.append(b"connection: keep-alive\r\n")
-        lines += [b"\r\n", b"" if self.bare else response.body]
-        self.data = b"".join(lines)
+            head += "connection: keep-alive\r\n"
+        self.data = b"%bcontent-length: %d\r\n%b\r\n%b" % (
+            _HEADS[response.status],
+            len(response.body),
+            head.encode("latin-1", "replace"),
+            b"" if self.bare else response.body,
+        )
         self._connection.flush()
 
 
@@ -154,7 +157,7 @@ class Connection(asyncio.Protocol):
         self._grow(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self._headers[name.lower().decode("latin-1")] = value.decode("latin-1")
         self._grow(len(name) + len(value))
 
     def on_headers_complete(self) -> None:

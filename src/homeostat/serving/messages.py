@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,11 +79,12 @@ class Reply:
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
-        ids = ",".join(quote(one, safe=_SAFE) for one in self.ids[:_SHOWN_IDS])
+        ids = ",".join(one if _PLAIN(one) else quote(one, safe=_SAFE) for one in self.ids[:_SHOWN_IDS])
         versions = ",".join(map(str, dict.fromkeys(self.versions)))
         return (("x-prediction-id", ids), ("x-release-id", self.release), ("x-model-version", versions))
 
 
+_PLAIN = re.compile(r"[\w.:-]+", re.ASCII).fullmatch
 _SAFE = "!#$&'()*+/:;=?@[]~ "
 
 

@@ -254,7 +254,7 @@ def _encode(served: Served, job: _Job, scored: Scored | None) -> Response:
     part = slice(job.start, job.start + len(job.ids))
     if job.refusal is not None:
         return job.codec.refuse(job.refusal)
-    if scored is None or any(status != OK for status in scored.status[part]):
+    if scored is None or scored.status[part].count(OK) < len(job.ids):
         return job.codec.refuse(Refusal(500, "the model could not answer", rule="model"))
     reply = Reply(
         served.route.release,

@@ -99,6 +99,7 @@ class SegmentLog:
         self._writer = Writer(root / worker, "predictions", limit)
         self._stream = _Stream(root, "predictions", frames.unpack, lambda batch: batch.model, frames.flat)
         self._models = root / "models"
+        self._known: set[str] = set()
 
     @property
     def lost(self) -> int:
@@ -106,10 +107,10 @@ class SegmentLog:
         return self._stream.lost
 
     def append(self, batch: LogBatch) -> None:
-        marker = self._models / batch.model
-        if not marker.exists():
+        if batch.model not in self._known:  # `find` must know which tables there are
             self._models.mkdir(parents=True, exist_ok=True)
-            marker.touch()
+            (self._models / batch.model).touch()
+            self._known.add(batch.model)
         self._writer.append(frames.pack(batch))
 
     def read(self, model: str, start_ms: int, end_ms: int) -> pl.DataFrame:
