@@ -60,7 +60,7 @@ class NoTables:
         raise NotImplementedError
 
     def version(self, name: str) -> int | None:
-        return None
+        del name
 
 
 def main(root: Path) -> None:
@@ -71,7 +71,11 @@ def main(root: Path) -> None:
         Folder(root / "blobs"), OnnxRuntime(), log, labels, clock, FileRouter(root / "routing.json"), ids(prefix)
     )
     bound = listen("127.0.0.1", 0)
-    serve(engine, bound, Limits(), lambda: print(bound.getsockname()[1], flush=True))
+
+    def started() -> None:
+        os.write(1, b"%d\n" % bound.getsockname()[1])
+
+    serve(engine, bound, Limits(), started)
 
 
 if __name__ == "__main__":

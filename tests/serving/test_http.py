@@ -161,7 +161,7 @@ class TestLimits:
             (PREDICT + b"content-length: x\r\n\r\n", 400),
             (PREDICT + b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n", 400),
             (PREDICT + b"content-length: 2001\r\n\r\n", 413),
-            (PREDICT + b"transfer-encoding: chunked\r\n\r\n" + b"400\r\n" + b"x" * 1024 + b"\r\n400\r\n" + b"x" * 1024, 413),
+            (PREDICT + b"transfer-encoding: chunked\r\n\r\n" + (b"400\r\n" + b"x" * 1024 + b"\r\n") * 2, 413),
             (PREDICT + b"x-long: " + b"y" * 1001 + b"\r\n\r\n", 431),
         ],
     )  # fmt: skip

@@ -134,7 +134,7 @@ class TestRefusals:
     def test_no_answer_without_a_record(self) -> None:
         class Full(MemoryLog):
             def append(self, batch: LogBatch) -> None:
-                raise OSError("No space left on device: /secret")
+                raise OSError(f"No space left on device: /secret/{batch.model}")
 
         world = World(log=Full())
         world.route(world.bundle(logistic))

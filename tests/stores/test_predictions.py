@@ -47,7 +47,8 @@ def batch(at_ms: int, *ids: str, model: str = "price", **changes: Any) -> LogBat
     n = len(ids)
     made = LogBatch(
         model, at_ms, "R1", 100, ids, ["k"] * n, [1] * n, ["champion"] * n, ["answer"] * n, ["ok"] * n, [7] * n,
-        [0.1 + 0.2] * n, ["yes"] * n, [None] * n, {"x": [0.1] * n, "n": [2**53 + 1] * n, "t": ["ü"] * n, "b": [True] * n},
+        [0.1 + 0.2] * n, ["yes"] * n, [None] * n,
+        {"x": [0.1] * n, "n": [2**53 + 1] * n, "t": ["ü"] * n, "b": [True] * n},
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -62,7 +63,7 @@ class LogCases:
         raise NotImplementedError
 
     @pytest.fixture
-    def settle(self, log: PredictionLog) -> Callable[[], Any]:
+    def settle(self) -> Callable[[], Any]:
         """What happens between writing and reading."""
         return lambda: None
 
@@ -123,7 +124,7 @@ class LogCases:
 
 class TestMemoryLog(LogCases):
     @pytest.fixture
-    def log(self, tmp_path: Path) -> PredictionLog:
+    def log(self) -> PredictionLog:
         return MemoryLog()
 
 
@@ -158,7 +159,7 @@ class LabelCases:
 
 class TestMemoryLabels(LabelCases):
     @pytest.fixture
-    def labels(self, tmp_path: Path) -> LabelLog:
+    def labels(self) -> LabelLog:
         return MemoryLabels()
 
 

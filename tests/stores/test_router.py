@@ -36,7 +36,7 @@ class RouterCases:
 
 class TestMemoryRouter(RouterCases):
     @pytest.fixture
-    def router(self, tmp_path: Path) -> Router:
+    def router(self) -> Router:
         return MemoryRouter()
 
 

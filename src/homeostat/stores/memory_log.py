@@ -55,7 +55,9 @@ class MemoryLog:
 
     def append(self, batch: LogBatch) -> None:
         self._count += 1
-        self._models.setdefault(batch.model, _Rows()).waiting.append((self._count, batch))
+        if batch.model not in self._models:
+            self._models[batch.model] = _Rows()
+        self._models[batch.model].waiting.append((self._count, batch))
 
     def read(self, model: str, start_ms: int, end_ms: int) -> pl.DataFrame:
         rows = self._models.get(model)
