@@ -211,8 +211,8 @@ class TestBundles:
         row = (10.5, 3.0, 1.0, 0.0, 0.0)
         wrong = world.bundle(logistic, sample=((row, (0.4, 0.6)),))
         right = world.bundle(logistic, sample=((row, (0.5, 0.5)),))
-        assert not world.engine.ready(wrong)
-        assert world.engine.ready(right)
+        assert not world.engine.ready("fraud", wrong)
+        assert world.engine.ready("fraud", right)
         assert "sample" in loads(world.get(f"/v1/bundles/{wrong}/ready"))["reason"]
         world.route(wrong)
         assert loads(world.records(GOOD))["model_version"] == 1  # by the route before

@@ -92,8 +92,9 @@ class Engine:
         self._shelf.retain(self._plan.bundles)
         return changed
 
-    def ready(self, bundle: str) -> bool:
-        """Load the bundle now, and say whether its sample gives the stored scores."""
+    def ready(self, model: str, bundle: str) -> bool:
+        """`ports.Plane` within one process: load the bundle now, and say whether its sample gives the stored scores."""
+        del model
         return self._shelf.load(bundle) is not None
 
     # Answering
