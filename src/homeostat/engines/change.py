@@ -14,7 +14,6 @@ Rinaldo, "E-detectors", New England Journal of Statistics in Data Science 2024; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +59,9 @@ class Rule:
     allowance: float = 1.0
 
 
+ORDINARY = Rule()
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """`evidence` against `threshold`; `since`: the block in which the change most likely began (None: no sign of
@@ -76,7 +78,7 @@ class Change:
     blocks: int
 
 
-def detect(baseline: Baseline, losses: Array, blocks: NDArray[np.int64], rule: Rule = Rule()) -> Change:
+def detect(baseline: Baseline, losses: Array, blocks: NDArray[np.int64], rule: Rule = ORDINARY) -> Change:
     """Losses (n,) in [0, 1] with the ascending ids (n,) of the blocks they lie in."""
     ids, first, counts = np.unique(blocks, return_index=True, return_counts=True)
     means = np.add.reduceat(losses, first) / counts if len(losses) else np.zeros(0)
@@ -92,7 +94,7 @@ def detect(baseline: Baseline, losses: Array, blocks: NDArray[np.int64], rule: R
     harm = evidence >= rule.threshold
     return _change(
         Verdict.HARM if harm else Verdict.OK,
-        _words(harm, evidence, rule, baseline, means, ids, since),
+        _words(harm, evidence, rule, baseline, means, ids >= (ids[0] if since is None else since)),
         evidence,
         since,
         baseline,
@@ -108,7 +110,7 @@ def log_e(baseline: Baseline, means: Array, weight: Array, rule: Rule) -> Array:
     ratios = np.asarray(rule.ratios)
     q = ratios * m / (1 - m + ratios * m)
     coins = m * (1 - m) / baseline.spread**2
-    x = means[:, None]
+    x = np.minimum(means, 1 - 1e-6)[:, None]
     steps = coins * weight[:, None] * (x * np.log(q / m) + (1 - x) * np.log((1 - q) / (1 - m)))
     return np.asarray(np.minimum(steps, np.log(rule.threshold) / 2))
 
@@ -129,13 +131,17 @@ def _start(steps: Array, ids: NDArray[np.int64]) -> int | None:
 
 
 def _words(
-    harm: bool, evidence: float, rule: Rule, baseline: Baseline, means: Array, ids: Sequence[int] | Array, since: int | None
+    harm: bool,
+    evidence: float,
+    rule: Rule,
+    baseline: Baseline,
+    means: Array,
+    recent: NDArray[np.bool_],
 ) -> str:
-    recent = means[np.asarray(ids) >= since].mean() if since is not None else means.mean()
-    days = int(np.sum(np.asarray(ids) >= since)) if since is not None else len(means)
     held = f"E = {evidence:.3g}, harm at {rule.threshold:g}"
     if harm:
-        return f"the loss rose from {baseline.mean:.3g} to {recent:.3g} in the last {days} days ({held})"
+        now, days = means[recent].mean(), recent.sum()
+        return f"the loss rose from {baseline.mean:.3g} to {now:.3g} in the last {days} days with labels ({held})"
     return f"no harm seen: loss {means.mean():.3g} over {len(means)} days, {baseline.mean:.3g} when made ({held})"
 
 

@@ -14,20 +14,19 @@ from homeostat.domain.units import DAY_MS
 from homeostat.engines.drift.calibrate import worth
 from homeostat.engines.drift.categorical import Mix, Rare
 from homeostat.engines.drift.counts import Profile, Reference
-from homeostat.engines.drift.numeric import Distribution
+from homeostat.engines.drift.numeric import Distribution, Shape
 from homeostat.engines.drift.outcome import DriftTest, Found
 
 TESTS: Mapping[str, DriftTest] = {
     "distribution": Distribution(),
+    "shape": Shape(),
     "categories": Mix(),
     "missing": Rare("missing"),
     "new values": Rare("values never seen before"),
 }
 
 
-def drift(
-    reference: Reference, window: Profile, false_alarms: float, window_ms: int = DAY_MS
-) -> tuple[Reading, ...]:
+def drift(reference: Reference, window: Profile, false_alarms: float, window_ms: int = DAY_MS) -> tuple[Reading, ...]:
     """One reading a column and test. `false_alarms` is the chance that an ordinary window of `window_ms` raises any
     alarm at all: each p is multiplied by the number of readings (Bonferroni) and held against it."""
     asked = [(subject, name) for subject, layout in reference.layouts.items() for name in _tests(reference, subject)]

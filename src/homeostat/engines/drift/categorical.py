@@ -40,13 +40,19 @@ class Mix:
 
 def names(reference: Column, window: Column) -> list[str]:
     """Every category of either, in one order."""
-    assert isinstance(reference, Categories) and isinstance(window, Categories)
-    return sorted({*reference.counts, *window.counts, OTHER})
+    return sorted({*categories(reference).counts, *categories(window).counts, OTHER})
 
 
 def tally(column: Column, every: Sequence[str]) -> Counts:
-    assert isinstance(column, Categories)
-    return np.array([column.counts.get(name, 0) for name in every], np.int64)
+    """(c,) rows by category, in the order of `every`."""
+    return np.array([categories(column).counts.get(name, 0) for name in every], np.int64)
+
+
+def categories(column: Column) -> Categories:
+    """Errors: TypeError when the column is not one of categories."""
+    if not isinstance(column, Categories):
+        raise TypeError("a test of categories was given numbers")
+    return column
 
 
 def pooled(old: Counts, new: Counts, worth: Worth) -> Counts:

@@ -93,9 +93,7 @@ class NumberLayout:
             found = _high_bits(values[start : start + _CHUNK], self.center, self.scale)
             if dense:
                 totals += np.bincount(found, minlength=CELLS)
-        cells, counts = (
-            (np.flatnonzero(totals), totals[totals > 0]) if dense else np.unique(found, return_counts=True)
-        )
+        cells, counts = (np.flatnonzero(totals), totals[totals > 0]) if dense else np.unique(found, return_counts=True)
         return _ordered(cells.astype(np.int64), counts.astype(np.int64))
 
 

@@ -1,4 +1,7 @@
-"""Numbers: Kolmogorov-Smirnov over the cells, and chi-squared over 20 bins of the reference's quantiles."""
+"""Numbers: Kolmogorov-Smirnov over the cells, and chi-squared over 20 bins of the reference's quantiles.
+
+Bonferroni over the two gives p = 2 min(p_KS, p_chi2). Each has its own calibration.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from homeostat.engines.drift.calibrate import Worth
 from homeostat.engines.drift.counts import Column, Counts, Layout, NumberLayout, Numbers
 from homeostat.engines.drift.outcome import Found
 
-BINS = 20
+BINS, BROAD = 20, 5
 LEAST_EXPECTED = 5
 """Rows a bin must be expected to hold before chi-squared may be trusted (Cochran 1954)."""
 
 
 class Distribution:
-    """Has the distribution of a number moved?"""
+    """Has the distribution of a number moved? Kolmogorov-Smirnov: strong on shifts."""
 
     least_effect = 0.03
 
@@ -24,19 +27,45 @@ class Distribution:
         return isinstance(layout, NumberLayout)
 
     def table(self, reference: Column, window: Column, /) -> Counts:
-        """(b,) rows of the window in the reference's quantile bins, b <= 20."""
-        assert isinstance(reference, Numbers) and isinstance(window, Numbers)
-        return binned(window, quantile_edges(reference, BINS))
+        """(b,) rows of the window in quantile bins of the reference, b <= 5: few, since what moves D is broad, and
+        each further bin makes the wobble less certain."""
+        return binned(numbers(window), quantile_edges(numbers(reference), BROAD))
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
-        """p = 2 min(p_KS, p_chi2); the effect is D, the largest distance between the distribution functions."""
-        assert isinstance(reference, Numbers) and isinstance(window, Numbers)
-        largest = distance(reference, window)
-        edges = quantile_edges(reference, int(np.clip(worth.window // LEAST_EXPECTED, 2, BINS)))
-        p_bins = chi_squared(binned(reference, edges), binned(window, edges), worth)
-        p = min(1.0, 2 * min(p_ks(largest, worth.both), p_bins))
-        middle = "higher" if _above(reference, window) > 0.5 else "lower"
-        return Found(largest, p, f"its distribution moved by D = {largest:.2g}, towards {middle} values")
+        """The effect is D, the largest distance between the distribution functions."""
+        old, new = numbers(reference), numbers(window)
+        largest = distance(old, new)
+        middle = "higher" if _above(old, new) > 0.5 else "lower"
+        words = f"its distribution moved by D = {largest:.2g}, towards {middle} values"
+        return Found(largest, p_ks(largest, worth.both), words)
+
+
+class Shape:
+    """Have some values become more frequent than others? Chi-squared: strong where D is small."""
+
+    least_effect = 0.03
+
+    def applies(self, layout: Layout) -> bool:
+        return isinstance(layout, NumberLayout)
+
+    def table(self, reference: Column, window: Column, /) -> Counts:
+        """(b,) rows of the window in quantile bins of the reference, b <= 20."""
+        return binned(numbers(window), quantile_edges(numbers(reference), BINS))
+
+    def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
+        """The effect is the total variation over the bins, of which there are as many as 5 rows each allow."""
+        old, new = numbers(reference), numbers(window)
+        edges = quantile_edges(old, int(np.clip(worth.window // LEAST_EXPECTED, 2, BINS)))
+        before, now = binned(old, edges), binned(new, edges)
+        effect = float(np.abs(now / max(1, now.sum()) - before / max(1, before.sum())).sum() / 2)
+        return Found(effect, chi_squared(before, now, worth), f"{effect:.0%} of rows lie in other ranges than before")
+
+
+def numbers(column: Column) -> Numbers:
+    """Errors: TypeError when the column is not one of numbers."""
+    if not isinstance(column, Numbers):
+        raise TypeError("a test of numbers was given categories")
+    return column
 
 
 def distance(reference: Numbers, window: Numbers) -> float:
