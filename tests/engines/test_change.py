@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homeostat.domain.gate import Verdict
-from homeostat.engines.change import Baseline, Rule, detect, log_e, shiryaev_roberts
+from homeostat.engines.change import Baseline, Rule, baseline_of, detect, log_e, shiryaev_roberts
 
 STEADY = Baseline(0.1, 700, (0.09, 0.11, 0.1, 0.08, 0.12, 0.1, 0.1))
 
@@ -49,3 +49,10 @@ def test_worse_losses_never_weaken_the_evidence(means: list[float]) -> None:
 
     x = np.array(means)
     assert evidence(x) <= evidence(np.minimum(1, x + 0.05)) * (1 + 1e-9)
+
+
+def test_a_baseline_leaves_out_days_that_are_cut() -> None:
+    losses = np.array([1.0] + [0.2] * 6 + [0.4] * 6 + [0.0])
+    cut = baseline_of(losses, np.array([0] + [1] * 6 + [2] * 6 + [3]))
+    assert cut.block_means == pytest.approx((0.2, 0.4))
+    assert (cut.mean, cut.n) == (pytest.approx(losses.mean()), 14)

@@ -49,6 +49,16 @@ class Baseline:
         return self.spread / float(np.sqrt(len(self.block_means)))
 
 
+def baseline_of(losses: Array, blocks: NDArray[np.int64]) -> Baseline:
+    """From losses (n,) in [0, 1], n > 0, with the ascending ids (n,) of the blocks (days) they lie in. The first and
+    the last block count only if they hold at least half as many rows as the others do in the median."""
+    _, first, counts = np.unique(blocks, return_index=True, return_counts=True)
+    means = np.add.reduceat(losses, first) / counts
+    whole = counts >= np.median(counts) / 2
+    whole[1:-1] = True
+    return Baseline(float(losses.mean()), len(losses), tuple(means[whole].tolist()))
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """`threshold`: ordinary blocks between false alarms. `ratios`: how much worse, in odds, the alternatives are.
