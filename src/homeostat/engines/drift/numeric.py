@@ -1,0 +1,117 @@
+"""Numbers: Kolmogorov-Smirnov over the cells, and chi-squared over 20 bins of the reference's quantiles.
+
+Bonferroni over the two gives p = 2 min(p_KS, p_chi2). Each has its own calibration.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import chdtrc, kolmogorov
+
+from homeostat.engines.drift.calibrate import Worth
+from homeostat.engines.drift.counts import Column, Counts, Layout, NumberLayout, Numbers
+from homeostat.engines.drift.outcome import Found
+
+BINS, BROAD = 20, 5
+LEAST_EXPECTED = 5
+"""Rows a bin must be expected to hold before chi-squared may be trusted (Cochran 1954)."""
+
+
+class Distribution:
+    """Has the distribution of a number moved? Kolmogorov-Smirnov: strong on shifts."""
+
+    least_effect = 0.03
+
+    def applies(self, layout: Layout) -> bool:
+        return isinstance(layout, NumberLayout)
+
+    def table(self, reference: Column, window: Column, /) -> Counts:
+        """(b,) rows of the window in quantile bins of the reference, b <= 5: few, since what moves D is broad, and
+        each further bin makes the wobble less certain."""
+        return binned(numbers(window), quantile_edges(numbers(reference), BROAD))
+
+    def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
+        """The effect is D, the largest distance between the distribution functions."""
+        old, new = numbers(reference), numbers(window)
+        largest = distance(old, new)
+        middle = "higher" if _above(old, new) > 0.5 else "lower"
+        words = f"its distribution moved by D = {largest:.2g}, towards {middle} values"
+        return Found(largest, p_ks(largest, worth.both), words)
+
+
+class Shape:
+    """Have some values become more frequent than others? Chi-squared: strong where D is small."""
+
+    least_effect = 0.03
+
+    def applies(self, layout: Layout) -> bool:
+        return isinstance(layout, NumberLayout)
+
+    def table(self, reference: Column, window: Column, /) -> Counts:
+        """(b,) rows of the window in quantile bins of the reference, b <= 20."""
+        return binned(numbers(window), quantile_edges(numbers(reference), BINS))
+
+    def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
+        """The effect is the total variation over the bins, of which there are as many as 5 rows each allow."""
+        old, new = numbers(reference), numbers(window)
+        edges = quantile_edges(old, int(np.clip(worth.window // LEAST_EXPECTED, 2, BINS)))
+        before, now = binned(old, edges), binned(new, edges)
+        effect = float(np.abs(now / max(1, now.sum()) - before / max(1, before.sum())).sum() / 2)
+        return Found(effect, chi_squared(before, now, worth), f"{effect:.0%} of rows lie in other ranges than before")
+
+
+def numbers(column: Column) -> Numbers:
+    """Errors: TypeError when the column is not one of numbers."""
+    if not isinstance(column, Numbers):
+        raise TypeError("a test of numbers was given categories")
+    return column
+
+
+def distance(reference: Numbers, window: Numbers) -> float:
+    """D = max |F(x) - G(x)| over all cells."""
+    cells = np.union1d(reference.cells, window.cells)
+    return float(np.max(np.abs(_below(reference, cells) - _below(window, cells)), initial=0.0))
+
+
+def _below(numbers: Numbers, cells: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The share of rows in each of `cells` or below it."""
+    cumulated = np.concatenate([[0], np.cumsum(numbers.counts)])
+    return np.asarray(cumulated[np.searchsorted(numbers.cells, cells, side="right")] / max(1, numbers.present))
+
+
+def _above(reference: Numbers, window: Numbers) -> float:
+    """P(a row of the window > a row of the reference) + half the ties."""
+    high = _below(reference, window.cells)
+    low = _below(reference, window.cells - 1)
+    return float(np.sum((high + low) / 2 * window.counts) / max(1, window.present))
+
+
+def p_ks(largest: float, size: float) -> float:
+    """P(D >= largest) for samples of harmonic size m: the Kolmogorov law at (sqrt m + .12 + .11 / sqrt m) D
+    (Stephens 1970)."""
+    root = np.sqrt(max(size, 1e-9))
+    return float(kolmogorov((root + 0.12 + 0.11 / root) * largest)) if size >= 1 else 1.0
+
+
+def quantile_edges(reference: Numbers, bins: int) -> NDArray[np.int64]:
+    """The last cell of each of at most `bins` bins that hold about equally many rows of the reference."""
+    cumulated = np.cumsum(reference.counts)
+    ranks = reference.present * np.arange(1, bins) / bins
+    return np.unique(reference.cells[np.searchsorted(cumulated, ranks)]) if len(cumulated) else reference.cells
+
+
+def binned(numbers: Numbers, edges: NDArray[np.int64]) -> Counts:
+    """(len(edges) + 1,) rows in each bin."""
+    where = np.searchsorted(edges, numbers.cells)
+    return np.bincount(where, weights=numbers.counts, minlength=len(edges) + 1).astype(np.int64)
+
+
+def chi_squared(reference: Counts, window: Counts, worth: Worth) -> float:
+    """The p-value of X2 = m sum (p - q)^2 / r over bins, r the pooled shares; 1 where there is nothing to compare."""
+    held = (reference + window) > 0
+    if held.sum() < 2 or not window.sum() or not reference.sum():
+        return 1.0
+    p, q = window[held] / window.sum(), reference[held] / reference.sum()
+    pooled = (worth.window * p + worth.reference * q) / (worth.window + worth.reference)
+    return float(chdtrc(held.sum() - 1, worth.both * np.sum((p - q) ** 2 / pooled)))

@@ -1,0 +1,33 @@
+"""What a drift test is, and what it finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from homeostat.engines.drift.calibrate import Worth
+from homeostat.engines.drift.counts import Column, Counts, Layout
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`effect`: the distance, in the test's unit; `p` before Bonferroni; `words` complete "temp: …"."""
+
+    effect: float
+    p: float
+    words: str
+
+
+class DriftTest(Protocol):
+    """One question about one column, asked of the counts alone."""
+
+    least_effect: float
+    """A smaller effect is no alarm, however sure."""
+
+    def applies(self, layout: Layout) -> bool: ...
+
+    def table(self, reference: Column, window: Column, /) -> Counts:
+        """(b,) the window's rows in bins fixed by the reference: what the wobble is measured on."""
+        ...
+
+    def find(self, reference: Column, window: Column, worth: Worth, /) -> Found: ...

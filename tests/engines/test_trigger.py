@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from homeostat.domain.errors import ConfigError
+from homeostat.domain.gate import Verdict
+from homeostat.domain.policy import Budget, RetrainPolicy, Schedule
+from homeostat.domain.trigger import Trigger
+from homeostat.domain.units import DAY_MS, HOUR_MS
+from homeostat.engines.change import Change
+from homeostat.engines.trigger import NotFired, TriggerSeen, fire
+
+HARM = Change(Verdict.HARM, "the loss rose", 120.0, 100.0, 3, 0.2, 0.1, 500, 5)
+NOW = 30 * DAY_MS  # a Saturday, midnight
+SEEN = TriggerSeen(NOW, HARM, "abc:0", trained_ms=0)
+ORDER = Trigger("manual:7", "manual", "because", 7)
+WEEKLY = RetrainPolicy(when=(Schedule("0 3 * * MON"),))
+
+
+@pytest.mark.parametrize(
+    ("seen", "rule"),
+    [
+        (replace(SEEN, release="R3"), "release"),
+        (replace(SEEN, trainings=(NOW - 6 * DAY_MS,)), "cooldown"),
+        (replace(SEEN, trained_ms=NOW - DAY_MS), "cooldown"),
+        (replace(SEEN, trainings=tuple(range(NOW - 20 * DAY_MS, NOW - 10 * DAY_MS, DAY_MS))), "budget"),
+    ],
+)
+def test_a_cause_is_held_back_and_the_rule_named(seen: TriggerSeen, rule: str) -> None:
+    outcome = fire(RetrainPolicy(budget=Budget(10, 365 * DAY_MS)), seen)
+    assert isinstance(outcome, NotFired)
+    assert (outcome.rule, outcome.cause) == (rule, "performance:abc:0")
+    assert outcome.reason.startswith("not retrained, because")
+
+
+def test_a_cause_fires_once() -> None:
+    outcome = fire(RetrainPolicy(), SEEN)
+    assert outcome == Trigger("performance:abc:0", "performance", "the loss rose", NOW)
+    again = fire(RetrainPolicy(), replace(SEEN, fired=frozenset({outcome.key})))
+    assert isinstance(again, NotFired)
+    assert again.cause == ""
+
+
+def test_no_harm_no_training() -> None:
+    calm = replace(HARM, verdict=Verdict.OK, reason="no harm seen")
+    assert fire(RetrainPolicy(), replace(SEEN, change=calm)) == NotFired("nobody asked; no harm seen")
+    assert isinstance(fire(RetrainPolicy(), replace(SEEN, change=None)), NotFired)
+
+
+def test_an_order_waits_for_nothing_but_an_open_release() -> None:
+    seen = replace(SEEN, asked=(ORDER,), trainings=(NOW - 1,), change=None)
+    assert fire(RetrainPolicy(budget=Budget(1, DAY_MS)), seen) == ORDER
+    held = fire(RetrainPolicy(), replace(seen, release="R3"))
+    assert isinstance(held, NotFired)
+    assert held.rule == "release"
+
+
+def test_a_schedule_ticks_in_utc_and_missed_ticks_count_once() -> None:
+    first = fire(WEEKLY, SEEN)
+    monday = 25 * DAY_MS + 3 * HOUR_MS
+    assert isinstance(first, Trigger)
+    assert first.key == f"schedule:0 3 * * MON:{monday}"
+    assert isinstance(fire(WEEKLY, replace(SEEN, trainings=(monday,))), NotFired)
+    on_the_dot = fire(WEEKLY, replace(SEEN, now_ms=monday))
+    assert isinstance(on_the_dot, Trigger)
+    assert on_the_dot.key == first.key
+
+
+@pytest.mark.parametrize("when", ["drift", "schedule", Schedule("0 3 * *")])
+def test_an_unknown_kind_or_a_broken_schedule_is_a_clear_error(when: str | Schedule) -> None:
+    with pytest.raises(ConfigError) as caught:
+        fire(RetrainPolicy(when=(when,)), SEEN)
+    assert caught.value.where == "retrain.when"
+    assert caught.value.way_out

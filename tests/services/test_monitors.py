@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+from watching import MODEL, World
+
+from homeostat.domain.gate import Verdict
+from homeostat.domain.units import DAY_MS, HOUR_MS
+
+
+def lived(restarts: bool) -> World:
+    """Ten calm days, then two in which the input moved, four calm ones, then the errors rise."""
+    world = World()
+    for shift, wrong, days in ((0.0, 0.1, 10), (2.0, 0.1, 2), (0.0, 0.1, 4), (0.0, 0.45, 4)):
+        for _ in range(days):
+            if restarts:
+                world.restart()
+            world.day(wrong, shift)
+    return world
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return lived(restarts=False)
+
+
+def test_each_whole_window_is_judged_once(world: World) -> None:
+    windows = [(e.body["start_ms"], e.body["rows"]) for e in world.journal.read(MODEL, "monitor.drift")]
+    assert windows == [(day * DAY_MS, 96) for day in range(30, 50)]
+    metric = [e.body["readings"][0]["subject"] for e in world.journal.read(MODEL, "monitor.metric")]
+    assert metric == ["accuracy"] * 19
+    assert world.monitors.watch() == ()
+
+
+def test_an_alert_opens_once_a_cause_and_closes_when_it_is_gone(world: World) -> None:
+    drift = world.journal.read(MODEL, "alert.", "inputs drifted (1 d window)")
+    assert [(e.kind, e.at_ms // DAY_MS) for e in drift] == [("alert.opened", 41), ("alert.closed", 43)]
+    assert "amount" in drift[0].text
+    assert "hour" not in drift[0].text
+    assert [alert.title for alert in world.monitors.alerts()] == ["performance"]
+    assert not world.journal.read(MODEL, "alert.", "predictions drifted (1 d window)")
+
+
+def test_harm_is_found_on_mature_labels_only(world: World) -> None:
+    performance = world.monitors.performance()
+    assert performance is not None
+    assert performance.change.verdict is Verdict.HARM
+    assert performance.change.n == 19 * 96
+    assert performance.change.since == 46
+    opened = world.journal.read(MODEL, "alert.opened", "performance")[0].at_ms
+    assert 48 * DAY_MS <= opened <= 50 * DAY_MS
+
+
+def test_a_restart_changes_no_outcome(world: World) -> None:
+    again = lived(restarts=True)
+    assert again.journal.read(MODEL) == world.journal.read(MODEL)
+    world.restart()
+    first = again.monitors.performance()
+    assert first == world.monitors.performance()
+
+
+def test_between_windows_the_logs_are_left_alone() -> None:
+    world = World()
+    world.day()
+    reads = world.log.reads
+    world.clock.now += HOUR_MS
+    world.monitors.watch()
+    assert world.log.reads == reads
+    assert world.monitors.performance() is not None
+
+
+def test_without_a_champion_there_is_nothing_to_watch() -> None:
+    world = World()
+    world.router.publish(type(world.router.read())(2, {}))
+    assert world.monitors.watch() == ()
+    assert world.monitors.performance() is None
+    assert world.triggers.check() is None

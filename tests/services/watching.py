@@ -1,0 +1,166 @@
+"""A small world to watch: logs in lists, a simulated clock, and a model whose errors the test decides."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import polars as pl
+
+from homeostat import codec
+from homeostat.domain.bundle import Bundle, Version
+from homeostat.domain.dataset import EVENT_MS
+from homeostat.domain.policy import DataPolicy, MonitorPolicy, Policy, TrainPolicy
+from homeostat.domain.prediction import LABEL_COLUMNS, LOG_COLUMNS, LabelBatch, LogBatch
+from homeostat.domain.rollout import Arm, ReleaseStep, Rollout, Route, Routing, Status, StepKind
+from homeostat.domain.schema import Field, Kind, Schema, Task
+from homeostat.domain.units import DAY_MS, HOUR_MS
+from homeostat.engines.change import baseline_of
+from homeostat.engines.drift.profile import reference
+from homeostat.services.monitors import Monitors
+from homeostat.services.triggers import Triggers
+from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
+
+MODEL, A_DAY = "price", 96
+SCHEMA = Schema((Field("hour", Kind.INTEGER), Field("amount", Kind.NUMBER)), Task.BINARY, "up", (0, 1))
+POLICY = Policy(
+    MODEL,
+    Task.BINARY,
+    DataPolicy("d.csv", "up", label_horizon=DAY_MS),
+    TrainPolicy("accuracy"),
+    monitor=MonitorPolicy((DAY_MS,)),
+)
+_TYPES = {
+    "id": pl.String, "key": pl.String, "at_ms": pl.Int64, "release": pl.String, "version": pl.Int64,
+    "arm": pl.String, "role": pl.String, "weight": pl.Int64, "status": pl.String, "model_us": pl.Int64,
+    "score": pl.Float64, "label": pl.String, "scores": pl.List(pl.Float64),
+    "inputs": pl.Struct({"hour": pl.Int64, "amount": pl.Float64}),
+}  # fmt: skip
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 30 * DAY_MS
+
+    def now_ms(self) -> int:
+        return self.now
+
+    def timer_ns(self) -> int:
+        return self.now * 1_000_000
+
+
+class Log:
+    def __init__(self) -> None:
+        self.frames: list[pl.DataFrame] = [pl.DataFrame(schema=_TYPES)]
+        self.reads = 0
+
+    def append(self, batch: LogBatch) -> None:
+        n = len(batch.id)
+        columns = {name: getattr(batch, name) for name in LOG_COLUMNS if name != "inputs"}
+        columns |= {name: [getattr(batch, name)] * n for name in ("at_ms", "release", "weight")}
+        inputs = pl.DataFrame(dict(batch.inputs)).to_struct()
+        self.frames.append(pl.DataFrame(columns | {"inputs": inputs}, schema=_TYPES))
+
+    def read(self, _: str, start_ms: int, end_ms: int) -> pl.DataFrame:
+        self.reads += 1
+        return pl.concat(self.frames).filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
+
+    def find(self, prediction_id: str) -> pl.DataFrame:
+        return pl.concat(self.frames).filter(pl.col("id") == prediction_id)
+
+
+class Labels:
+    def __init__(self) -> None:
+        schema = {"id": pl.String, "label": pl.String, "at_ms": pl.Int64}
+        self.frame = pl.DataFrame(schema=schema)
+
+    def append(self, batch: LabelBatch) -> None:
+        new = {name: getattr(batch, name) for name in LABEL_COLUMNS}
+        self.frame = pl.concat([self.frame, pl.DataFrame(new, schema=self.frame.schema)])
+
+    def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        within = self.frame.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
+        return within.unique("id", keep="last", maintain_order=True)
+
+
+class Blobs:
+    def __init__(self) -> None:
+        self.held: dict[str, bytes] = {}
+
+    def put(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        self.held[digest] = data
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        return self.held[digest]
+
+
+class World:
+    """`day` lives one day of traffic and labels; `monitors` and `triggers` are made anew by `restart`."""
+
+    def __init__(self) -> None:
+        self.clock, self.log, self.labels, self.blobs = Clock(), Log(), Labels(), Blobs()
+        self.journal, self.rollouts, self.router = MemoryJournal(), MemoryRollouts(), MemoryRouter()
+        self.rng = np.random.default_rng(5)
+        self.version = 0
+        self.release("run-1")
+        self.restart()
+
+    def restart(self) -> None:
+        self.monitors = Monitors(
+            POLICY, self.log, self.labels, self.journal, self.router, self.rollouts, self.blobs, self.clock, self.load
+        )
+        self.triggers = Triggers(POLICY, self.journal, self.rollouts, self.clock, self.monitors.performance)
+
+    def load(self, bundle: str) -> Bundle:
+        return codec.decode(self.blobs.get(bundle), Bundle)
+
+    def release(self, run: str) -> None:
+        """A model trained until now answers everybody from now on."""
+        self.version += 1
+        rng = np.random.default_rng(self.version)
+        at = np.arange(30 * A_DAY) * (DAY_MS // A_DAY)
+        frame = pl.DataFrame({"hour": at // HOUR_MS % 24, "amount": rng.standard_normal(len(at)), EVENT_MS: at})
+        score = rng.choice([0.1, 0.9], len(at))
+        profile = reference(SCHEMA, frame, np.column_stack([1 - score, score]), (DAY_MS,)).to_bytes()
+        losses = np.where(rng.random((7, A_DAY)) < 0.1, 0.81, 0.01)
+        loss = baseline_of(losses.ravel(), np.repeat(np.arange(7), A_DAY))
+        files = {"profile": self.blobs.put(profile), "evaluation.json": self.blobs.put(codec.encode({"loss": loss}))}
+        bundle = self.blobs.put(
+            codec.encode(Bundle(MODEL, SCHEMA, 0.5, 1.0, files, run, self.version, self.clock.now_ms()))
+        )
+        version = Version(MODEL, self.version, bundle, run)
+        now = self.clock.now_ms()
+        steps = (ReleaseStep(StepKind.FULL, 10_000),)
+        self.rollouts.save(
+            Rollout(f"R{self.version}", MODEL, None, version, steps, 0, Status.PROMOTED, now, now, "", 0, "", now)
+        )
+        route = Route(f"R{self.version}", Arm(self.version, bundle))
+        self.router.publish(Routing(self.router.read().version + 1, {MODEL: route}))
+
+    def day(self, wrong: float = 0.1, shift: float = 0.0) -> None:
+        """96 answers with the share `wrong` of errors, amounts moved by `shift` sd, labels a day later; the loop
+        looks every six hours."""
+        for _ in range(4):
+            for _ in range(A_DAY // 4):
+                self._answer(wrong, shift)
+                self.clock.now += DAY_MS // A_DAY
+            self.monitors.watch()
+            self.triggers.check()
+
+    def _answer(self, wrong: float, shift: float) -> None:
+        now, rng = self.clock.now, self.rng
+        name, truth = f"p{now}", int(rng.integers(2))
+        score = 0.9 if (rng.random() < wrong) != bool(truth) else 0.1
+        inputs = {"hour": [now // HOUR_MS % 24], "amount": [float(rng.standard_normal() + shift)]}
+        self.log.append(
+            LogBatch(
+                MODEL, now, f"R{self.version}", 0, [name], [None], [self.version], ["champion"], ["answer"], ["ok"],
+                [9], [score], [str(int(score > 0.5))], [None], inputs,
+            )
+        )  # fmt: skip
+        self.labels.append(LabelBatch([name], [str(truth)], [now + DAY_MS]))
+
+    def kinds(self, prefix: str) -> list[str]:
+        return [event.kind for event in self.journal.read(MODEL, prefix)]
