@@ -1,0 +1,52 @@
+"""A model's output as an answer, and a logged answer as an output again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from homeostat.domain.schema import Schema, Task
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Column by column as in `LOG_COLUMNS`: n scores, n labels as text (None: regression), n lists of class
+    probabilities (None unless multiclass)."""
+
+    score: Sequence[float]
+    label: Sequence[str | None]
+    scores: Sequence[Sequence[float] | None]
+
+
+def answers(schema: Schema, threshold: float, output: Array) -> Answers:
+    """`output` is (n, c). Binary: the second class from `threshold` on; multiclass: the likeliest, the first of
+    equals; regression: the value. The caller sees to it that c is `width`."""
+    n = len(output)
+    if schema.task is Task.REGRESSION:
+        return Answers(output[:, 0].tolist(), [None] * n, [None] * n)
+    names = [str(known) for known in schema.classes]
+    if schema.task is Task.BINARY:
+        score = output[:, 1].tolist()
+        return Answers(score, [names[value >= threshold] for value in score], [None] * n)
+    best = output.argmax(axis=1)
+    return Answers(output[np.arange(n), best].tolist(), [names[i] for i in best.tolist()], output.tolist())
+
+
+def width(schema: Schema) -> int:
+    """c: how many columns the model's output must have."""
+    return 1 if schema.task is Task.REGRESSION else len(schema.classes)
+
+
+def output_of(schema: Schema, frame: pl.DataFrame) -> Array:
+    """(n, c) from the `score` and `scores` columns of a log frame; NaN where a row has no score."""
+    if schema.task is Task.MULTICLASS:
+        gap = [float("nan")] * len(schema.classes)
+        return np.array([row or gap for row in frame["scores"].to_list()], np.float64).reshape(-1, len(gap))
+    score = frame["score"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return np.column_stack([1 - score, score]) if schema.task is Task.BINARY else score.reshape(-1, 1)
