@@ -75,27 +75,28 @@ class Findings:
     mature_labels: int
 
 
+_PAIRED = pl.Schema({"id": pl.String, "mature": pl.Boolean, "difference": pl.Float64})
 _SHADOW = pl.col("role") == Role.SHADOW.value
 _SPLIT = pl.col("weight").is_between(1, ALL - 1)
-_ENTITY = pl.coalesce("key", "id").alias("entity")
-_MINUTE = (pl.col("at_ms") // MINUTE_MS).alias("minute")
 _SHARE = (
     pl.when(~_SPLIT)
-    .then(ALL // 2)
+    .then(pl.lit(ALL // 2, pl.Int64))
     .when(_SHADOW)
     .then(ALL - pl.col("weight"))
     .otherwise(pl.col("weight"))
-    .cast(pl.Int64)
 )
 
 
 def judge(case: Case, log: pl.DataFrame, labels: pl.DataFrame) -> Findings:
-    """Every lane at once. Columns `candidate` (bool), `bad` (bool) and `share` are added for all of them."""
+    """Every lane at once. They look at the rows that a model saw, with columns added: `candidate` and `bad` (bool),
+    `share` (of the candidate, where the row is compared), `entity`, `minute`."""
     versions = [case.champion.version, case.candidate.version]
     rows = log.filter(pl.col("version").is_in(versions) & (pl.col("role") != Role.REJECTED.value)).with_columns(
         candidate=pl.col("version") == case.candidate.version,
         bad=pl.col("status").is_in(["error", "nonfinite", "timeout"]),
         share=_SHARE,
+        entity=pl.coalesce("key", "id"),
+        minute=pl.col("at_ms") // MINUTE_MS,
     )
     pairs = paired(case, rows, labels)
     lanes = [errors(rows, case.bound), sample_ratio(rows), quality(case, pairs, _uneven(rows, labels))]
@@ -109,10 +110,11 @@ def errors(rows: pl.DataFrame, bound: float) -> Lane:
     of a failed candidate are left out, and at 0 and 100 % the answers that nobody shadowed."""
     rescued = ~_SHADOW & ~pl.col("candidate") & (pl.col("arm") == "candidate")
     bad = rows.filter(pl.col("bad") & ~rescued)
-    alone = bad.filter(~_SPLIT & (pl.col("role") == Role.ANSWER.value))
-    alone = alone.join(rows.filter(_SHADOW), on="id", how="anti")
-    events = bad.join(alone, on=["id", "role"], how="anti").unique([_ENTITY, _MINUTE, "candidate", "share"])
-    return _ratio_lane("errors", "bad answers", _counts(events), 1.0, ERRORS_ALPHA, bound)
+    if bad.height:
+        alone = bad.filter(~_SPLIT & (pl.col("role") == Role.ANSWER.value))
+        alone = alone.join(rows.filter(_SHADOW), on="id", how="anti")
+        bad = bad.join(alone, on=["id", "role"], how="anti").unique(["entity", "minute", "candidate", "share"])
+    return _ratio_lane("errors", "bad answers", _counts(bad), 1.0, ERRORS_ALPHA, bound)
 
 
 def slow(rows: pl.DataFrame, slow_us: int, bound: float) -> Lane:
@@ -129,7 +131,7 @@ def slow(rows: pl.DataFrame, slow_us: int, bound: float) -> Lane:
         (mine.mean() * ALL).round().cast(pl.Int64), (late & mine).sum().alias("a"), (late & ~mine).sum().alias("b")
     )
     counts = [Count(share, a, b) for _, share, a, b in shares.sort("weight").rows() if 0 < share < ALL]
-    return _ratio_lane("slow", f"calls over {slow_us / 1_000:.3g} ms", counts, SLOW_RATIO, SLOW_ALPHA, bound)
+    return _ratio_lane("slow", f"calls over {number(slow_us / 1_000)} ms", counts, SLOW_RATIO, SLOW_ALPHA, bound)
 
 
 def sample_ratio(rows: pl.DataFrame) -> Lane:
@@ -145,16 +147,15 @@ def sample_ratio(rows: pl.DataFrame) -> Lane:
 
 
 def _assigned(rows: pl.DataFrame) -> list[Count]:
-    seen = rows.filter(_SPLIT & (pl.col("role") == Role.ANSWER.value)).unique(
-        _ENTITY, keep="first", maintain_order=True
-    )
+    answers = rows.filter(_SPLIT & (pl.col("role") == Role.ANSWER.value))
+    seen = answers.unique("entity", keep="first", maintain_order=True)
     return _counts(seen.select(share="weight", candidate=pl.col("arm") == "candidate"))
 
 
 def _uneven(rows: pl.DataFrame, labels: pl.DataFrame) -> str:
     """Why the labels of the two arms can't be compared, "" if they can: under equal coverage the labelled entities
     fall on the arms as all do."""
-    counts = _assigned(rows.join(labels, on="id", how="semi"))
+    counts = _assigned(rows.join(labels, on="id", how="semi")) if labels.height else []
     e = evidence.share_evidence(counts)
     got, n = sum(count.candidate for count in counts), sum(count.candidate + count.champion for count in counts)
     if e < 1 / SAMPLE_ALPHA:
@@ -164,6 +165,8 @@ def _uneven(rows: pl.DataFrame, labels: pl.DataFrame) -> str:
 
 def _counts(events: pl.DataFrame) -> list[Count]:
     """Rows with `share` and `candidate` → counts by share."""
+    if not events.height:
+        return []
     mine = pl.col("candidate")
     return [Count(*row) for row in events.group_by("share").agg(mine.sum(), b=(~mine).sum()).sort("share").rows()]
 
@@ -185,6 +188,8 @@ def _ratio_lane(name: str, what: str, counts: Sequence[Count], r0: float, alpha:
 
 def hard_stop(rows: pl.DataFrame) -> str:
     """A non-finite output, or half of the first rows bad, where the champion answered the same rows."""
+    if not rows["bad"].any():
+        return ""
     mine = rows.filter("candidate")
     fine = rows.filter(~pl.col("candidate") & (pl.col("status") == "ok"))
     failed = mine.filter("bad").join(fine, on="id", how="semi", maintain_order="left")
@@ -200,6 +205,8 @@ def hard_stop(rows: pl.DataFrame) -> str:
 def paired(case: Case, rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
     """One row for each label of a row that both versions scored: `difference` = loss(candidate) - loss(champion) in
     [-1, 1], and `mature` (bool): the row is older than the label horizon."""
+    if not labels.height:
+        return pl.DataFrame(schema=_PAIRED)
     usable = (pl.col("role") != Role.FAILED.value) & (pl.col("status") == "ok")
     good = rows.filter(usable).select("id", "at_ms", "candidate", "score", "scores")
     good = good.join(labels.select("id", truth="label"), on="id", how="inner", maintain_order="left")

@@ -23,22 +23,33 @@ class EvidenceLog:
     def __init__(self, model: str, log: PredictionLog, labels: LabelLog) -> None:
         self._model, self._log, self._labels = model, log, labels
         self._of = ("", 0)
-        self._rows: list[pl.DataFrame] = []
-        self._received: list[pl.DataFrame] = []
-        self._settled_ms = 0
+        self._rows, self._received, self._settled_ms = _Grown(), _Grown(), 0
 
     def read(self, release: str, since_ms: int, now_ms: int) -> tuple[pl.DataFrame, pl.DataFrame]:
         """→ rows logged under the release since then, in order of time, without inputs; the last label of each id."""
         if self._of != (release, since_ms) or now_ms < self._settled_ms:
             self._of, self._settled_ms = (release, since_ms), since_ms
-            self._rows, self._received = [], []
+            self._rows, self._received = _Grown(), _Grown()
         rows = self._log.read(self._model, self._settled_ms, now_ms + 1)
-        rows = pl.concat([*self._rows, rows.filter(pl.col("release") == release).select(_KEPT)])
-        labels = pl.concat([*self._received, self._labels.read(self._settled_ms, now_ms + 1)])
-        settled = max(since_ms, now_ms - SETTLED_MS)
-        old = pl.col("at_ms") < settled
-        self._rows, self._received, self._settled_ms = [rows.filter(old)], [labels.filter(old)], settled
-        return rows.sort("at_ms", maintain_order=True), labels.unique("id", keep="last", maintain_order=True)
+        rows = rows.filter(pl.col("release") == release).select(_KEPT).sort("at_ms", maintain_order=True)
+        labels = self._labels.read(self._settled_ms, now_ms + 1)
+        self._settled_ms = max(since_ms, now_ms - SETTLED_MS)
+        return self._rows.grow(rows, self._settled_ms), self._received.grow(labels, self._settled_ms).unique(
+            "id", keep="last", maintain_order=True
+        )
+
+
+class _Grown:
+    """A frame that grows by what is new; the rows that will be read again are not kept."""
+
+    def __init__(self) -> None:
+        self._kept: pl.DataFrame | None = None
+
+    def grow(self, fresh: pl.DataFrame, settled_ms: int) -> pl.DataFrame:
+        """→ all rows so far."""
+        before, old = self._kept, fresh.filter(pl.col("at_ms") < settled_ms)
+        self._kept = old if before is None else before.vstack(old)
+        return fresh if before is None else before.vstack(fresh)
 
 
 def requests_seen(rows: pl.DataFrame, version: int, since_ms: int, shadowed: bool) -> int:

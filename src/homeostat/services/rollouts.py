@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 
 from homeostat import codec
 from homeostat.domain.bundle import Bundle, Version
-from homeostat.domain.errors import NotFound, Refused
+from homeostat.domain.errors import NotFound, Refused, UsageError
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import Policy
@@ -169,7 +169,7 @@ class Releases:
         """→ whether an approval sets a verdict of harm aside."""
         where, current = f"release {rollout.id}", _current(self.rollouts.all(self.model))
         if what not in ORDERS:
-            raise Refused(f"no order {what!r}", where=where, way_out=f"The orders are: {', '.join(ORDERS)}.")
+            raise UsageError(f"no order {what!r}", where=where, way_out=f"The orders are: {', '.join(ORDERS)}.")
         serves = what == "rollback" and rollout.status is Status.PROMOTED and rollout == current
         if serves and rollout.champion is None:
             raise Refused("there is no earlier release to go back to", where=where, way_out="Release another version.")
@@ -188,6 +188,8 @@ class Releases:
         harmed = bool(seen.hard_stop) or any(lane.verdict is Verdict.HARM for lane in seen.lanes)
         if harmed and self.policy.release.on_harm != "pause":
             raise Refused("harm was seen, and on_harm is rollback", where=where, way_out="Release another version.")
+        if harmed and standing.rollout.status is not Status.WAITING:
+            raise Refused("harm was just seen", where=where, way_out="Order again when the release waits for a person.")
         return harmed
 
     def _standing(self, rollout: Rollout) -> Standing:
@@ -197,7 +199,7 @@ class Releases:
     def _gather(self, rollout: Rollout) -> Seen:
         now = self.clock.now_ms()
         orders = self.journal.read(self.model, "release.ordered", rollout.id)
-        resumed = [event for event in orders if event.body["resume"]]
+        resumed = _resumed(orders)
         verdicts = self.journal.read(self.model, "release.verdict", rollout.id)
         findings, requests = self._findings(rollout, max((e.at_ms for e in resumed), default=rollout.started_ms), now)
         stands = verdicts[-1].text if len(verdicts) > len(resumed) else ""
@@ -251,12 +253,12 @@ class Releases:
         """What was seen, before anything is done about it."""
         rollout, seen, move = standing.rollout, standing.seen, standing.move
         withdrawn = move.do is Do.ROUTE and not move.weight and not move.shadow
-        harmed = withdrawn and seen.person not in ORDERS[1:]
-        if harmed:
-            known = self.journal.read(self.model, "release.verdict", rollout.id)
-            kind, key = "release.verdict", f"{rollout.id}:verdict:{len(known) + (not seen.hard_stop or not known)}"
+        if withdrawn and seen.person not in ("reject", "rollback"):
+            resumed = _resumed(self.journal.read(self.model, "release.ordered", rollout.id))
+            kind, key = "release.verdict", f"{rollout.id}:verdict:{len(resumed)}"
         else:
-            kind, key = "release.evidence", f"{rollout.id}:evidence:{rollout.revision}:{move.do.value}:{move.weight}"
+            said = f"{move.do.value}:{move.weight}" + (":shadow" if move.shadow else "")
+            kind, key = "release.evidence", f"{rollout.id}:evidence:{rollout.revision}:{said}"
         body = {"weight": seen.weight, "requests": seen.requests, "lanes": [asdict(lane) for lane in seen.lanes]}
         self.journal.append(Event(seen.now_ms, self.model, kind, key, rollout.id, move.reason, body))
 
@@ -277,7 +279,7 @@ class Releases:
     def _tell(self, records: Sequence[Rollout]) -> None:
         for record in records:
             if self._told.get(record.id) != record.revision:
-                self.journal.append(_event(record))
+                self.journal.append(_event(record, self.clock.now_ms()))
                 self._told[record.id] = record.revision
 
     def _bundle(self, digest: str) -> Bundle:
@@ -292,6 +294,11 @@ def _serving(records: Sequence[Rollout]) -> Rollout | None:
 
 def _current(records: Sequence[Rollout]) -> Rollout | None:
     return next((one for one in reversed(records) if one.status.open), None) or _serving(records)
+
+
+def _resumed(orders: Sequence[Event]) -> list[Event]:
+    """Approvals that set harm aside; each makes evidence and verdicts start anew."""
+    return [event for event in orders if event.body["resume"]]
 
 
 def _order(orders: Sequence[Event], rollout: Rollout) -> Event | None:
@@ -333,12 +340,12 @@ def _after(rollout: Rollout, move: Move, now: int) -> Rollout:
     return replace(rollout, status=_ENDS[move.do], ended_ms=now, reason=move.reason)
 
 
-def _event(rollout: Rollout) -> Event:
-    """What the record says happened last."""
+def _event(rollout: Rollout, now: int) -> Event:
+    """What the record says happened last. When it began to wait is not in it: about now."""
     kind = rollout.status.value.replace(" ", "_")
     if rollout.status is Status.RUNNING:
         kind = "advanced" if rollout.revision > 1 else "started"
-    at = rollout.ended_ms if rollout.ended_ms is not None else rollout.step_ms
+    at = rollout.step_ms if rollout.status is Status.RUNNING else rollout.ended_ms or now
     body = {"version": rollout.candidate.number, "step": str(rollout.step), "index": rollout.index}
     key = f"{rollout.id}:{kind}:{rollout.revision}"
     return Event(at, rollout.model, f"release.{kind}", key, rollout.id, rollout.reason, body)
