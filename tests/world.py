@@ -226,7 +226,7 @@ class World:
                 self.restart()
         raise AssertionError("the loop does not come to rest")
 
-    def live(self, duration_ms: int, step_ms: int = HOUR_MS) -> None:
+    def live(self, duration_ms: int, step_ms: int = 2 * HOUR_MS) -> None:
         for _ in range(duration_ms // step_ms):
             self.serve(step_ms)
             self.settle()
@@ -235,5 +235,5 @@ class World:
         first = self.version(1, answer)
         self.releases.start(first)
         self.settle()
-        self.live(HOUR_MS)
+        self.live(HOUR_MS, HOUR_MS)
         return first

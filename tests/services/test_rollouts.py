@@ -106,7 +106,7 @@ def test_a_person_ends_a_release_and_takes_a_promoted_one_back() -> None:
     world.releases.start(world.version(3, GOOD))
     with pytest.raises(Refused, match="under way"):
         world.releases.start(world.version(4, GOOD))
-    world.live(3 * HOUR_MS)
+    world.live(4 * HOUR_MS)
     world.releases.order("R3", "reject", "not needed", "ada")
     world.settle()
     assert last(world).status is Status.REJECTED
@@ -162,7 +162,7 @@ def test_a_candidate_that_is_not_loaded_gets_no_traffic() -> None:
     world.settle()
     assert world.route is not None
     assert (world.route.weight, world.route.shadow) == (0, True)
-    world.live(HOUR_MS)
+    world.live(2 * HOUR_MS)
     assert world.route.weight == 5_000
 
 
@@ -197,8 +197,8 @@ def crashed(before: World, at: int, after: bool, act: Callable[[World], object])
         act(world)
     except Crash:
         world.restart()
-        if world.calls.names[-1] not in ("save", "append"):
-            act(world)
+        if not (after and world.calls.names[-1] in ("save", "append")):
+            act(world)  # what did not happen is asked for again
     world.settle()
     return world
 
@@ -227,6 +227,8 @@ def test_a_crash_at_any_port_call_changes_nothing(answer: Answer, passes: int, o
         before = deepcopy(world)
         world = crashed(before, -1, False, act)
         expected, names = story(world), world.calls.names
+        if order and act is not acts[-1]:
+            continue  # played by the first case
         for at, name in enumerate(names):
             for after in (False, True) if name in WRITES else (False,):
                 assert story(crashed(before, at, after, act)) == expected, f"call {at}, {name}, after: {after}"
