@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from homeostat.domain.schema import Task
-from homeostat.domain.units import DAY_MS, BasisPoints, Fraction, Millis
+from homeostat.domain.units import DAY_MS, MINUTE_MS, BasisPoints, Fraction, Millis
 
 STRICT = {"extra": "forbid"}
 """Unknown keys are errors (read by pydantic's adapter for plain dataclasses)."""
@@ -60,17 +60,21 @@ class GatePolicy:
 
 @dataclass(frozen=True, slots=True)
 class ReleasePolicy:
-    """How a candidate reaches production. `steps`: shadow, percentages, probation."""
+    """How a candidate reaches production. `steps`: shadow, growing percentages, 100%, probation.
+
+    A step lasts at least `min_time`, and until the candidate has seen `min_requests` or a day has passed. `max_hold`,
+    plus one label horizon, is how long it may wait for its verdict; then `on_unknown` decides.
+    """
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     steps: tuple[str, ...] = ("shadow", "1%", "10%", "50%", "100%", "probation")
-    min_time: Millis = 0
+    min_time: Millis = 30 * MINUTE_MS
     min_requests: int = 50
     max_hold: Millis = 7 * DAY_MS
     accept_unknown: bool = True
     margin: float = 0.005
-    on_unknown: str = "person"
-    on_harm: str = "rollback"
+    on_unknown: Literal["person", "hold", "best_estimate"] = "person"
+    on_harm: Literal["rollback", "pause"] = "rollback"
     cap_without_labels: BasisPoints = 1_000
 
 

@@ -1,0 +1,252 @@
+"""The rule of a release, by literals, and over random evidence in every state."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from homeostat.domain.bundle import Version
+from homeostat.domain.errors import ConfigError
+from homeostat.domain.gate import Verdict
+from homeostat.domain.policy import ReleasePolicy
+from homeostat.domain.rollout import Do, Lane, Move, ReleaseStep, Rollout, Seen, Status, StepKind
+from homeostat.domain.units import DAY_MS, HOUR_MS
+from homeostat.engines.rollout import KINDS, decide, plan
+
+STEPS = (
+    ReleaseStep(StepKind.SHADOW, 0),
+    ReleaseStep(StepKind.CANARY, 1_000),
+    ReleaseStep(StepKind.CANARY, 5_000),
+    ReleaseStep(StepKind.FULL, 10_000),
+    ReleaseStep(StepKind.PROBATION, 10_000),
+)
+OLD, NEW = Version("price", 1, "a" * 64, "run-1"), Version("price", 2, "b" * 64, "run-2")
+ROLLOUT = Rollout("R2", "price", OLD, NEW, STEPS, 1, Status.RUNNING, 0, 0, "salt", 0)
+POLICY = ReleasePolicy()
+QUIET = Lane("errors", Verdict.UNKNOWN, "no harm seen (E = .9, harm at 100)")
+SEEN = Seen(DAY_MS, 1_000, True, True, 500, (QUIET,))
+
+
+def quality(verdict: Verdict = Verdict.UNKNOWN, value: float | None = None, bounded: bool = False) -> Lane:
+    return Lane("quality", verdict, "measured", 200, 1.0, 50.0, value, -0.1, 0.1, bounded)
+
+
+def move(rollout: Rollout = ROLLOUT, policy: ReleasePolicy = POLICY, **seen: object) -> Move:
+    return decide(rollout, replace(SEEN, **seen), policy, DAY_MS)
+
+
+def test_at_48_requests_a_day_one_canary_step_is_left() -> None:
+    steps, notes = plan(POLICY, 48, first=False)
+    assert [str(step) for step in steps] == ["shadow", "50 %", "100 %", "probation"]
+    assert notes[1] == ("Step 10 % is left out: at 48 requests a day the candidate would see 34 in 7 d, 50 are needed.")
+    assert plan(POLICY, 100_000, first=False) == plan(POLICY, None, first=False)
+    assert [str(step) for step in plan(POLICY, 48, first=True)[0]] == ["100 %"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        (("shadow", "experiment", "100%"), r"(?s)unknown step 'experiment'.*shadow, a percentage .*100%, probation"),
+        (("shadow", "0%", "100%"), "unknown step '0%'"),
+        (("shadow", "150%", "100%"), "unknown step '150%'"),
+        (("shadow", "10%"), "no way up"),
+        (("10%", "shadow", "100%"), "no way up"),
+        (("50%", "10%", "100%"), "no way up"),
+        ((), "no way up"),
+    ],
+)
+def test_steps_that_can_not_be_are_errors(steps: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan(ReleasePolicy(steps=steps), 48, first=False)
+
+
+def test_every_kind_of_step_has_a_rule() -> None:
+    assert set(KINDS) == set(StepKind)
+
+
+def test_a_step_waits_for_time_and_requests_and_says_so() -> None:
+    assert "a step lasts at least 30 min" in move(now_ms=1_000).reason
+    assert "no traffic" in move(requests=0, now_ms=30 * DAY_MS).reason
+    waiting = move(requests=20, now_ms=8 * HOUR_MS)
+    assert (waiting.do, "20 of 50 requests seen, expected in 12 h" in waiting.reason) == (Do.HOLD, True)
+    assert move(requests=20, policy=replace(POLICY, cap_without_labels=5_000)) == Move(
+        Do.ADVANCE, "10 % → 50 %: errors: no harm seen (E = .9, harm at 100).", to=2
+    )
+
+
+def test_without_accept_unknown_the_technical_lanes_must_be_bounded() -> None:
+    strict = ReleasePolicy(accept_unknown=False, cap_without_labels=5_000)
+    assert move(policy=strict).do is Do.HOLD
+    assert move(policy=strict, lanes=(replace(QUIET, bounded=True, verdict=Verdict.OK),)).do is Do.ADVANCE
+
+
+@pytest.mark.parametrize(
+    ("on_unknown", "lane", "day", "labels", "expected"),
+    [
+        ("person", quality(bounded=True, verdict=Verdict.OK), 1, 200, Do.ADVANCE),
+        ("person", quality(value=-0.1), 1, 200, Do.HOLD),
+        ("person", quality(value=-0.1), 8, 200, Do.ASK),
+        ("hold", quality(value=-0.1), 8, 200, Do.HOLD),
+        ("best_estimate", quality(value=-0.1), 1, 200, Do.ADVANCE),
+        ("best_estimate", quality(value=0.0), 1, 50, Do.ADVANCE),
+        ("best_estimate", quality(value=-0.1), 1, 49, Do.HOLD),
+        ("best_estimate", quality(value=-0.1), 8, 1, Do.ADVANCE),
+        ("best_estimate", quality(value=0.001), 1, 200, Do.HOLD),
+        ("best_estimate", quality(value=0.001), 8, 200, Do.REJECT),
+        ("best_estimate", quality(value=float("nan")), 8, 200, Do.REJECT),
+        ("best_estimate", quality(), 8, 0, Do.REJECT),
+        ("best_estimate", quality(Verdict.INVALID, -0.1), 1, 200, Do.HOLD),
+        ("best_estimate", quality(Verdict.INVALID, -0.1), 8, 200, Do.REJECT),
+        ("person", quality(Verdict.INVALID, bounded=True), 8, 200, Do.ASK),
+    ],
+)
+def test_quality_settles_what_lies_above_the_cap(
+    on_unknown: str, lane: Lane, day: int, labels: int, expected: Do
+) -> None:
+    policy = replace(POLICY, on_unknown=on_unknown)
+    assert move(policy=policy, lanes=(QUIET, lane), now_ms=day * DAY_MS, mature_labels=labels).do is expected
+
+
+def test_a_person_is_asked_once() -> None:
+    assert move(replace(ROLLOUT, status=Status.WAITING), now_ms=8 * DAY_MS, lanes=(quality(),)).do is Do.HOLD
+
+
+def test_approval_ends_a_step_but_not_over_harm() -> None:
+    assert move(person="approve", person_reason="ada: fine").to == 2
+    assert move(person="approve", hard_stop="half of the first 20 rows were bad").weight == 0
+
+
+def test_a_pause_takes_the_traffic_then_waits() -> None:
+    pause = replace(POLICY, on_harm="pause")
+    assert move(policy=pause, hard_stop="bad") == Move(Do.ROUTE, "bad")
+    assert move(policy=pause, hard_stop="bad", weight=0, shadow=False) == Move(Do.ASK, "bad")
+    waiting = replace(ROLLOUT, status=Status.WAITING, reason="bad")
+    assert move(waiting, pause, hard_stop="bad", weight=0, shadow=False).do is Do.HOLD
+    assert move(waiting, pause, person="resume", weight=0, shadow=False).to == 1
+
+
+def test_only_a_loaded_candidate_gets_traffic() -> None:
+    assert move(ready=False) == Move(
+        Do.ROUTE, "No traffic to the candidate: version 2 is not loaded by the data plane.", 0, True
+    )
+    assert move(ready=False, weight=0).do is Do.HOLD
+
+
+def test_full_then_probation_then_the_shadow_ends_then_the_record() -> None:
+    full, probation = replace(ROLLOUT, index=3), replace(ROLLOUT, index=4)
+    assert move(full) == Move(
+        Do.ROUTE, "100 % of the traffic to the candidate, the other version scored in shadow.", 10_000, True
+    )
+    assert move(full, weight=10_000).to == 4
+    assert move(probation, weight=10_000, now_ms=DAY_MS - 1).do is Do.HOLD
+    assert move(probation, weight=10_000) == Move(Do.ROUTE, "100 % of the traffic to the candidate.", 10_000, False)
+    assert move(probation, weight=10_000, shadow=False).do is Do.PROMOTE
+
+
+def test_a_promoted_release_keeps_its_route_until_a_person_takes_it_back() -> None:
+    promoted = replace(ROLLOUT, status=Status.PROMOTED, index=4)
+    assert move(promoted, weight=10_000, shadow=False).do is Do.HOLD
+    assert move(promoted, weight=0, shadow=False) == Move(
+        Do.ROUTE, "Version 2 is the champion: all traffic to it.", 10_000, False
+    )
+    back = {"person": "rollback", "person_reason": "ada: complaints"}
+    assert move(promoted, weight=10_000, shadow=False, **back) == Move(Do.ROUTE, "ada: complaints")
+    assert move(promoted, weight=0, shadow=False, **back) == Move(Do.ROLL_BACK, "ada: complaints")
+
+
+numbers = st.floats(allow_nan=True, allow_infinity=True) | st.none()
+lanes = st.builds(
+    Lane,
+    st.sampled_from(["errors", "slow", "sample_ratio", "quality"]),
+    st.sampled_from(Verdict),
+    st.just("why"),
+    n=st.integers(0, 10**6),
+    value=numbers,
+    low=numbers,
+    high=numbers,
+    bounded=st.booleans(),
+)
+sights = st.builds(
+    Seen,
+    now_ms=st.integers(-DAY_MS, 40 * DAY_MS),
+    weight=st.sampled_from([0, 1_000, 5_000, 10_000]) | st.integers(0, 10_000),
+    shadow=st.booleans(),
+    ready=st.booleans(),
+    requests=st.integers(0, 1_000),
+    lanes=st.lists(lanes, max_size=4).map(tuple),
+    hard_stop=st.sampled_from(["", "", "first rows bad"]),
+    mature_labels=st.integers(0, 1_000),
+    person=st.sampled_from(["", "", "approve", "reject", "rollback", "resume"]),
+)
+policies = st.builds(
+    ReleasePolicy,
+    on_unknown=st.sampled_from(["person", "hold", "best_estimate"]),
+    on_harm=st.sampled_from(["rollback", "pause"]),
+    accept_unknown=st.booleans(),
+    min_requests=st.integers(0, 500),
+    min_time=st.integers(0, DAY_MS),
+    max_hold=st.integers(0, 9 * DAY_MS),
+    cap_without_labels=st.integers(0, 10_000),
+)
+rollouts = st.builds(
+    lambda index, status, champion: replace(ROLLOUT, index=index, status=status, champion=champion),
+    st.integers(0, len(STEPS) - 1),
+    st.sampled_from(Status),
+    st.sampled_from([OLD, OLD, None]),
+)
+
+
+@given(rollouts, sights, policies, st.integers(0, 7 * DAY_MS))
+def test_over_random_evidence_the_rule_keeps_its_promises(
+    rollout: Rollout, seen: Seen, policy: ReleasePolicy, horizon: int
+) -> None:
+    made = decide(rollout, seen, policy, horizon)
+    verdicts = {lane.verdict for lane in seen.lanes}
+    assert made.reason
+    assert made == decide(rollout, seen, policy, horizon)
+    if made.do is Do.ROUTE:
+        assert (made.weight, made.shadow) != (seen.weight, seen.shadow)
+        assert made.weight in (0, rollout.step.weight, 10_000 if rollout.status is Status.PROMOTED else 0)
+        assert not made.weight or seen.ready or rollout.champion is None or rollout.status is Status.PROMOTED
+    if made.do in (Do.ADVANCE, Do.PROMOTE):
+        assert rollout.status.open
+        assert Verdict.INVALID not in verdicts or seen.person == "resume"
+        assert seen.person == "resume" or (not seen.hard_stop and Verdict.HARM not in verdicts)
+        assert 0 <= made.to <= rollout.index + 1
+    if made.do is Do.ADVANCE and made.to < len(STEPS) and STEPS[made.to].weight > policy.cap_without_labels:
+        earned = seen.lane("quality") or quality()
+        estimate = policy.on_unknown == "best_estimate" and earned.value is not None and earned.value <= 0
+        full = rollout.step.kind is StepKind.FULL
+        assert full or seen.person in ("approve", "resume") or earned.bounded or estimate
+    if not rollout.status.open and rollout.status is not Status.PROMOTED:
+        assert made.do is Do.HOLD
+
+
+@pytest.mark.parametrize(
+    ("index", "status", "name", "ready", "person"),
+    list(
+        product(
+            range(len(STEPS)),
+            (Status.RUNNING, Status.WAITING),
+            ("errors", "slow", "quality", "hard stop"),
+            (True, False),
+            ("", "approve", "resume"),
+        )
+    ),
+)
+def test_harm_in_any_lane_ends_the_release_in_every_open_state(
+    index: int, status: Status, name: str, ready: bool, person: str
+) -> None:
+    rollout = replace(ROLLOUT, index=index, status=status)
+    harm = Lane(name, Verdict.HARM, "harm")
+    seen = replace(SEEN, lanes=(harm,), ready=ready, person=person, weight=rollout.step.weight)
+    if name == "hard stop":
+        seen = replace(seen, lanes=(), hard_stop="harm")
+    first = decide(rollout, seen, POLICY, DAY_MS)
+    assert (first.do, first.weight, first.shadow) == (Do.ROUTE, 0, False)
+    then = decide(rollout, replace(seen, weight=0, shadow=False), POLICY, DAY_MS)
+    assert (then.do, "harm" in then.reason) == (Do.ROLL_BACK, True)

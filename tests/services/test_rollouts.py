@@ -1,0 +1,235 @@
+"""Whole releases in a small world, and the same with a crash at every port call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+
+from homeostat.domain.errors import NotFound, Refused, UsageError
+from homeostat.domain.policy import ReleasePolicy
+from homeostat.domain.rollout import Arm, Do, Rollout, Status
+from homeostat.domain.units import DAY_MS
+from world import GOOD, HOUR_MS, MODEL, Answer, Calls, Crash, World, failing, right
+
+ESTIMATE = ReleasePolicy(on_unknown="best_estimate", max_hold=7 * DAY_MS)
+BETTER = right(0.97)
+WRITES = {"save", "append", "publish", "alias"}
+
+
+def released(policy: ReleasePolicy, answer: Answer, days: int, per_day: int = 48) -> World:
+    world = World(policy, per_day=per_day)
+    world.promote_first()
+    world.live(3 * DAY_MS)
+    world.releases.start(world.version(2, answer))
+    world.live(days * DAY_MS)
+    return world
+
+
+def last(world: World) -> Rollout:
+    return world.releases.history()[-1]
+
+
+def test_the_first_version_answers_at_once() -> None:
+    world = World()
+    first = world.promote_first()
+    assert last(world).status is Status.PROMOTED
+    assert world.route is not None
+    assert (world.route.release, world.route.champion) == ("R1", Arm(1, first.bundle))
+    assert (world.route.candidate, world.route.weight, world.aliases["champion"]) == (None, 0, 1)
+
+
+def test_at_48_requests_a_day_a_better_candidate_is_in_full_within_four_days_and_promoted() -> None:
+    world = released(ESTIMATE, BETTER, 6)
+    record = last(world)
+    assert [str(step) for step in record.steps] == ["shadow", "50 %", "100 %", "probation"]
+    assert record.status is Status.PROMOTED
+    full = next(event for event in world.journal.read(MODEL, "release.advanced") if event.body["step"] == "100 %")
+    assert 2 * DAY_MS <= full.at_ms - record.started_ms <= 4 * DAY_MS
+    assert world.route is not None
+    assert (world.route.release, world.route.champion.version, world.route.candidate) == ("R2", 2, None)
+    assert world.aliases == {"challenger": 2, "champion": 2}
+
+
+def test_a_candidate_that_loses_by_the_best_estimate_is_rejected_and_its_bundle_refused() -> None:
+    world = released(ESTIMATE, right(0.86, "d"), 9)
+    record = last(world)
+    assert record.status is Status.REJECTED
+    assert world.route is not None
+    assert (world.route.release, world.route.champion.version, world.route.candidate) == ("R1", 1, None)
+    with pytest.raises(Refused, match="version 2 was refused"):
+        world.releases.start(record.candidate)
+
+
+@pytest.mark.parametrize(
+    ("answer", "lane"), [(right(0.3), "quality"), (failing(0.5), "errors"), (failing(0.05, "nonfinite"), "non-finite")]
+)
+def test_harm_takes_the_traffic_back_and_the_record_says_why(answer: Answer, lane: str) -> None:
+    world = released(ReleasePolicy(), answer, 5, per_day=480)
+    record = last(world)
+    assert record.status is Status.ROLLED_BACK
+    assert lane in record.reason or "first 20 rows" in record.reason
+    assert world.route is not None
+    assert (world.route.release, world.route.champion.version, world.route.candidate) == ("R1", 1, None)
+    (verdict,) = world.journal.read(MODEL, "release.verdict")
+    assert verdict.text == record.reason
+
+
+def test_a_person_is_asked_once_and_an_approval_goes_on() -> None:
+    world = released(ReleasePolicy(max_hold=3 * DAY_MS), right(0.92), 5)
+    assert last(world).status is Status.WAITING
+    assert "A person must decide" in last(world).reason
+    world.releases.order("R2", "approve", "looks right", "ada")
+    world.settle()
+    assert (last(world).status, last(world).index) == (Status.RUNNING, 1)
+    assert "approved by a person: ada: looks right" in last(world).reason
+    assert len(world.journal.read(MODEL, "release.waiting")) == 1
+
+
+def test_a_person_ends_a_release_and_takes_a_promoted_one_back() -> None:
+    world = released(ESTIMATE, BETTER, 6)
+    with pytest.raises(UsageError, match="no order"):
+        world.releases.order("R2", "undo", "", "ada")
+    with pytest.raises(NotFound, match="R7"):
+        world.releases.order("R7", "reject", "", "ada")
+    with pytest.raises(Refused, match="was promoted"):
+        world.releases.order("R1", "rollback", "", "ada")
+    world.releases.order("R2", "rollback", "complaints", "ada")
+    world.settle()
+    assert last(world).status is Status.ROLLED_BACK
+    assert world.route is not None
+    assert (world.route.release, world.route.champion.version, world.aliases["champion"]) == ("R1", 1, 1)
+    with pytest.raises(Refused, match="no earlier release"):
+        world.releases.order("R1", "rollback", "", "ada")
+    world.releases.start(world.version(3, GOOD))
+    with pytest.raises(Refused, match="under way"):
+        world.releases.start(world.version(4, GOOD))
+    world.live(4 * HOUR_MS)
+    world.releases.order("R3", "reject", "not needed", "ada")
+    world.settle()
+    assert last(world).status is Status.REJECTED
+    assert world.route is not None
+    assert (world.route.release, world.route.candidate) == ("R1", None)
+
+
+def test_a_pause_keeps_the_record_open_and_an_approval_starts_the_evidence_anew() -> None:
+    world = released(ReleasePolicy(on_harm="pause"), failing(0.5), 2, per_day=480)
+    assert last(world).status is Status.WAITING
+    assert world.route is not None
+    assert world.route.candidate is None
+    world.answers[2] = BETTER
+    world.releases.order("R2", "approve", "the cause is mended", "ada")
+    world.settle()
+    assert (last(world).status, last(world).index) == (Status.RUNNING, 0)
+    world.live(DAY_MS)
+    assert last(world).index > 0
+
+
+def test_the_verdict_stands_when_the_evidence_looks_better_a_moment_later() -> None:
+    world = released(ReleasePolicy(), GOOD, 0, per_day=480)
+    world.settle()
+    world.answers[2] = failing(0.9)
+    world.serve(2 * HOUR_MS)
+    assert world.releases.reconcile().do is Do.ROUTE
+    world.log.frame = world.log.frame.clear()
+    world.restart()
+    assert world.releases.reconcile().do is Do.ROLL_BACK
+
+
+def test_uneven_labels_freeze_the_release() -> None:
+    policy = ReleasePolicy(
+        steps=("50%", "100%"), min_requests=200, on_unknown="best_estimate", cap_without_labels=10_000
+    )
+    world = World(policy, per_day=960)
+    world.promote_first()
+    world.live(DAY_MS)
+    world.coverage = lambda _row, arm: arm == "champion"
+    world.releases.start(world.version(2, BETTER))
+    world.live(3 * DAY_MS)
+    standing = world.releases.status()
+    assert standing is not None
+    assert standing.rollout.index == 0
+    assert "labels do not come evenly" in standing.move.reason
+
+
+def test_a_candidate_that_is_not_loaded_gets_no_traffic() -> None:
+    world = released(ESTIMATE, BETTER, 3)
+    assert world.route is not None
+    assert world.route.weight == 5_000
+    world.loaded.clear()
+    world.settle()
+    assert world.route is not None
+    assert (world.route.weight, world.route.shadow) == (0, True)
+    world.live(2 * HOUR_MS)
+    assert world.route.weight == 5_000
+
+
+def test_no_traffic_holds() -> None:
+    world = released(ESTIMATE, BETTER, 0)
+    world.settle()
+    world.serve(1)
+    world.now += 60 * DAY_MS
+    move = world.releases.reconcile()
+    assert (move.do, "no traffic" in move.reason) == (Do.HOLD, True)
+
+
+def test_a_lost_routing_document_is_published_again() -> None:
+    world = released(ESTIMATE, BETTER, 6)
+    world.router._routing = replace(world.router._routing, routes={})
+    world.settle()
+    assert world.route is not None
+    assert world.route.champion.version == 2
+
+
+def story(world: World) -> tuple[object, ...]:
+    """What happened, as records, journal and route tell it."""
+    return world.rollouts.all(MODEL), world.journal.read(MODEL), world.router.read(), dict(world.aliases)
+
+
+def crashed(before: World, at: int, after: bool, act: Callable[[World], object]) -> World:
+    """`act` and the passes that follow it, killed at that port call."""
+    world = deepcopy(before)
+    world.calls = Calls(crash_at=at, after=after)
+    world.restart()
+    try:
+        act(world)
+    except Crash:
+        world.restart()
+        if not (after and world.calls.names[-1] in ("save", "append")):
+            act(world)  # what did not happen is asked for again
+    world.settle()
+    return world
+
+
+PASS = 4 * HOUR_MS
+
+
+@pytest.mark.parametrize(
+    ("answer", "passes", "order", "ends"),
+    [
+        (BETTER, 14, "", Status.PROMOTED),
+        (failing(0.6), 3, "", Status.ROLLED_BACK),
+        (BETTER, 3, "reject", Status.REJECTED),
+        (BETTER, 14, "rollback", Status.ROLLED_BACK),
+    ],
+)
+def test_a_crash_at_any_port_call_changes_nothing(answer: Answer, passes: int, order: str, ends: Status) -> None:
+    world = World(replace(ESTIMATE, min_requests=20, min_time=0), horizon_ms=8 * HOUR_MS, per_day=96)
+    world.promote_first()
+    candidate = world.version(2, answer)
+    world.serve(DAY_MS)
+    acts: list[Callable[[World], object]] = [lambda world: world.releases.start(candidate)]
+    acts += [lambda world: world.serve(PASS)] * passes
+    acts += [lambda world: world.releases.order("R2", order, "", "ada")] if order else []
+    for act in acts:
+        before = deepcopy(world)
+        world = crashed(before, -1, False, act)
+        expected, names = story(world), world.calls.names
+        if order and act is not acts[-1]:
+            continue  # played by the first case
+        for at, name in enumerate(names):
+            for after in (False, True) if name in WRITES else (False,):
+                assert story(crashed(before, at, after, act)) == expected, f"call {at}, {name}, after: {after}"
+    assert last(world).status is ends
