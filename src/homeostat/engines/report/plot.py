@@ -114,7 +114,9 @@ class _Canvas:
         """The range of the vertical axis: of values and limits, with room; bands may be cut when they are huge."""
         known = [p.value for s in self.series for p in s.points if p.value is not None and p.known]
         spread = (max(known) - min(known)) if known else 0
-        edges = [e for s in self.series for p in s.points for e in (p.low, p.high) if e is not None and math.isfinite(e)]
+        edges = [
+            e for s in self.series for p in s.points for e in (p.low, p.high) if e is not None and math.isfinite(e)
+        ]
         near = [e for e in edges if known and min(known) - spread <= e <= max(known) + spread]
         return _padded([*known, *near, *(limit.value for limit in self.look.limits)], self.look)
 

@@ -43,7 +43,9 @@ def run_sentence(result: RunResult) -> str:
     if result.version is None:
         what = "The model passed"
     first = f", {words.measured(result.measurements[0])}" if result.measurements else ""
-    gates = f"all {len(result.gates)} gates ok" if len(result.gates) > 1 else "its gate ok" if result.gates else "no gates"
+    gates = (
+        f"all {len(result.gates)} gates ok" if len(result.gates) > 1 else "its gate ok" if result.gates else "no gates"
+    )
     return f"{what}: {gates}{first}."
 
 

@@ -136,6 +136,8 @@ def _histogram(pair: Pair, width: int, height: int) -> Markup:
 
 def _bin_titles(pair: Pair, step: float, floor: float) -> Iterator[Markup]:
     for k, (name, then, now) in enumerate(zip(pair.bins, pair.reference, pair.window, strict=True)):
-        title = f"{pair.name} {name}: reference {then:.1%} of {pair.reference_n:,}, window {now:.1%} of {pair.window_n:,}"
+        title = (
+            f"{pair.name} {name}: reference {then:.1%} of {pair.reference_n:,}, window {now:.1%} of {pair.window_n:,}"
+        )
         area = svg.tag("rect", x=k * step, y=24, width=step, height=floor - 24, class_="cover")
         yield svg.titled(title, area)
