@@ -66,8 +66,7 @@ def _table(*columns: str, numeric: Sequence[str] = ()) -> Table:
 def measurements(rows: Sequence[Measurement]) -> Table:
     table = _table("metric", "value", "95 % interval", "rows", numeric=("value", "95 % interval", "rows"))
     for m in rows:
-        span = f"{words.number(m.low)} to {words.number(m.high)}"
-        table.add_row(Text(words.metric(m.metric)), words.number(m.value), span, f"{m.n:,}")
+        table.add_row(Text(words.metric(m.metric)), words.number(m.value), words.span(m.low, m.high), f"{m.n:,}")
     return table
 
 
@@ -83,7 +82,7 @@ def lanes(rows: Sequence[Lane]) -> Table:
     table = _table("lane", "verdict", *numeric, "because", numeric=numeric)
     for lane in rows:
         span = words.interval(lane.value, lane.low, lane.high)
-        evidence = words.number(lane.evidence), words.number(lane.threshold), span, f"{lane.n:,}"
+        evidence = words.number(lane.evidence), words.short(lane.threshold), span, f"{lane.n:,}"
         table.add_row(Text(lane.name), verdict(lane.verdict), *evidence, Text(lane.reason))
     return table
 
@@ -103,7 +102,7 @@ def progress(console: Console = err) -> Iterator[Progress]:
 
 def fail(error: HomeostatError) -> int:
     """Print what is wrong, where, and the way out, to standard error. → the exit code."""
-    err.print(Text(f"✕ {error.what}", style="harm"))
+    err.print(Text(f"✕ {error.what}", style="harm"), soft_wrap=True)
     for line in (error.where, error.way_out):
         if line:
             err.print(Text(f"  {line}"), soft_wrap=True)

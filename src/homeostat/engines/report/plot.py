@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,7 +70,7 @@ class Look:
 
     unit: str
     label: str = ""
-    width: int = 960
+    width: int = 1104
     height: int = 320
     zero: bool = False
     log: bool = False
@@ -78,7 +79,10 @@ class Look:
     limits: tuple[Limit, ...] = ()
 
 
-LEFT, RIGHT, BOTTOM, WORD_ROW, CHAR = 52.0, 132.0, 40.0, 16.0, 6.3
+LEFT, RIGHT, BOTTOM, WORDS, WORD_ROW, CHAR = 52.0, 132.0, 40.0, 36.0, 16.0, 6.3
+FREQUENT = 6
+"""An event that happens more often is named the first time only; its shape stands for it then."""
+
 IMPORTANCE: dict[EventKind, int] = {"harm": 0, "invalid": 1, "ok": 2, "unknown": 3, "note": 4}
 
 
@@ -89,11 +93,11 @@ class _Canvas:
     look: Look
     series: Sequence[Series]
     events: Sequence[Mark]
-    rows: int = 3
+    rows: int = 2
 
     @property
     def top(self) -> float:
-        return 28 + (self.rows * WORD_ROW + 4 if self.events else 0)
+        return 32 + (self.rows * WORD_ROW + 4 if self.events else 0)
 
     @property
     def bottom(self) -> float:
@@ -111,14 +115,12 @@ class _Canvas:
 
     @cached_property
     def values(self) -> tuple[float, float]:
-        """The range of the vertical axis: of values and limits, with room; bands may be cut when they are huge."""
+        """The range of the vertical axis: of values and limits, with room. Bands are wide
+        while little is known: those of the first half may be cut."""
         known = [p.value for s in self.series for p in s.points if p.value is not None and p.known]
-        spread = (max(known) - min(known)) if known else 0
-        edges = [
-            e for s in self.series for p in s.points for e in (p.low, p.high) if e is not None and math.isfinite(e)
-        ]
-        near = [e for e in edges if known and min(known) - spread <= e <= max(known) + spread]
-        return _padded([*known, *near, *(limit.value for limit in self.look.limits)], self.look)
+        late = [edge for s in self.series for p in s.points[len(s.points) // 2 :] for edge in (p.low, p.high)]
+        edges = [edge for edge in late if edge is not None and math.isfinite(edge)]
+        return _padded([*known, *edges, *(limit.value for limit in self.look.limits)], self.look)
 
     def x(self, at_ms: float) -> float:
         start, end = self.times
@@ -177,14 +179,24 @@ def _limits(canvas: _Canvas) -> Iterator[Markup]:
 def _events(canvas: _Canvas) -> Iterator[Markup]:
     """Lines and shapes for all; words for those that matter most, as many as there is room for."""
     ranked = sorted(canvas.events, key=lambda mark: (IMPORTANCE[mark.kind], mark.at_ms))
-    for mark, row in zip(ranked, axis.in_rows([_word_span(canvas, mark) for mark in ranked], canvas.rows), strict=True):
+    for mark, row in zip(ranked, _rows(canvas, ranked), strict=True):
         x, y = canvas.x(mark.at_ms), canvas.top - 8
-        from_y = y if row is None else 30 + row * WORD_ROW + 3
+        from_y = y if row is None else WORDS + row * WORD_ROW + 3
         parts = [svg.line(x, from_y, x, canvas.bottom, f"event {mark.kind}"), svg.mark(mark.kind, x, y)]
         if row is not None:
             left, _ = _word_span(canvas, mark)
-            parts.append(svg.text(left + 4, 30 + row * WORD_ROW, mark.word, f"word {mark.kind}"))
+            parts.append(svg.text(left + 4, WORDS + row * WORD_ROW, mark.word, f"word {mark.kind}"))
         yield svg.titled(f"{words.time(mark.at_ms)}: {mark.title or mark.word}", *parts, class_="happened")
+
+
+def _rows(canvas: _Canvas, ranked: Sequence[Mark]) -> list[int | None]:
+    """The row of each event's word; None: it has no word."""
+    often = Counter(mark.word for mark in ranked)
+    first = {mark.word: k for k, mark in reversed(list(enumerate(ranked)))}
+    named = [k for k, mark in enumerate(ranked) if often[mark.word] <= FREQUENT or first[mark.word] == k]
+    found = axis.in_rows([_word_span(canvas, ranked[k]) for k in named], canvas.rows)
+    placed = dict(zip(named, found, strict=True))
+    return [placed.get(k) for k in range(len(ranked))]
 
 
 def _word_span(canvas: _Canvas, mark: Mark) -> tuple[float, float]:

@@ -105,7 +105,7 @@ def _against_weekly(view: RehearsalView) -> str:
     share = (loop - frozen) / (weekly - frozen)
     return (
         f"A model retrained every week would have had {words.number(weekly)}. "
-        f"The loop won {share:.0%} of that gain with {spent}."
+        f"The loop won {words.percent(share)} of that gain with {spent}."
     )
 
 

@@ -105,15 +105,15 @@ def _lanes(view: ReleaseView) -> Iterator[Figure]:
 def _evidence(name: str, noun: str, course: Sequence[tuple[int, Lane]]) -> Markup:
     points = [Point(at_ms, max(lane.evidence, FLOOR), lane.n) for at_ms, lane in course]
     threshold = course[-1][1].threshold
-    limits = (Limit(threshold, f"harm at {words.number(threshold)}"),) if threshold > 0 else ()
+    limits = (Limit(threshold, f"harm at {words.short(threshold)}"),) if threshold > 0 else ()
     unit = f"{name}: evidence of harm, E"
-    look = Look(unit, unit, width=480, height=220, log=True, count=noun, limits=limits)
+    look = Look(unit, unit, width=536, height=220, log=True, count=noun, limits=limits)
     return lines([Series("E", "candidate", points)], (), look)
 
 
 def _value(unit: str, noun: str, alike: float, course: Sequence[tuple[int, Lane]]) -> Markup:
     points = [Point(at_ms, lane.value, lane.n, lane.low, lane.high) for at_ms, lane in course]
-    look = Look(unit, unit, width=480, height=220, count=noun, limits=(Limit(alike, "alike", "ok"),))
+    look = Look(unit, unit, width=536, height=220, count=noun, limits=(Limit(alike, "alike", "ok"),))
     return lines([Series("", "candidate", points)], (), look)
 
 
@@ -135,7 +135,7 @@ def _latest(view: ReleaseView) -> Table:
 def _lane(lane: Lane) -> Sequence[Cell]:
     count = words.counted(lane.n, MEASURES.get(lane.name, RATIO)[1])
     span = words.interval(lane.value, lane.low, lane.high)
-    evidence, threshold = words.number(lane.evidence), words.number(lane.threshold)
+    evidence, threshold = words.number(lane.evidence), words.short(lane.threshold)
     return lane.name, Badge(lane.verdict), evidence, threshold, span, count, lane.reason
 
 

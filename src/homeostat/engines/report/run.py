@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from homeostat.domain.gate import GateResult, Verdict
+from homeostat.domain.gate import GateResult, Measurement, Verdict
 from homeostat.domain.run import CodeState, RunResult
 from homeostat.engines.report import words
 from homeostat.engines.report.page import Badge, Block, Cell, Code, Column, Details, Facts, Figure, Section, Table, page
@@ -43,14 +43,17 @@ def run_sentence(result: RunResult) -> str:
     if result.version is None:
         what = "The model passed"
     first = f", {words.measured(result.measurements[0])}" if result.measurements else ""
-    gates = (
-        f"all {len(result.gates)} gates ok" if len(result.gates) > 1 else "its gate ok" if result.gates else "no gates"
-    )
-    return f"{what}: {gates}{first}."
+    return f"{what}: {_passed(len(result.gates))}{first}."
+
+
+def _passed(gates: int) -> str:
+    if gates < 2:
+        return "its gate ok" if gates else "no gates"
+    return f"all {gates} gates ok"
 
 
 def _gates(result: RunResult, extra: RunExtra) -> Iterator[Block]:
-    spans = [_span(gate, extra.limits.get(gate.name)) for gate in result.gates if gate.measurement]
+    spans = [_span(gate, m, extra.limits.get(gate.name)) for gate in result.gates if (m := gate.measurement)]
     if spans:
         caption = "Each gate on its own scale: the value in its 95 % interval; the upright line is what it is held to."
         yield Figure(intervals(spans, "Gates: value, interval, limit"), caption)
@@ -58,16 +61,14 @@ def _gates(result: RunResult, extra: RunExtra) -> Iterator[Block]:
     yield Table([Column("Gate"), Column("verdict"), Column("because")], rows, empty="The policy names no gate.")
 
 
-def _span(gate: GateResult, limit: float | None) -> Span:
-    m = gate.measurement
-    assert m is not None
+def _span(gate: GateResult, m: Measurement, limit: float | None) -> Span:
     return Span(words.metric(gate.name), gate.verdict, m.value, m.low, m.high, m.n, limit)
 
 
 def _measurements(result: RunResult) -> Table:
     columns = [Column("On the holdout"), Column("value", True), Column("95 % interval", True), Column("rows", True)]
     rows = [
-        (words.metric(m.metric), words.number(m.value), f"{words.number(m.low)} to {words.number(m.high)}", f"{m.n:,}")
+        (words.metric(m.metric), words.number(m.value), words.span(m.low, m.high), f"{m.n:,}")
         for m in result.measurements
     ]
     return Table(columns, rows)

@@ -56,7 +56,7 @@ class Span:
     limit: float | None = None
 
 
-def intervals(rows: Sequence[Span], label: str, width: int = 960, count: str = "row") -> Markup:
+def intervals(rows: Sequence[Span], label: str, width: int = 1104, count: str = "row") -> Markup:
     """One row a measurement, each on a scale of its own: the interval, the value in it, the limit it is held to."""
     names = max((len(row.name) for row in rows), default=0) * 7.2 + 40
     drawn = [_span(row, 36.0 * k, names, width - 210, count) for k, row in enumerate(rows)]
@@ -91,7 +91,7 @@ def _whisker(row: Span, y: float, scale: Callable[[float], float], right: float)
         x = scale(row.limit)
         yield svg.line(x, y - 12, x, y + 12, "limit plain")
         side = "end" if x > right - 60 else "start"
-        yield svg.text(x + (-5 if side == "end" else 5), y - 6, words.number(row.limit), "tick", side)
+        yield svg.text(x + (-5 if side == "end" else 5), y - 6, words.short(row.limit), "tick", side)
     if row.low is not None and row.high is not None and math.isfinite(row.high - row.low):
         x = scale(row.low)
         yield svg.tag("rect", x=x, y=y - 4, width=scale(row.high) - x, height=8, rx=4, class_=f"reach {row.verdict}")
@@ -136,8 +136,6 @@ def _histogram(pair: Pair, width: int, height: int) -> Markup:
 
 def _bin_titles(pair: Pair, step: float, floor: float) -> Iterator[Markup]:
     for k, (name, then, now) in enumerate(zip(pair.bins, pair.reference, pair.window, strict=True)):
-        title = (
-            f"{pair.name} {name}: reference {then:.1%} of {pair.reference_n:,}, window {now:.1%} of {pair.window_n:,}"
-        )
+        shares = f"reference {words.percent(then)} of {pair.reference_n:,}, window {words.percent(now)}"
         area = svg.tag("rect", x=k * step, y=24, width=step, height=floor - 24, class_="cover")
-        yield svg.titled(title, area)
+        yield svg.titled(f"{pair.name} {name}: {shares} of {pair.window_n:,}", area)

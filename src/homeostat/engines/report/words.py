@@ -21,7 +21,7 @@ NAMES = {"roc_auc": "ROC AUC", "log_loss": "log loss", "brier": "Brier score", "
 
 def metric(name: str) -> str:
     """`roc_auc` → `ROC AUC`: the field's own spelling; a name that has none stays as it is."""
-    return NAMES.get(name, name.replace("_", " "))
+    return " ".join(NAMES.get(part, part.replace("_", " ")) for part in name.split(" "))
 
 
 def number(value: float | None) -> str:
@@ -43,6 +43,23 @@ def number(value: float | None) -> str:
 def bare(text: str) -> str:
     """Without the leading zero: `0.842` → `.842`."""
     return text[1:] if text.startswith("0.") else text
+
+
+def short(value: float) -> str:
+    """A round number without the zeros that say nothing: 100, 50, .8."""
+    text = number(value)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+
+
+def percent(share: float) -> str:
+    """`.9` → `90 %`, `.0123` → `1.23 %`."""
+    return f"{share * 100:.3g}{SPACE}%"
+
+
+def span(low: float, high: float) -> str:
+    """`.836 to .848`."""
+    known = math.isfinite(low) and math.isfinite(high)
+    return f"{number(low)} to {number(high)}" if known else UNMEASURED
 
 
 def interval(value: float | None, low: float | None, high: float | None) -> str:
