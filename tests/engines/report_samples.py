@@ -108,9 +108,7 @@ def run() -> tuple[RunResult, RunExtra]:
         Step(name, f"{k:x}" * 64, k < 2, 40 * 7**k) for k, name in enumerate(("rows", "split", "model", "scores"))
     )
     dataset = DatasetVersion("price", 4, "c0ffee" * 10, 45_312, START, START + DAYS * DAY_MS)
-    code = CodeState(
-        "0123456789abcdef", "--- a/x.py\n+++ b/x.py\n-rate = 1\n+rate = '<b>2</b>'", {"notes.py": "f" * 64}
-    )
+    code = CodeState("0123456789abcdef", "-rate = 1\n+rate = '<b>2</b>'", {"notes.py": "f" * 64})
     limits = {"roc_auc": 0.8, "roc_auc versus champion": -0.005, "recall": 0.6}
     others = (Measurement("log_loss", 0.481, 0.47, 0.492, 1_185), Measurement("brier", 0.156, math.nan, math.nan, 39))
     result = RunResult("run-0007", dataset, steps, (auc, recall, *others), gates, version(7), "")

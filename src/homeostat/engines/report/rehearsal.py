@@ -119,8 +119,8 @@ def _curves(view: RehearsalView) -> Figure:
     look = Look(name, f"{name} over time: the loop, a model left alone, one retrained weekly", height=400)
     better = "higher" if view.higher_is_better else "lower"
     caption = (
-        f"{name} on labelled rows, {words.duration(view.period_ms)} a point; {better} is better. The band is the "
-        f"loop's 95 % interval. {_key(view.events)}"
+        f"{name} on labelled rows, {words.duration(view.period_ms)} a point; {better} is better. Bands are "
+        f"95 % intervals. {_key(view.events)}"
     )
     return Figure(lines(series, list(_marks(view.events)), look), caption)
 
