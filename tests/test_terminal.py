@@ -15,9 +15,8 @@ from homeostat.domain.rollout import Lane
 
 
 def shown(thing: object, *, tty: bool = False) -> str:
-    console = Console(
-        file=io.StringIO(), width=120, theme=terminal.theme(), force_terminal=tty, color_system="truecolor"
-    )
+    colours = "truecolor" if tty else "auto"
+    console = Console(file=io.StringIO(), width=120, theme=terminal.theme(), force_terminal=tty, color_system=colours)
     console.print(thing)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
