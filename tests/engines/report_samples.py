@@ -1,0 +1,139 @@
+"""Made-up but plausible input for the reports: two and a half years of a model's life, a release, a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from homeostat.domain.bundle import Version
+from homeostat.domain.dataset import DatasetVersion
+from homeostat.domain.event import Event
+from homeostat.domain.gate import GateResult, Measurement, Verdict
+from homeostat.domain.rollout import Lane, ReleaseStep, Rollout, Status, StepKind
+from homeostat.domain.run import CodeState, RunResult, Step
+from homeostat.domain.units import DAY_MS, HOUR_MS, MINUTE_MS
+from homeostat.engines.report import Course, RehearsalView, ReleaseView, RunExtra, Snapshot
+from homeostat.engines.report.plot import Point
+
+START = 839_376_000_000  # 7 Aug 1996
+DAYS = 913
+STEPS = (
+    ReleaseStep(StepKind.SHADOW, 0),
+    ReleaseStep(StepKind.CANARY, 1_000),
+    ReleaseStep(StepKind.CANARY, 5_000),
+    ReleaseStep(StepKind.PROBATION, 10_000),
+)
+
+
+def version(number: int) -> Version:
+    return Version("price", number, f"{number:02x}" * 32, f"run-{number:04d}")
+
+
+def release(number: int, started_ms: int, status: Status) -> Rollout:
+    reason = {
+        Status.PROMOTED: "No worse than the champion: mean loss difference -.011 [-.019, -.003], 1,185 labels.",
+        Status.ROLLED_BACK: "Harm in quality: E = 212, harm at 50, 310 labels.",
+    }[status]
+    ended = started_ms + (9 if status is Status.PROMOTED else 3) * DAY_MS
+    champion = version(number - 1) if number > 1 else None
+    return Rollout(
+        f"R{number}", "price", champion, version(number), STEPS, 3, status, started_ms, ended, "s", 9_000, reason, ended
+    )
+
+
+def curve(level: float, fall: float, phase: float) -> tuple[Point, ...]:
+    """Two weeks a point: a level, a fall over the years, a wobble. The third point could not be measured."""
+    points = []
+    for k in range(DAYS // 14):
+        value = level - fall * (1 - math.exp(-k / 20)) + 0.018 * math.sin(k * 0.9 + phase) + 0.012 * math.sin(k * 2.3)
+        points.append(Point(START + k * 14 * DAY_MS, value, 672, value - 0.021, value + 0.021))
+    points[2] = replace(points[2], value=math.nan, low=None, high=None, n=0)
+    return tuple(points)
+
+
+def course(whole: float, trainings: int, fall: float, phase: float) -> Course:
+    measured = Measurement("roc_auc", whole, whole - 0.006, whole + 0.006, 43_632)
+    return Course(measured, curve(0.87, fall, phase), trainings)
+
+
+def life(releases: tuple[Rollout, ...]) -> Iterator[Event]:
+    for k, one in enumerate(releases):
+        cause = f"ROC AUC fell by .0{k % 4 + 2} (E = {40 + 7 * k}, harm at 50)"
+        yield Event(one.started_ms, "price", "training.finished", f"t{k}", one.candidate.run, cause)
+        ended = one.ended_ms or 0
+        kind = "release.promoted" if one.status is Status.PROMOTED else "release.rolled_back"
+        yield Event(ended, "price", kind, f"r{k}", one.id, one.reason)
+    for k in range(6):
+        at = START + (60 + 140 * k) * DAY_MS
+        yield Event(at, "price", "alert.opened", f"a{k}", "drift", "nswprice moved: KS D .11, p .0004, 336 rows.")
+
+
+def rehearsal() -> RehearsalView:
+    releases = tuple(
+        release(n, START + (n * 29 + (n * 7) % 11) * DAY_MS, Status.ROLLED_BACK if n in (9, 22) else Status.PROMOTED)
+        for n in range(1, 31)
+    )
+    return RehearsalView(
+        model="price",
+        higher_is_better=True,
+        from_ms=START,
+        until_ms=START + DAYS * DAY_MS,
+        rows=43_824,
+        period_ms=14 * DAY_MS,
+        label_horizon_ms=DAY_MS,
+        seed=1,
+        loop=course(0.842, 31, 0.03, 0.0),
+        frozen=course(0.748, 1, 0.16, 1.0),
+        weekly=course(0.853, 122, 0.02, 0.4),
+        events=sorted(life(releases), key=lambda event: event.at_ms),
+        releases=releases,
+        settled=0,
+        failed_requests=0,
+        wall_ms=184_000,
+    )
+
+
+def run() -> tuple[RunResult, RunExtra]:
+    auc = Measurement("roc_auc", 0.842, 0.836, 0.848, 1_185)
+    recall = Measurement("recall", 0.61, 0.55, 0.67, 214)
+    gates = (
+        GateResult("roc_auc", Verdict.OK, "ROC AUC .842 [.836, .848] is at least .800.", auc),
+        GateResult("roc_auc versus champion", Verdict.OK, "Better by .011 [.004, .018].",
+                   Measurement("roc_auc", 0.011, 0.004, 0.018, 1_185)),
+        GateResult("recall", Verdict.UNKNOWN, "Recall .610 [.550, .670] could lie on either side of .600.", recall),
+        GateResult("latency", Verdict.INVALID, "The model was not called: no holdout row."),
+    )  # fmt: skip
+    steps = tuple(
+        Step(name, f"{k:x}" * 64, k < 2, 40 * 7**k) for k, name in enumerate(("rows", "split", "model", "scores"))
+    )
+    dataset = DatasetVersion("price", 4, "c0ffee" * 10, 45_312, START, START + DAYS * DAY_MS)
+    code = CodeState("0123456789abcdef", "-rate = 1\n+rate = '<b>2</b>'", {"notes.py": "f" * 64})
+    limits = {"roc_auc": 0.8, "roc_auc versus champion": -0.005, "recall": 0.6}
+    others = (Measurement("log_loss", 0.481, 0.47, 0.492, 1_185), Measurement("brier", 0.156, math.nan, math.nan, 39))
+    result = RunResult("run-0007", dataset, steps, (auc, recall, *others), gates, version(7), "")
+    return result, RunExtra("price", START + 400 * DAY_MS, code, limits)
+
+
+def canary() -> ReleaseView:
+    """Ten hours of a release that does harm in the end."""
+    snapshots = []
+    for k in range(40):
+        weight = 0 if k < 8 else 1_000 if k < 24 else 5_000
+        e = math.exp(max(0, k - 20) * 0.26) * (0.6 + 0.3 * math.sin(k))
+        n, ratio, reach = 12 * k + 5, 1 + max(0, k - 18) * 0.06, 1.6 / math.sqrt(k + 1)
+        said = Verdict.HARM if e >= 100 else Verdict.UNKNOWN if k < 10 else Verdict.OK
+        errors = Lane("errors", said, f"{n} errors seen.", n, e, 100, ratio, ratio - reach, ratio + reach)
+        quality = Lane("quality", Verdict.UNKNOWN, "212 of about 600 labels needed.", 5 * k, 0.9, 50,
+                       -0.004, -0.004 - reach / 20, -0.004 + reach / 20)  # fmt: skip
+        snapshots.append(Snapshot(START + k * 15 * MINUTE_MS, weight, 150 * k, (errors, quality)))
+    until = START + 10 * HOUR_MS
+    record = replace(
+        release(4, START, Status.ROLLED_BACK), ended_ms=until, reason="Harm in errors: E = 113, harm at 100"
+    )
+    kinds = ((0, "started"), (8, "advanced"), (24, "advanced"), (40, "rolled_back"))
+    history = [
+        Event(START + k * 15 * MINUTE_MS, "price", f"release.{kind}", f"{k}", "R4", f"Pass {k}: {kind}.")
+        for k, kind in kinds
+    ]
+    return ReleaseView(record, snapshots, history)

@@ -1,0 +1,141 @@
+"""The pages: what they say, that they are sound HTML, that data can't become markup, that nothing is fetched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+import report_samples as samples
+
+from homeostat.domain.event import Event
+from homeostat.domain.gate import GateResult, Verdict
+from homeostat.domain.rollout import Status
+from homeostat.engines.report import (
+    rehearsal_report,
+    rehearsal_sentence,
+    release_report,
+    release_sentence,
+    run_report,
+    run_sentence,
+)
+
+VOID = {"meta", "br", "hr"}
+
+
+class Outline(HTMLParser):
+    """The open tags, the tags seen, and every attribute's value; an end tag must close the last one opened."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+PAGES = {
+    "rehearsal": lambda: rehearsal_report(samples.rehearsal()),
+    "run": lambda: run_report(*samples.run()),
+    "release": lambda: release_report(samples.canary()),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_whole_and_fetches_nothing(name: str) -> None:
+    page = PAGES[name]()
+    outline = Outline(page)
+    assert not outline.open
+    assert not outline.tags & {"script", "link", "img", "iframe", "object"}
+    assert not {key for key, _ in outline.attributes} & {"src", "href", "onclick", "onload"}
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "nan" not in [value for _, value in outline.attributes]
+    assert page == PAGES[name]()
+
+
+def test_the_headline_of_a_rehearsal() -> None:
+    view = samples.rehearsal()
+    said = rehearsal_sentence(view).replace("\N{NO-BREAK SPACE}", " ")
+    assert said == (
+        "The loop kept ROC AUC at .842; a model left alone would have fallen to .748. "
+        "31 trainings, 2 rollbacks, nothing asked of you."
+    )
+    assert "won 89.5 % of that gain" in rehearsal_report(view).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_a_loop_that_did_not_help_says_so() -> None:
+    view = samples.rehearsal()
+    worse = replace(view, loop=view.frozen, frozen=view.loop, settled=3, failed_requests=1)
+    said = rehearsal_sentence(worse).replace("\N{NO-BREAK SPACE}", " ")
+    assert said.startswith("The loop had ROC AUC .748; a model left alone would have had .842.")
+    assert said.endswith("3 decisions left to the best estimate, 1 failed request.")
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_a_rehearsal_without_events_or_points_is_still_a_page(higher: bool) -> None:
+    view = samples.rehearsal()
+    bare = replace(view, higher_is_better=higher, events=(), releases=(), loop=replace(view.loop, points=()))
+    bare = replace(bare, frozen=replace(view.frozen, points=()), weekly=replace(view.weekly, points=()))
+    assert "No release." in rehearsal_report(bare)
+
+
+def test_data_cannot_become_markup() -> None:
+    evil = '<script>alert("x")</script>'
+    view = samples.rehearsal()
+    event = Event(view.from_ms, "price", "alert.opened", "k", evil, evil)
+    result, extra = samples.run()
+    gates = (*result.gates, GateResult(evil, Verdict.OK, evil, result.measurements[0]))
+    canary = samples.canary()
+    lanes = tuple(replace(lane, name=evil, reason=evil) for lane in canary.snapshots[-1].lanes)
+    seen = [*canary.snapshots, replace(canary.snapshots[-1], lanes=lanes)]
+    pages = [
+        rehearsal_report(replace(view, model=evil, events=[event])),
+        run_report(replace(result, id=evil, gates=gates), extra),
+        release_report(replace(canary, snapshots=seen, history=[event])),
+    ]
+    for page in pages:
+        assert "script" not in Outline(page).tags
+        assert "&lt;script&gt;" in page
+    assert "&#39;&lt;b&gt;2&lt;/b&gt;&#39;" in run_report(result, extra)
+
+
+def test_the_headline_of_a_run() -> None:
+    result, _ = samples.run()
+    assert run_sentence(result) == "Version 7 is registered: recall says unknown and latency says invalid."
+    passed = run_sentence(replace(result, gates=result.gates[:2])).replace("\N{NO-BREAK SPACE}", " ")
+    assert passed == "Version 7 is registered: all 2 gates ok, ROC AUC .842 [.836, .848], 1,185 rows."
+    harmed = replace(result, gates=(GateResult("mae", Verdict.HARM, "Worse."),), version=None)
+    assert run_sentence(harmed) == "Nothing was registered: MAE says harm."
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (Status.RUNNING, "Hold at probation: no harm seen. Expected Thursday 14:00."),
+        (Status.WAITING, "Waiting for a person at probation: no harm seen. Expected Thursday 14:00."),
+        (Status.PROMOTED, "Version 4 was promoted after 10 h: no harm seen. Expected Thursday 14:00."),
+        (Status.REJECTED, "Version 4 was rejected after 10 h: no harm seen. Expected Thursday 14:00."),
+    ],
+)
+def test_the_headline_of_a_release(status: Status, said: str) -> None:
+    view = samples.canary()
+    view = replace(view, rollout=replace(view.rollout, status=status, reason="no harm seen."))
+    assert (
+        release_sentence(replace(view, outlook="Expected Thursday 14:00.")).replace("\N{NO-BREAK SPACE}", " ") == said
+    )
+
+
+def test_a_release_without_evidence_yet() -> None:
+    view = samples.canary()
+    assert "No evidence yet." in release_report(replace(view, snapshots=[], history=[]))

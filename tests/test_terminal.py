@@ -1,0 +1,80 @@
+"""The terminal: plain where nobody looks on, the same words as the reports."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from homeostat import terminal
+from homeostat.domain.errors import ConfigError, Refused
+from homeostat.domain.gate import GateResult, Measurement, Verdict
+from homeostat.domain.rollout import Lane
+
+
+def shown(thing: object, *, tty: bool = False) -> str:
+    colours = "truecolor" if tty else "auto"
+    console = Console(file=io.StringIO(), width=120, theme=terminal.theme(), force_terminal=tty, color_system=colours)
+    console.print(thing)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_verdict_has_a_mark_a_word_and_a_colour_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert [shown(terminal.verdict(v)).strip() for v in Verdict] == ["● ok", "▲ harm", "○ unknown", "✕ invalid"]
+    dark = shown(terminal.verdict(Verdict.OK), tty=True)
+    monkeypatch.setenv("COLORFGBG", "0;15")
+    light = shown(terminal.verdict(Verdict.OK), tty=True)
+    assert "38;2;47;191;151" in dark
+    assert "38;2;0;121;90" in light
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "38;2" not in shown(terminal.verdict(Verdict.OK), tty=True)
+
+
+def test_tables_show_values_with_intervals_and_text_as_it_is() -> None:
+    auc = Measurement("roc_auc", 0.842, 0.836, 0.848, 1_185)
+    assert shown(terminal.measurements([auc])).split("\n")[1].split() == [
+        "ROC",
+        "AUC",
+        ".842",
+        ".836",
+        "to",
+        ".848",
+        "1,185",
+    ]
+    assert "[red]mine[/red]" in shown(terminal.gates([GateResult("recall", Verdict.HARM, "[red]mine[/red]", auc)]))
+    lane = Lane("errors", Verdict.UNKNOWN, "too few", 12, 2.1, 100.0, 1.1, 0.7, 1.9)
+    assert "1.10 [.700, 1.90]" in shown(terminal.lanes([lane]))
+
+
+def test_progress_is_silent_in_a_pipe() -> None:
+    console = Console(file=io.StringIO())
+    with terminal.progress(console) as show:
+        show(1, 2, "training")
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().strip() == ""
+
+
+def test_an_error_says_what_where_and_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=20, theme=terminal.theme())
+    monkeypatch.setattr(terminal, "err", console)
+    error = ConfigError("unknown key 'widnow'", where="homeostat.yaml, line 12", way_out="Did you mean 'window'?")
+    assert terminal.fail(error) == 2
+    assert terminal.fail(Refused("a release is under way")) == 1
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines() == [
+        "✕ unknown key 'widnow'",
+        "  homeostat.yaml, line 12",
+        "  Did you mean 'window'?",
+        "✕ a release is under way",
+    ]
+
+
+def test_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.emit(GateResult("recall", Verdict.OK, "fine"))
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert json.loads(printed) == {"measurement": None, "name": "recall", "reason": "fine", "verdict": "ok"}
