@@ -13,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from homeostat.domain.errors import ConfigError
@@ -70,9 +70,10 @@ def _load(path: Path, name: str, origin: dict[_Path, str]) -> dict[str, Any]:
 
 def _origins(node: Any, path: _Path, name: str) -> Iterator[tuple[_Path, str]]:
     """(path of a setting, "file:line") for every setting below `node`."""
-    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list) else ()
+    named = isinstance(node, CommentedMap)
+    items = node.items() if named else enumerate(node) if isinstance(node, CommentedSeq) else ()
     for key, child in items:
-        place = node.lc.key(key) if isinstance(node, Mapping) else node.lc.item(key)
+        place = node.lc.key(key) if named else node.lc.item(key)
         yield (*path, key), f"{name}:{place[0] + 1}"
         yield from _origins(child, (*path, key), name)
 

@@ -31,7 +31,9 @@ class ProjectCode:
         sources = self.sources()
         if name not in sources:
             raise PipelineError(f"there is no module {name}", where=str(self._root / f"{name.replace('.', '/')}.py"))
-        state = hashlib.sha256("\0".join(f"{key}\0{text}" for key, text in sorted(sources.items())).encode()).hexdigest()
+        state = hashlib.sha256(
+            "\0".join(f"{key}\0{text}" for key, text in sorted(sources.items())).encode()
+        ).hexdigest()
         if (name, state) not in self._loaded:
             self._loaded[name, state] = self._imported(name, set(sources))
         return self._loaded[name, state]
@@ -72,7 +74,9 @@ class ProjectCode:
     def _git(self, *arguments: str) -> str:
         """The output, "" where git or a repository is missing: then the run says that it has no commit."""
         try:
-            done = subprocess.run(["git", "-C", str(self._root), *arguments], capture_output=True, check=False, text=True)
+            done = subprocess.run(
+                ["git", "-C", str(self._root), *arguments], capture_output=True, check=False, text=True
+            )
         except FileNotFoundError:
             return ""
         return done.stdout if done.returncode == 0 else ""

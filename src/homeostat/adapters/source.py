@@ -39,13 +39,12 @@ def read_table(path: Path) -> pl.DataFrame:
     """All rows, numbers as Int64 and Float64. Errors: `DataError`."""
     if not path.is_file():
         raise DataError(
-            "the data file is not there", where=str(path), way_out="Put it back, or change data.source in homeostat.yaml."
+            "the data file is not there",
+            where=str(path),
+            way_out="Put it back, or change data.source in homeostat.yaml.",
         )
     try:
-        if path.suffix == ".parquet":
-            frame = pl.read_parquet(path)
-        else:
-            frame = pl.read_csv(path, infer_schema_length=None)
+        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
     except pl.exceptions.NoDataError:
         frame = pl.DataFrame()
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -97,6 +96,8 @@ def prepared(frame: pl.DataFrame, data: DataPolicy, task: Task, file: str) -> pl
     times = event_times(frame, data, file)
     keys = frame[data.key].cast(pl.String) if data.key else pl.Series([None] * len(frame), dtype=pl.String)
     names = field_names(frame, data)
+    if not names:
+        raise DataError("no column is left to learn from", where=file, way_out="Take a name out of data.drop.")
     target = frame[data.target]
     if task is Task.REGRESSION:
         if not target.dtype.is_numeric():
@@ -138,7 +139,8 @@ def event_times(frame: pl.DataFrame, data: DataPolicy, file: str) -> pl.Series:
     """(n,) milliseconds since 1970, UTC. Errors: `DataError` that names the first row without a readable time."""
     if isinstance(data.time, Every):
         start = parse_times(pl.Series("data.time.start", [data.time.start]), file)[0]
-        return pl.int_range(len(frame), eager=True, dtype=pl.Int64) * data.time.every + start
+        rows: pl.Series = pl.int_range(len(frame), eager=True, dtype=pl.Int64)
+        return rows * data.time.every + int(start)
     if data.time is None:
         return pl.int_range(len(frame), eager=True, dtype=pl.Int64) * SECOND_MS
     names = time_columns(data)
@@ -155,7 +157,7 @@ def parse_times(column: pl.Series, file: str) -> pl.Series:
         times = column.cast(pl.Datetime("ms")).dt.epoch("ms")
         return _readable(column, times, file)
     if column.dtype.is_numeric():
-        scale = 1 if (column.max() or 0) > _MS_FROM else SECOND_MS  # type: ignore
+        scale = 1 if (column > _MS_FROM).any() else SECOND_MS
         return _readable(column, (column * scale).cast(pl.Int64), file)
     plain = column.cast(pl.String).str.strip_chars().str.replace(r"(Z|\+00:00)$", "")
     fits: list[pl.Series] = []
@@ -172,9 +174,7 @@ def parse_times(column: pl.Series, file: str) -> pl.Series:
 def _time_of_day(column: pl.Series, file: str) -> pl.Series:
     if column.dtype.is_numeric():
         return _readable(column, (column * HOUR_MS).cast(pl.Int64), file)
-    clock = pl.concat([column.clear(), column]).cast(pl.String)
-    day = "1970-01-01 " + clock
-    return parse_times(day.alias(column.name), file)
+    return parse_times(("1970-01-01 " + column.cast(pl.String)).alias(column.name), file)
 
 
 def _readable(column: pl.Series, times: pl.Series, file: str) -> pl.Series:
@@ -191,7 +191,7 @@ def _readable(column: pl.Series, times: pl.Series, file: str) -> pl.Series:
 def _refuse_repeated(frame: pl.DataFrame, data: DataPolicy, file: str) -> None:
     if data.repeated_times == "allow" or data.time is None:
         return
-    again = (~frame.select(EVENT_MS, ENTITY).is_first_distinct()).arg_true()
+    again = (~frame.select(pl.struct(EVENT_MS, ENTITY)).to_series().is_first_distinct()).arg_true()
     if not len(again):
         return
     row = int(again[0])

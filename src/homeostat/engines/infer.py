@@ -32,7 +32,11 @@ def task_of(target: pl.Series) -> Task:
     if target.dtype == pl.String:
         return Task.MULTICLASS
     whole = target.dtype.is_integer()
-    return Task.MULTICLASS if whole and len(values) <= _CLASSES and set(values) <= set(range(_CLASSES)) else Task.REGRESSION
+    return (
+        Task.MULTICLASS
+        if whole and len(values) <= _CLASSES and set(values) <= set(range(_CLASSES))
+        else Task.REGRESSION
+    )
 
 
 def classes_of(target: pl.Series, task: Task) -> tuple[Value, ...]:

@@ -39,7 +39,7 @@ class CodeIndex:
     """
 
     def __init__(self, sources: Mapping[str, str]) -> None:
-        self._modules = {name: _parsed(name, text, sources) for name, text in sources.items()}
+        self._modules = {name: _parsed(name, text) for name, text in sources.items()}
 
     def digest(self, module: str, name: str) -> str:
         """Digest of definition `name` of `module`, and of every project definition it reaches. Top-level lines that
@@ -65,7 +65,7 @@ class CodeIndex:
         """The project definitions that `node` names."""
         parsed = self._modules[module]
         out: list[tuple[str, str]] = []
-        inner = _imports(node, module, self._modules)
+        inner = _imports(node, module)
         known = {**parsed.imports, **inner}
         for child in ast.walk(node):
             if isinstance(child, ast.Attribute) and (dotted := _dotted(child)):
@@ -94,14 +94,15 @@ class CodeIndex:
         return (f"{module}.{name}", "*") if f"{module}.{name}" in self._modules else (module, name)
 
 
-def _parsed(name: str, text: str, sources: Mapping[str, str]) -> _Module:
+def _parsed(name: str, text: str) -> _Module:
     parsed = _Module()
     for node in ast.parse(text).body:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            parsed.imports.update(_imports(node, name, sources))
+            parsed.imports.update(_imports(node, name))
             if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
-                parsed.loose.append(ast.Expr(ast.Name(_STAR)))
-                parsed.imports[_STAR] = (_absolute(node, name), "*")
+                star = f"__all_of_{len(parsed.imports)}"  # a name that every definition here is taken to use
+                parsed.loose.append(ast.Expr(ast.Name(star)))
+                parsed.imports[star] = (_absolute(node, name), "*")
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             parsed.names.setdefault(node.name, []).append(node)
         elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
@@ -112,15 +113,12 @@ def _parsed(name: str, text: str, sources: Mapping[str, str]) -> _Module:
     return parsed
 
 
-_STAR = "import *"
-
-
 def _assigned(node: ast.Assign | ast.AnnAssign | ast.AugAssign) -> list[str]:
     targets = node.targets if isinstance(node, ast.Assign) else [node.target]
     return [child.id for target in targets for child in ast.walk(target) if isinstance(child, ast.Name)]
 
 
-def _imports(node: ast.AST, module: str, known: Iterable[str]) -> dict[str, tuple[str, str]]:
+def _imports(node: ast.AST, module: str) -> dict[str, tuple[str, str]]:
     """Local name → (module, definition) of each import below `node`; "*" is the whole module."""
     out: dict[str, tuple[str, str]] = {}
     for child in ast.walk(node):
@@ -154,7 +152,11 @@ class _WithoutDocstrings(ast.NodeTransformer):
         body = getattr(node, "body", None)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and body:
             first = body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 node.body = body[1:]
         return node
 
