@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from homeostat.domain.schema import Task
-from homeostat.domain.units import DAY_MS, MINUTE_MS, BasisPoints, Fraction, Millis
+from homeostat.domain.units import DAY_MS, MINUTE_MS, BasisPoints, Fraction, Millis, Window
 
 STRICT = {"extra": "forbid"}
 """Unknown keys are errors (read by pydantic's adapter for plain dataclasses)."""
@@ -23,7 +23,9 @@ class Every:
 
 @dataclass(frozen=True, slots=True)
 class DataPolicy:
-    """Where the rows come from. `time`: a column, several columns that make it together, or `Every`."""
+    """Where the rows come from. `time`: a column, several columns that make it together, or `Every`; without it
+    rows count as one a second from 1970 on, in their order. `repeated_times`: may two rows of one key (of all rows,
+    where there is no key) have the same time?"""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     source: str
@@ -32,6 +34,7 @@ class DataPolicy:
     key: str | None = None
     label_horizon: Millis = 0
     drop: tuple[str, ...] = ()
+    repeated_times: Literal["refuse", "allow"] = "refuse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class TrainPolicy:
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     metric: str
     pipeline: str = "pipelines.train"
-    window: Millis = 90 * DAY_MS
+    window: Window = 90 * DAY_MS
     holdout: Millis = 7 * DAY_MS
     seed: int = 1
 

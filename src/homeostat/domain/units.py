@@ -28,6 +28,11 @@ def duration_ms(text: object) -> object:
     return round(float(match[1]) * _UNITS[match[2]])
 
 
+def window_ms(text: object) -> object:
+    """A duration, or `"all"` → 0."""
+    return 0 if text == "all" else duration_ms(text)
+
+
 def share_bp(text: object) -> object:
     """`"10%"` → 1,000 basis points; a number between 0 and 1 is a share too."""
     if isinstance(text, float | int) and not isinstance(text, bool) and 0 <= text <= 1:
@@ -58,6 +63,7 @@ class Text:
 
 
 Millis = Annotated[int, Text(duration_ms)]
+Window = Annotated[int, Text(window_ms)]
 BasisPoints = Annotated[int, Text(share_bp)]
 Fraction = Annotated[float, Text(fraction)]
 

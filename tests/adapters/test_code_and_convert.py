@@ -1,0 +1,88 @@
+"""The project's code, imported and described; estimators as ONNX."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from lightgbm import LGBMClassifier, LGBMRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from homeostat.adapters.code import ProjectCode
+from homeostat.adapters.convert import OnnxConverter
+from homeostat.domain.errors import PipelineError
+
+
+def project(root: Path, value: int) -> ProjectCode:
+    (root / "pipelines").mkdir(parents=True)
+    (root / "pipelines" / "train.py").write_text("from lib import VALUE\n")
+    (root / "lib.py").write_text(f"VALUE = {value}\n")
+    return ProjectCode(root)
+
+
+def test_two_projects_keep_their_modules_apart(tmp_path: Path) -> None:
+    one, two = project(tmp_path / "one", 1), project(tmp_path / "two", 2)
+    assert [code.module("pipelines.train").VALUE for code in (one, two, one)] == [1, 2, 1]
+    assert set(one.sources()) == {"pipelines.train", "lib"}
+    assert "lib" not in sys.modules
+    (tmp_path / "one" / "lib.py").write_text("VALUE = 3\n")
+    assert one.module("pipelines.train").VALUE == 3
+
+
+def test_an_error_of_the_project_names_its_line(tmp_path: Path) -> None:
+    code = project(tmp_path / "one", 1)
+    (tmp_path / "one" / "lib.py").write_text("\nVALUE = 1 / 0\n")
+    with pytest.raises(PipelineError, match=r"ZeroDivisionError(.|\n)*lib\.py:2"):
+        code.module("pipelines.train")
+
+
+def test_the_state_in_git(tmp_path: Path) -> None:
+    code = project(tmp_path / "one", 1)
+    assert code.state().commit == ""
+    git = ["git", "-C", str(tmp_path / "one"), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *command], check=True)
+    clean = code.state()
+    assert len(clean.commit) == 40
+    assert not clean.dirty
+    (tmp_path / "one" / "lib.py").write_text("VALUE = 2\n")
+    (tmp_path / "one" / "new.py").write_text("")
+    dirty = code.state()
+    assert "+VALUE = 2" in dirty.diff
+    assert set(dirty.untracked) == {"new.py"}
+
+
+X = np.random.default_rng(1).normal(size=(400, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "classes"),
+    [
+        (LGBMClassifier(n_estimators=20, verbose=-1), 2),
+        (LGBMClassifier(n_estimators=20, verbose=-1), 3),
+        (LGBMRegressor(n_estimators=20, verbose=-1), 0),
+        (make_pipeline(StandardScaler(), LogisticRegression()), 3),
+        (LinearRegression(), 0),
+    ],
+    ids=["lightgbm 2", "lightgbm 3", "lightgbm value", "logistic 3", "linear"],
+)
+def test_the_converted_model_answers_as_the_native_one(estimator: Any, classes: int) -> None:
+    target = X @ np.array([1.0, -1.0, 0.5])
+    y = np.digitize(target, np.quantile(target, np.arange(1, classes) / classes)) if classes else target
+    fitted = estimator.fit(X, y)
+    session = onnxruntime.InferenceSession(OnnxConverter()(fitted, 3))
+    output = session.run(None, {"x": X})[-1].reshape(len(X), -1)
+    native = fitted.predict_proba(X) if classes else fitted.predict(X).reshape(-1, 1)
+    assert np.abs(output - native).max() < 1e-5 * max(1.0, float(np.abs(native).max()))
+
+
+def test_what_cannot_be_converted_is_a_pipeline_error() -> None:
+    with pytest.raises(PipelineError, match="can't be converted"):
+        OnnxConverter()(object(), 3)
