@@ -1,1 +1,82 @@
-""""""
+"""The control loop: one pass looks at the world, makes at most one move of each kind, and leaves the rest to the next.
+
+A pass is level-triggered: it reads what is, not what happened since, so a pass that crashed is repeated, not resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from homeostat.domain.errors import HomeostatError, Refused
+from homeostat.domain.rollout import Do, Move
+from homeostat.domain.run import RunResult
+from homeostat.domain.trigger import Trigger
+from homeostat.engines.report import run_sentence
+from homeostat.ports import Clock
+from homeostat.services.monitors import Monitors
+from homeostat.services.rollouts import Releases
+from homeostat.services.runs import Runs
+from homeostat.services.triggers import Triggers
+
+SETTLE = 8
+"""Moves of a release in one pass, at most: it settles in two or three (traffic, then the record)."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """Everything that turns the loop of one model. `compact` moves closed log segments into their tables."""
+
+    releases: Releases
+    monitors: Monitors
+    triggers: Triggers
+    runs: Runs
+    clock: Clock
+    compact: Callable[[], object]
+
+    def begin(self) -> None:
+        """The first champion of a model that never had a release: its newest version, or one that is trained now."""
+        if self.releases.history():
+            return
+        versions = self.releases.tracker.versions(self.releases.model)
+        if versions:
+            self.releases.start(versions[-1])
+        else:
+            self.train(Trigger("first", "manual", "the first champion", self.clock.now_ms()))
+
+    def turn(self) -> None:
+        """One pass."""
+        self.compact()
+        self.settle()
+        self.monitors.watch()
+        trigger = self.triggers.check()
+        if trigger:
+            self.train(trigger)
+            self.settle()
+
+    def settle(self) -> Move:
+        """Reconcile the open release until it holds."""
+        for _ in range(SETTLE):
+            move = self.releases.reconcile()
+            if move.do in (Do.HOLD, Do.ASK):
+                break
+        return move
+
+    def train(self, trigger: Trigger) -> None:
+        """Run the pipeline for a trigger; its challenger, if the gates let one through, starts its release. The
+        trigger is done last: after a crash in between, the run is found in the cache and its release under way."""
+        try:
+            result = self.runs.run()
+        except HomeostatError as error:
+            self.triggers.done(trigger, failure=str(error))
+            return
+        self.triggers.done(trigger, run=result.id, note=self._release(result))
+
+    def _release(self, result: RunResult) -> str:
+        """→ what came of the run."""
+        if result.version is None:
+            return run_sentence(result)
+        try:
+            return f"Release {self.releases.start(result.version).id} started."
+        except Refused as refusal:
+            return f"No release was started: {refusal.what}."

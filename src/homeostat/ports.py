@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -169,11 +170,35 @@ class Code(Protocol):
         """Import it from the project folder. Errors: `PipelineError`."""
         ...
 
+    def at_home(self) -> AbstractContextManager[None]:
+        """While it lasts, the project's modules can be imported by name, so that what they define can be pickled."""
+        ...
+
     def sources(self) -> Mapping[str, str]:
         """Every module of the project: dotted name → source text."""
         ...
 
     def state(self) -> CodeState: ...
+
+    def place(self, error: BaseException) -> str:
+        """The innermost line of the project's own code in the error's traceback, as file:line; "" without one."""
+        ...
+
+
+Compute = Callable[[], Any]
+Through = Callable[[str, str, Mapping[str, Any], Compute], Any]
+"""(name of the step, name of its function, its inputs, how to compute it) → its result, computed or known."""
+
+
+class Pipeline(Protocol):
+    """Runs a graph of plain functions: a function's name is what it makes, its parameters are what it needs."""
+
+    def __call__(
+        self, module: ModuleType, wanted: Sequence[str], given: Mapping[str, Any], through: Through
+    ) -> Mapping[str, Any]:
+        """The `wanted` results that the module makes; every step goes through `through`. Errors: `PipelineError`
+        when the graph does not hold together; what the functions raise passes."""
+        ...
 
 
 class Model(Protocol):

@@ -1,1 +1,254 @@
-""""""
+"""The only place that names concrete backends: what a system is made of, embedded in a folder or all in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from homeostat.adapters.clock import SimulatedClock, SystemClock
+from homeostat.adapters.code import ProjectCode
+from homeostat.adapters.convert import OnnxConverter
+from homeostat.adapters.environment import environment
+from homeostat.adapters.pipeline import HamiltonPipeline
+from homeostat.adapters.plane import HttpPlane
+from homeostat.adapters.runtime import OnnxRuntime
+from homeostat.adapters.source import Source
+from homeostat.adapters.tracking import MlflowTracker
+from homeostat.control import Control
+from homeostat.domain.dataset import EVENT_MS
+from homeostat.domain.policy import Policy
+from homeostat.domain.schema import Schema
+from homeostat.engines.transform import matrix
+from homeostat.ports import (
+    Blobs,
+    Clock,
+    Code,
+    Journal,
+    LabelLog,
+    Pipeline,
+    Plane,
+    PredictionLog,
+    Rollouts,
+    Router,
+    StepCache,
+    Tables,
+    Tracker,
+)
+from homeostat.rehearsal import Loop, Rehearsal
+from homeostat.services.bundles import Bundles
+from homeostat.services.data import Data
+from homeostat.services.monitors import Monitors
+from homeostat.services.rollouts import Releases
+from homeostat.services.runs import Runs
+from homeostat.services.trace import Traces
+from homeostat.services.training import Rows, Training, native
+from homeostat.services.triggers import Triggers
+from homeostat.serving import messages
+from homeostat.serving.tick import Engine
+from homeostat.stores import sql
+from homeostat.stores.blobs import FileBlobs
+from homeostat.stores.cache import FileCache
+from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
+from homeostat.stores.memory_data import MemoryBlobs, MemoryCache, MemoryTables
+from homeostat.stores.memory_log import MemoryLabels, MemoryLog
+from homeostat.stores.memory_tracker import MemoryTracker
+from homeostat.stores.predictions import SegmentLabels, SegmentLog
+from homeostat.stores.routing import FileRouter
+from homeostat.stores.tables import DeltaTables
+
+STATE = ".homeostat"
+PLANE = "http://127.0.0.1:8701"
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where everything is kept. `compact` moves closed log segments into their tables."""
+
+    tables: Tables
+    blobs: Blobs
+    cache: StepCache
+    log: PredictionLog
+    labels: LabelLog
+    journal: Journal
+    rollouts: Rollouts
+    router: Router
+    tracker: Tracker
+    compact: Callable[[], object]
+
+
+def embedded(root: Path, worker: str) -> Stores:
+    """In the project's state folder: SQLite, local Delta tables, files. `worker` names the writer of log segments."""
+    state = root / STATE
+    state.mkdir(mode=0o700, exist_ok=True)
+    tables = DeltaTables(state / "tables")
+    log, labels = SegmentLog(state / "log", worker, tables), SegmentLabels(state / "log", worker, tables)
+    control = sql.connect(f"sqlite:///{state / 'state.db'}")
+    return Stores(
+        tables=tables,
+        blobs=FileBlobs(state / "blobs"),
+        cache=FileCache(state / "cache"),
+        log=log,
+        labels=labels,
+        journal=sql.SqlJournal(control),
+        rollouts=sql.SqlRollouts(control),
+        router=FileRouter(state / "routing.json"),
+        tracker=MlflowTracker(f"sqlite:///{state / 'mlflow.db'}", state / "mlflow"),
+        compact=lambda: (log.compact(), labels.compact()),
+    )
+
+
+def in_memory() -> Stores:
+    """For a rehearsal: it touches nothing that production uses."""
+    return Stores(
+        tables=MemoryTables(),
+        blobs=MemoryBlobs(),
+        cache=MemoryCache(),
+        log=MemoryLog(),
+        labels=MemoryLabels(),
+        journal=MemoryJournal(),
+        rollouts=MemoryRollouts(),
+        router=MemoryRouter(),
+        tracker=MemoryTracker(),
+        compact=lambda: None,
+    )
+
+
+class System:
+    """The services of one model over its stores, made when first asked for."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        code: Code,
+        source: Callable[[], pl.DataFrame],
+        stores: Stores,
+        clock: Clock,
+        worker: str,
+        plane: Plane | None = None,
+    ) -> None:
+        """`worker` names this process; `plane` None: the data plane is in it too."""
+        self.policy, self.code, self.source, self.stores, self.clock = policy, code, source, stores, clock
+        self.worker, self.environment = worker, environment()
+        self.plane: Plane = plane or self.engine
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        return HamiltonPipeline()
+
+    @cached_property
+    def data(self) -> Data:
+        s = self.stores
+        return Data(self.policy, self.source, s.tables, s.log, s.labels, s.journal, self.clock)
+
+    @cached_property
+    def bundles(self) -> Bundles:
+        return Bundles(self.stores.blobs)
+
+    @cached_property
+    def training(self) -> Training:
+        return Training(self.policy, self.code, self.pipeline, self.environment)
+
+    @cached_property
+    def runs(self) -> Runs:
+        s = self.stores
+        return Runs(
+            self.policy,
+            self.data,
+            self.training,
+            self.code,
+            s.cache,
+            OnnxConverter(),
+            OnnxRuntime(),
+            self.bundles,
+            s.tracker,
+            s.router,
+            self.clock,
+            self.environment,
+        )
+
+    @cached_property
+    def releases(self) -> Releases:
+        s = self.stores
+        return Releases(
+            self.policy,
+            s.rollouts,
+            s.journal,
+            s.router,
+            self.plane,
+            s.log,
+            s.labels,
+            s.tracker,
+            s.blobs,
+            self.clock,
+        )
+
+    @cached_property
+    def monitors(self) -> Monitors:
+        s = self.stores
+        return Monitors(
+            self.policy,
+            s.log,
+            s.labels,
+            s.journal,
+            s.router,
+            s.rollouts,
+            s.blobs,
+            self.clock,
+            self.bundles.load,
+        )
+
+    @cached_property
+    def triggers(self) -> Triggers:
+        return Triggers(self.policy, self.stores.journal, self.stores.rollouts, self.clock, self.monitors.performance)
+
+    @cached_property
+    def traces(self) -> Traces:
+        s = self.stores
+        return Traces(self.policy.name, s.log, s.labels, s.rollouts, self.bundles)
+
+    @cached_property
+    def control(self) -> Control:
+        return Control(self.releases, self.monitors, self.triggers, self.runs, self.clock, self.stores.compact)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """A data plane in this process."""
+        s = self.stores
+        return Engine(s.blobs, OnnxRuntime(), s.log, s.labels, self.clock, s.router, messages.ids(self.worker))
+
+    def fit(self, frame: pl.DataFrame) -> Callable[[pl.DataFrame], NDArray[np.float64]]:
+        """The project's training function alone: labelled rows → a model: rows → output (n, c)."""
+        schema = self.training.schema(frame)
+        fitted = self.training.fit(Rows(frame, ""), schema, lambda _step, _key, make: make())
+        return lambda rows: native(fitted.estimator, schema, matrix(schema, rows.select(schema.names).to_dict()))
+
+
+def project_system(root: Path, policy: Policy, worker: str = "") -> System:
+    """The system of the project in folder `root`, for one process."""
+    name = worker or f"local-{os.getpid()}"
+    source = Source(root, policy.data, policy.task)
+    return System(policy, ProjectCode(root), source, embedded(root, name), SystemClock(), name, HttpPlane(PLANE))
+
+
+def rehearsal(root: Path, policy: Policy, history: pl.DataFrame, start_ms: int, end_ms: int) -> Rehearsal:
+    """A rehearsal in memory, with the code of the project in folder `root`. What live is a person's to decide is
+    decided by the best estimate."""
+    unattended = replace(policy, release=replace(policy.release, on_unknown="best_estimate"))
+    before = history.filter(pl.col(EVENT_MS) < start_ms)
+    clock = SimulatedClock(start_ms)
+    system = System(unattended, ProjectCode(root), lambda: before, in_memory(), clock, "rehearsal")
+    s = system.stores
+    loop = Loop(system.control, system.engine, clock, s.log, s.journal, partial(_schema, system), system.fit)
+    return Rehearsal(unattended, history, start_ms, end_ms, loop)
+
+
+def _schema(system: System) -> Schema:
+    """Of the version that serves."""
+    return system.bundles.load(system.stores.router.read().routes[system.policy.name].champion.bundle).schema

@@ -10,11 +10,11 @@ from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import DatasetVersion
 from homeostat.domain.event import Event
 from homeostat.domain.gate import GateResult, Measurement, Verdict
+from homeostat.domain.rehearsal import Course, RehearsalResult
 from homeostat.domain.rollout import Lane, ReleaseStep, Rollout, Status, StepKind
 from homeostat.domain.run import CodeState, RunResult, Step
 from homeostat.domain.units import DAY_MS, HOUR_MS, MINUTE_MS
-from homeostat.engines.report import Course, RehearsalView, ReleaseView, RunExtra, Snapshot
-from homeostat.engines.report.plot import Point
+from homeostat.engines.report import ReleaseView, RunExtra, Snapshot
 
 START = 839_376_000_000  # 7 Aug 1996
 DAYS = 913
@@ -42,13 +42,14 @@ def release(number: int, started_ms: int, status: Status) -> Rollout:
     )
 
 
-def curve(level: float, fall: float, phase: float) -> tuple[Point, ...]:
+def curve(level: float, fall: float, phase: float) -> tuple[tuple[int, Measurement], ...]:
     """Two weeks a point: a level, a fall over the years, a wobble. The third point could not be measured."""
     points = []
     for k in range(DAYS // 14):
         value = level - fall * (1 - math.exp(-k / 20)) + 0.018 * math.sin(k * 0.9 + phase) + 0.012 * math.sin(k * 2.3)
-        points.append(Point(START + k * 14 * DAY_MS, value, 672, value - 0.021, value + 0.021))
-    points[2] = replace(points[2], value=math.nan, low=None, high=None, n=0)
+        measured = Measurement("roc_auc", value, value - 0.021, value + 0.021, 672)
+        points.append((START + k * 14 * DAY_MS, measured))
+    points[2] = points[2][0], Measurement("roc_auc", math.nan, math.nan, math.nan, 0)
     return tuple(points)
 
 
@@ -60,7 +61,7 @@ def course(whole: float, trainings: int, fall: float, phase: float) -> Course:
 def life(releases: tuple[Rollout, ...]) -> Iterator[Event]:
     for k, one in enumerate(releases):
         cause = f"ROC AUC fell by .0{k % 4 + 2} (E = {40 + 7 * k}, harm at 50)"
-        yield Event(one.started_ms, "price", "training.finished", f"t{k}", one.candidate.run, cause)
+        yield Event(one.started_ms, "price", "training.done", f"t{k}", one.candidate.run, cause)
         ended = one.ended_ms or 0
         kind = "release.promoted" if one.status is Status.PROMOTED else "release.rolled_back"
         yield Event(ended, "price", kind, f"r{k}", one.id, one.reason)
@@ -69,12 +70,12 @@ def life(releases: tuple[Rollout, ...]) -> Iterator[Event]:
         yield Event(at, "price", "alert.opened", f"a{k}", "drift", "nswprice moved: KS D .11, p .0004, 336 rows.")
 
 
-def rehearsal() -> RehearsalView:
+def rehearsal() -> RehearsalResult:
     releases = tuple(
         release(n, START + (n * 29 + (n * 7) % 11) * DAY_MS, Status.ROLLED_BACK if n in (9, 22) else Status.PROMOTED)
         for n in range(1, 31)
     )
-    return RehearsalView(
+    return RehearsalResult(
         model="price",
         higher_is_better=True,
         from_ms=START,
@@ -86,7 +87,7 @@ def rehearsal() -> RehearsalView:
         loop=course(0.842, 31, 0.03, 0.0),
         frozen=course(0.748, 1, 0.16, 1.0),
         weekly=course(0.853, 122, 0.02, 0.4),
-        events=sorted(life(releases), key=lambda event: event.at_ms),
+        events=tuple(sorted(life(releases), key=lambda event: event.at_ms)),
         releases=releases,
         settled=0,
         failed_requests=0,

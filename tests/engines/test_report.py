@@ -85,8 +85,8 @@ def test_a_loop_that_did_not_help_says_so() -> None:
 @pytest.mark.parametrize("higher", [True, False])
 def test_a_rehearsal_without_events_or_points_is_still_a_page(higher: bool) -> None:
     view = samples.rehearsal()
-    bare = replace(view, higher_is_better=higher, events=(), releases=(), loop=replace(view.loop, points=()))
-    bare = replace(bare, frozen=replace(view.frozen, points=()), weekly=replace(view.weekly, points=()))
+    bare = replace(view, higher_is_better=higher, events=(), releases=(), loop=replace(view.loop, periods=()))
+    bare = replace(bare, frozen=replace(view.frozen, periods=()), weekly=replace(view.weekly, points=()))
     assert "No release." in rehearsal_report(bare)
 
 

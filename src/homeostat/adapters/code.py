@@ -26,6 +26,7 @@ class ProjectCode:
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
         self._loaded: dict[tuple[str, str], ModuleType] = {}
+        self._own: dict[str, ModuleType] = {}
 
     def module(self, name: str) -> ModuleType:
         sources = self.sources()
@@ -35,8 +36,29 @@ class ProjectCode:
             "\0".join(f"{key}\0{text}" for key, text in sorted(sources.items())).encode()
         ).hexdigest()
         if (name, state) not in self._loaded:
-            self._loaded[name, state] = self._imported(name, set(sources))
+            self._loaded[name, state] = self._imported(name)
         return self._loaded[name, state]
+
+    @contextmanager
+    def at_home(self) -> Iterator[None]:
+        """`root` first on the path and the project's modules in place; those of the same names from elsewhere step
+        aside meanwhile."""
+        packages = {name.split(".")[0] for name in self.sources()}
+        aside = _taken_out(packages)
+        sys.modules.update(self._own)
+        sys.path.insert(0, str(self._root))
+        importlib.invalidate_caches()
+        written, sys.dont_write_bytecode = (
+            sys.dont_write_bytecode,
+            True,
+        )  # an edit within a second must not find old code
+        try:
+            yield
+        finally:
+            sys.dont_write_bytecode = written
+            sys.path.remove(str(self._root))
+            self._own = _taken_out(packages)
+            sys.modules.update(aside)
 
     def sources(self) -> Mapping[str, str]:
         return {_dotted(path.relative_to(self._root)): path.read_text(encoding="utf-8") for path in self._files()}
@@ -48,6 +70,10 @@ class ProjectCode:
         untracked = self._git("ls-files", "--others", "--exclude-standard", "--", "*.py", "*.yaml").split("\n")
         digests = {name: _digest(self._root / name) for name in untracked if name}
         return CodeState(commit, self._git("diff", "HEAD", "--", "."), digests)
+
+    def place(self, error: BaseException) -> str:
+        frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename.startswith(str(self._root))]
+        return f"{Path(frames[-1].filename).relative_to(self._root)}:{frames[-1].lineno}" if frames else ""
 
     def _files(self) -> list[Path]:
         found = []
@@ -62,13 +88,14 @@ class ProjectCode:
                     found.append(path)
         return found
 
-    def _imported(self, name: str, own: set[str]) -> ModuleType:
-        with _isolated(self._root, own):
+    def _imported(self, name: str) -> ModuleType:
+        self._own = {}  # the sources may have changed: everything is imported afresh
+        with self.at_home():
             try:
                 return importlib.import_module(name)
             except Exception as error:  # whatever the user's module raises is the user's to see
                 raise PipelineError(
-                    f"importing {name} failed: {type(error).__name__}: {error}", where=last_place(error, self._root)
+                    f"importing {name} failed: {type(error).__name__}: {error}", where=self.place(error)
                 ) from error
 
     def _git(self, *arguments: str) -> str:
@@ -82,28 +109,9 @@ class ProjectCode:
         return done.stdout if done.returncode == 0 else ""
 
 
-@contextmanager
-def _isolated(root: Path, own: set[str]) -> Iterator[None]:
-    """`root` first on the path; modules of the same names from elsewhere step aside meanwhile."""
-    packages = {name.split(".")[0] for name in own}
-    aside = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in packages}
-    sys.path.insert(0, str(root))
-    importlib.invalidate_caches()
-    written, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # an edit within a second must not find old code
-    try:
-        yield
-    finally:
-        sys.dont_write_bytecode = written
-        sys.path.remove(str(root))
-        for name in [name for name in sys.modules if name.split(".")[0] in packages]:
-            del sys.modules[name]
-        sys.modules.update(aside)
-
-
-def last_place(error: BaseException, root: Path) -> str:
-    """The innermost line of the project's own code in a traceback, as file:line."""
-    frames = [one for one in traceback.extract_tb(error.__traceback__) if one.filename.startswith(str(root))]
-    return f"{Path(frames[-1].filename).relative_to(root)}:{frames[-1].lineno}" if frames else ""
+def _taken_out(packages: set[str]) -> dict[str, ModuleType]:
+    names = [name for name in sys.modules if name.split(".")[0] in packages]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 def _dotted(path: Path) -> str:

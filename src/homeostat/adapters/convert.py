@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from copy import copy
 from typing import Any
 
+import numpy as np
+
 from homeostat.domain.errors import PipelineError
+
+
+_THRESHOLDS = re.compile(r"^threshold=(.*)$", re.MULTILINE)
+_SIZES = re.compile(r"^tree_sizes=.*\n", re.MULTILINE)  # bytes a tree; LightGBM finds the trees without them too
 
 
 class OnnxConverter:
@@ -31,8 +39,26 @@ def _lightgbm(estimator: Any, features: int) -> bytes:
 
     shape = [("x", FloatTensorType([None, features]))]
     extra = {"zipmap": False} if hasattr(estimator, "classes_") else {}
-    model = convert_lightgbm(estimator, initial_types=shape, **extra)
+    model = convert_lightgbm(_in_float32(estimator), initial_types=shape, **extra)
     return bytes(_with_open_batch(model).SerializeToString())
+
+
+def _in_float32(estimator: Any) -> Any:
+    """The same model with each threshold rounded down to a float32: a float32 is at most the one exactly when it is at
+    most the other. ONNX holds thresholds as float32, and would round them to the nearest, up as often as down."""
+    from lightgbm import Booster
+
+    text = _SIZES.sub("", _THRESHOLDS.sub(_rounded, estimator.booster_.model_to_string()))
+    twin = copy(estimator)
+    twin._Booster = Booster(model_str=text)
+    return twin
+
+
+def _rounded(line: re.Match[str]) -> str:
+    exact = np.array([float(one) for one in line[1].split()])
+    near = exact.astype(np.float32)
+    down = np.where(near > exact, np.nextafter(near, np.float32(-np.inf)), near)
+    return "threshold=" + " ".join(f"{one:.17g}" for one in down.astype(np.float64).tolist())
 
 
 def _sklearn(estimator: Any, features: int) -> bytes:

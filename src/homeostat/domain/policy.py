@@ -39,13 +39,15 @@ class DataPolicy:
 
 @dataclass(frozen=True, slots=True)
 class TrainPolicy:
-    """`window` 0 learns from all rows; `holdout` is the newest labelled stretch, never trained on."""
+    """`window` 0 learns from all rows; `holdout` is the newest labelled stretch, which the evaluated model never saw.
+    With `refit` the model that is released learns from the holdout too, once it has passed the gates."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     metric: str
     pipeline: str = "pipelines.train"
     window: Window = 90 * DAY_MS
     holdout: Millis = 7 * DAY_MS
+    refit: bool = True
     seed: int = 1
 
 
@@ -92,7 +94,7 @@ class MonitorPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A cron expression, read in UTC."""
+    """A cron expression, read in UTC; or a duration: how old the champion's training may become."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     schedule: str

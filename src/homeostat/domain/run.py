@@ -36,7 +36,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """`version` is None when a gate said harm or invalid: then nothing was registered."""
+    """`version` is None when a gate said harm or invalid: then nothing was registered. `report`: where its HTML is."""
 
     id: str
     dataset: DatasetVersion
@@ -44,11 +44,24 @@ class RunResult:
     measurements: tuple[Measurement, ...]
     gates: tuple[GateResult, ...]
     version: Version | None
-    report: str
+    report: str = ""
 
     @property
     def verdict(self) -> Verdict:
         return worst(gate.verdict for gate in self.gates)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """Where a bundle comes from: what its run.json holds."""
+
+    id: str
+    at_ms: int
+    dataset: DatasetVersion
+    code: CodeState
+    params: Mapping[str, str]
+    measurements: tuple[Measurement, ...]
+    gates: tuple[GateResult, ...]
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:

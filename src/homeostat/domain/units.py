@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 SECOND_MS = 1_000
@@ -26,6 +27,10 @@ def duration_ms(text: object) -> object:
     if not match:
         raise ValueError(f"{text!r} is not a duration: write a number and a unit, as 30m, 12h or 90d")
     return round(float(match[1]) * _UNITS[match[2]])
+
+
+def is_duration(text: str) -> bool:
+    return _DURATION.fullmatch(text.strip()) is not None
 
 
 def window_ms(text: object) -> object:
@@ -79,3 +84,8 @@ def show_duration(ms: int) -> str:
 def show_share(bp: int) -> str:
     """1,000 → `10 %`."""
     return f"{bp / 100:g} %"
+
+
+def iso(ms: int) -> str:
+    """Milliseconds since 1970 as an ISO 8601 time in UTC."""
+    return datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

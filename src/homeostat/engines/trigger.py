@@ -12,7 +12,7 @@ from homeostat.domain.errors import ConfigError
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import RetrainPolicy, Schedule
 from homeostat.domain.trigger import Trigger
-from homeostat.domain.units import show_duration
+from homeostat.domain.units import duration_ms, is_duration, show_duration
 from homeostat.engines.change import Change
 
 
@@ -58,8 +58,12 @@ def performance(seen: TriggerSeen, _: str) -> Trigger | NotFired:
 
 
 def schedule(seen: TriggerSeen, expression: str) -> Trigger | NotFired:
-    """The newest tick of a cron expression (UTC) since the champion's training and the last triggered one; ticks
-    missed meanwhile count once. Errors: `ConfigError`."""
+    """The newest tick of a cron expression (UTC) since the champion's training and the last triggered one, where
+    ticks missed meanwhile count once; or the age that the last of these trainings has reached. Errors:
+    `ConfigError`."""
+    last = max((seen.trained_ms, *seen.trainings))
+    if is_duration(expression):
+        return _aged(seen, int(str(duration_ms(expression))), last)
     now = datetime.fromtimestamp(seen.now_ms / 1000, UTC)
     try:
         tick = next(CronSim(expression, now.replace(microsecond=0) + timedelta(seconds=1), reverse=True))
@@ -67,12 +71,21 @@ def schedule(seen: TriggerSeen, expression: str) -> Trigger | NotFired:
         raise ConfigError(
             f"{expression!r} is not a schedule: {error}",
             where="retrain.when",
-            way_out='Write five cron fields, as "0 3 * * MON".',
+            way_out='Write five cron fields, as "0 3 * * MON", or an age, as 30d.',
         ) from error
     tick_ms = int(tick.timestamp() * 1000)
-    if tick_ms <= max((seen.trained_ms, *seen.trainings)):
+    if tick_ms <= last:
         return NotFired(f"trained since the last tick of {expression}")
     return Trigger(f"schedule:{expression}:{tick_ms}", "schedule", f"schedule {expression}", seen.now_ms)
+
+
+def _aged(seen: TriggerSeen, age: int, last: int) -> Trigger | NotFired:
+    if not seen.trained_ms:
+        return NotFired("nothing is served yet")
+    if seen.now_ms - last < age:
+        return NotFired(f"trained {show_duration(seen.now_ms - last)} ago, less than {show_duration(age)}")
+    reason = f"the last training is {show_duration(seen.now_ms - last)} old; the schedule is {show_duration(age)}"
+    return Trigger(f"schedule:{age}:{last}", "schedule", reason, seen.now_ms)
 
 
 def manual(seen: TriggerSeen, _: str) -> Trigger | NotFired:

@@ -51,10 +51,11 @@ class Triggers:
         ended = {event.subject for event in self._events("training.")}
         return next((cause for cause in self._read("trigger.fired") if cause.key not in ended), None)
 
-    def done(self, trigger: Trigger, run: str = "", failure: str = "") -> None:
-        """The trigger's training ended: with a run, or with what went wrong. Said twice, it is written once."""
+    def done(self, trigger: Trigger, run: str = "", failure: str = "", note: str = "") -> None:
+        """The trigger's training ended: with a run and what came of it (`note`), or with what went wrong. Said twice,
+        it is written once."""
         kind = "training.failed" if failure else "training.done"
-        text = failure or f"Run {run} was trained: {trigger.reason}"
+        text = failure or " ".join(part for part in (f"Run {run} was trained: {trigger.reason}.", note) if part)
         body = {"run": run, "trigger": trigger.key}
         event = Event(self.clock.now_ms(), self.policy.name, kind, f"training:{trigger.key}", trigger.key, text, body)
         self.journal.append(event)

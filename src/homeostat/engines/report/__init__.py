@@ -1,12 +1,10 @@
 """Reports: typed views in, self-contained HTML out. No network, no script; light and dark."""
 
-from homeostat.engines.report.rehearsal import Course, RehearsalView, rehearsal_report, rehearsal_sentence
+from homeostat.engines.report.rehearsal import rehearsal_report, rehearsal_sentence
 from homeostat.engines.report.release import ReleaseView, Snapshot, release_report, release_sentence
 from homeostat.engines.report.run import RunExtra, run_report, run_sentence
 
 __all__ = [
-    "Course",
-    "RehearsalView",
     "ReleaseView",
     "RunExtra",
     "Snapshot",

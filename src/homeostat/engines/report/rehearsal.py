@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from homeostat.domain.event import Event
-from homeostat.domain.gate import Measurement, Verdict
+from homeostat.domain.gate import Verdict
+from homeostat.domain.rehearsal import Course, RehearsalResult
 from homeostat.domain.rollout import Rollout, Status
 from homeostat.engines.report import words
 from homeostat.engines.report.page import Badge, Block, Cell, Column, Details, Facts, Figure, Section, Table, Text, page
@@ -15,42 +15,6 @@ from homeostat.engines.report.small import Bar, bars
 
 FOLD_FROM = 15
 """Tables with more rows are folded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """One way to run the model: its metric over the whole stretch, period by period, and what it cost."""
-
-    whole: Measurement
-    points: Sequence[Point]
-    trainings: int
-
-
-@dataclass(frozen=True, slots=True)
-class RehearsalView:
-    """`period_ms`: the event time that each point of the curves covers. `settled`: decisions that would have been a
-    person's and that the best estimate took instead. `signs`: which kinds of event (by prefix) the plot marks."""
-
-    model: str
-    higher_is_better: bool
-    from_ms: int
-    until_ms: int
-    rows: int
-    period_ms: int
-    label_horizon_ms: int
-    seed: int
-    loop: Course
-    frozen: Course
-    weekly: Course
-    events: Sequence[Event]
-    releases: Sequence[Rollout]
-    settled: int
-    failed_requests: int
-    wall_ms: int
-
-    @property
-    def rollbacks(self) -> int:
-        return sum(release.status is Status.ROLLED_BACK for release in self.releases)
 
 
 SIGNS: dict[str, tuple[str, EventKind]] = {
@@ -64,7 +28,7 @@ SIGNS: dict[str, tuple[str, EventKind]] = {
 """Kinds of event that the plot marks, by prefix: the word and the shape. Others stand in the table only."""
 
 
-def rehearsal_report(view: RehearsalView) -> str:
+def rehearsal_report(view: RehearsalResult) -> str:
     """HTML."""
     span = f"{words.day(view.from_ms)} to {words.day(view.until_ms)}"
     sections = [
@@ -76,7 +40,7 @@ def rehearsal_report(view: RehearsalView) -> str:
     return page(f"Rehearsal of {view.model}, {span}", rehearsal_sentence(view), sections)
 
 
-def rehearsal_sentence(view: RehearsalView) -> str:
+def rehearsal_sentence(view: RehearsalResult) -> str:
     """What happened and what it means, for page and terminal."""
     name, loop, frozen = words.metric(view.loop.whole.metric), view.loop.whole.value, view.frozen.whole.value
     asked = f"{words.counted(view.settled, 'decision')} left to the best estimate" if view.settled else ""
@@ -92,11 +56,11 @@ def rehearsal_sentence(view: RehearsalView) -> str:
     return f"{kept}; {alone}. {', '.join(part for part in cost if part)}."
 
 
-def _moved(view: RehearsalView) -> str:
+def _moved(view: RehearsalResult) -> str:
     return "fallen to" if view.higher_is_better else "risen to"
 
 
-def _against_weekly(view: RehearsalView) -> str:
+def _against_weekly(view: RehearsalResult) -> str:
     loop, frozen, weekly = (course.whole.value for course in (view.loop, view.frozen, view.weekly))
     gain = (weekly - frozen) if view.higher_is_better else (frozen - weekly)
     spent = f"{words.counted(view.loop.trainings, 'training')} instead of {view.weekly.trainings:,}"
@@ -109,12 +73,12 @@ def _against_weekly(view: RehearsalView) -> str:
     )
 
 
-def _curves(view: RehearsalView) -> Figure:
+def _curves(view: RehearsalResult) -> Figure:
     name = words.metric(view.loop.whole.metric)
     series = [
-        Series("weekly", "scheduled", view.weekly.points),
-        Series("left alone", "frozen", view.frozen.points),
-        Series("loop", "champion", view.loop.points),
+        Series("weekly", "scheduled", _points(view.weekly)),
+        Series("left alone", "frozen", _points(view.frozen)),
+        Series("loop", "champion", _points(view.loop)),
     ]
     look = Look(name, f"{name} over time: the loop, a model left alone, one retrained weekly", height=400)
     better = "higher" if view.higher_is_better else "lower"
@@ -123,6 +87,10 @@ def _curves(view: RehearsalView) -> Figure:
         f"95 % intervals. {_key(view.events)}"
     )
     return Figure(lines(series, list(_marks(view.events)), look), caption)
+
+
+def _points(course: Course) -> list[Point]:
+    return [Point(at_ms, m.value, m.n, m.low, m.high) for at_ms, m in course.periods]
 
 
 def _key(events: Sequence[Event]) -> str:
@@ -141,7 +109,7 @@ def _marks(events: Sequence[Event]) -> Iterator[Mark]:
             yield Mark(event.at_ms, sign[0], sign[1], event.text)
 
 
-def _comparison(view: RehearsalView) -> Table:
+def _comparison(view: RehearsalResult) -> Table:
     name = words.metric(view.loop.whole.metric)
     columns = [Column("The model"), Column(name, True), Column("labelled rows", True), Column("trainings", True)]
     courses = {"kept by the loop": view.loop, "left alone": view.frozen, "retrained every week": view.weekly}
@@ -153,7 +121,7 @@ def _course(label: str, course: Course) -> Sequence[Cell]:
     return label, words.interval(whole.value, whole.low, whole.high), f"{whole.n:,}", f"{course.trainings:,}"
 
 
-def _trainings(view: RehearsalView) -> Figure:
+def _trainings(view: RehearsalResult) -> Figure:
     rows = [
         Bar("loop", view.loop.trainings, words.counted(view.loop.trainings, "training"), "champion"),
         Bar("left alone", view.frozen.trainings, words.counted(view.frozen.trainings, "training"), "frozen"),
@@ -202,7 +170,7 @@ def _folded(noun: str, table: Table) -> Block:
     return Details(f"All {len(table.rows):,} {noun}, with their evidence", [table])
 
 
-def _details(view: RehearsalView) -> Details:
+def _details(view: RehearsalResult) -> Details:
     facts = [
         ("Rows streamed", f"{view.rows:,}"),
         ("From", words.time(view.from_ms)),

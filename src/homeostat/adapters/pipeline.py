@@ -1,0 +1,84 @@
+"""The pipeline: a module of plain functions, run as a Hamilton graph."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+from homeostat.domain.errors import PipelineError
+from homeostat.ports import Compute, Through
+
+
+class HamiltonPipeline:
+    """`ports.Pipeline`, for one thread. The graph of a module is built once."""
+
+    def __init__(self) -> None:
+        self._drivers: dict[int, tuple[ModuleType, Any]] = {}
+        self._functions: Mapping[str, str] = {}
+        self._through: Through = _computed
+
+    def __call__(
+        self, module: ModuleType, wanted: Sequence[str], given: Mapping[str, Any], through: Through
+    ) -> Mapping[str, Any]:
+        driver = self._driver(module)
+        nodes = driver.graph.nodes
+        made = [name for name in wanted if name in nodes]
+        _check(module, made, nodes, given)
+        self._through = through
+        self._functions = {
+            name: node.originating_functions[0].__name__ for name, node in nodes.items() if node.originating_functions
+        }
+        return dict(driver.execute(made, inputs={name: value for name, value in given.items() if name in nodes}))
+
+    def _driver(self, module: ModuleType) -> Any:
+        if id(module) not in self._drivers:
+            from hamilton import base, driver  # late: three seconds
+
+            logging.getLogger("hamilton").setLevel(logging.CRITICAL)  # it prints the error that is raised anyway
+            builder = driver.Builder().with_modules(module).with_adapters(_adapter(self._step), base.DictResult())
+            try:
+                self._drivers[id(module)] = module, builder.build()
+            except Exception as error:  # whatever Hamilton finds wrong with the user's functions
+                raise PipelineError(
+                    f"{module.__name__} is no graph: {str(error).strip().splitlines()[0]}", where=str(module.__file__)
+                ) from error
+        return self._drivers[id(module)][1]
+
+    def _step(
+        self, *, node_name: str, node_callable: Callable[..., Any], node_kwargs: Mapping[str, Any], **_: Any
+    ) -> Any:
+        function = self._functions.get(node_name)
+        if function is None:  # a node that Hamilton made itself
+            return node_callable(**node_kwargs)
+        return self._through(node_name, function, node_kwargs, partial(node_callable, **node_kwargs))
+
+
+def _computed(_name: str, _function: str, _inputs: Mapping[str, Any], compute: Compute) -> Any:
+    return compute()
+
+
+def _adapter(step: Callable[..., Any]) -> Any:
+    """A Hamilton adapter that hands each step to `step`."""
+    from hamilton.lifecycle import NodeExecutionMethod
+
+    return type("Through", (NodeExecutionMethod,), {"run_to_execute_node": lambda _self, **node: step(**node)})()
+
+
+def _check(module: ModuleType, made: Sequence[str], nodes: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Every input that a wanted step reaches is given."""
+    queue, seen = list(made), set(made)
+    while queue:
+        node = nodes[queue.pop()]
+        if node.user_defined and node.name not in given:
+            users = ", ".join(sorted(one.name for one in node.depended_on_by))
+            raise PipelineError(
+                f"nothing makes {node.name!r}, which {users} needs",
+                where=str(module.__file__),
+                way_out=f"Add a function {node.name}(), or use what is given: {', '.join(sorted(given))}.",
+            )
+        fresh = [one.name for one in node.dependencies if one.name not in seen]
+        seen.update(fresh)
+        queue += fresh

@@ -1,0 +1,3 @@
+class MlflowTracker:
+    def __init__(self, uri, artifacts):
+        pass

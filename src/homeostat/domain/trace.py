@@ -1,0 +1,52 @@
+"""Everything behind one prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from homeostat.domain.rollout import Rollout
+from homeostat.domain.run import RunRecord
+from homeostat.domain.schema import Value
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What one version said of the row: to the caller (`role` answer), or unseen beside it."""
+
+    version: int
+    role: str
+    status: str
+    score: float | None
+    label: str | None
+    scores: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The label of a prediction, and when it came."""
+
+    value: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """`release` and `version` answered; `run` tells how the version was made: data, code, parameters, gates;
+    `environment` is every installed version then. `run` is None for a row that was refused before any model saw it.
+    """
+
+    id: str
+    model: str
+    key: str | None
+    at_ms: int
+    release: str
+    weight: int
+    arm: str
+    inputs: Mapping[str, Value]
+    scores: tuple[Score, ...]
+    label: Label | None
+    rollout: Rollout | None
+    bundle: str
+    run: RunRecord | None
+    environment: str

@@ -1,0 +1,40 @@
+"""The split of the labelled rows: by time, as the model will live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from homeostat.domain.dataset import EVENT_MS
+from homeostat.domain.errors import DataError
+from homeostat.domain.policy import TrainPolicy
+from homeostat.domain.units import iso, show_duration
+
+LEAST_TRAIN, LEAST_HOLDOUT = 20, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """`window` is all that may be learned from; `holdout` its newest stretch, `train` the rest."""
+
+    window: pl.DataFrame
+    train: pl.DataFrame
+    holdout: pl.DataFrame
+
+
+def split(policy: TrainPolicy, frame: pl.DataFrame) -> Split:
+    """`frame`: a prepared frame. Errors: `DataError` when there are too few rows to learn from or to evaluate on."""
+    newest = int(frame[EVENT_MS][-1])
+    window = frame.filter(pl.col(EVENT_MS) > newest - policy.window) if policy.window else frame
+    late = pl.col(EVENT_MS) > newest - policy.holdout
+    made = Split(window, window.filter(~late), window.filter(late))
+    if len(made.train) < LEAST_TRAIN or len(made.holdout) < LEAST_HOLDOUT:
+        length = f"the last {show_duration(policy.window)}" if policy.window else "all of the data"
+        raise DataError(
+            f"{length} until {iso(newest)} holds {len(made.train):,} rows to learn from and {len(made.holdout):,} to "
+            f"evaluate on; {LEAST_TRAIN} and {LEAST_HOLDOUT} are needed",
+            where="homeostat.yaml: train.window, train.holdout",
+            way_out="Learn from a longer window, hold out another share, or bring more data.",
+        )
+    return made

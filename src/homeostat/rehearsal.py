@@ -1,0 +1,223 @@
+"""The whole loop on the project's own history: the real serving code and the real control loop on a simulated clock.
+
+No look-ahead: the training data is what the source held before the start plus what was served since and whose labels
+have come; a label comes `label_horizon` after its row, at the next turn of the control loop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from homeostat.control import Control
+from homeostat.domain.dataset import ENTITY, EVENT_MS
+from homeostat.domain.errors import DataError
+from homeostat.domain.event import Event
+from homeostat.domain.gate import Measurement
+from homeostat.domain.policy import Policy
+from homeostat.domain.prediction import Role
+from homeostat.domain.rehearsal import Course, RehearsalResult
+from homeostat.domain.schema import Schema
+from homeostat.domain.units import DAY_MS, HOUR_MS, iso
+from homeostat.engines import labels, metrics
+from homeostat.engines.answer import output_of
+from homeostat.ports import Journal, PredictionLog, Progress
+from homeostat.serving.messages import Request
+from homeostat.serving.tick import Engine
+
+Array = NDArray[np.float64]
+WEEK_MS = 7 * DAY_MS
+TURN_MS = 6 * HOUR_MS
+"""How often the control loop turns on the simulated clock."""
+PERIODS = 120
+"""Points of a curve in the report, at most."""
+
+
+class MovableClock(Protocol):
+    """A clock that is set by hand."""
+
+    def move_to(self, now_ms: int) -> None: ...
+
+
+Fit = Callable[[pl.DataFrame], Callable[[pl.DataFrame], Array]]
+"""The project's training function alone: labelled rows → a model: rows → output (n, c)."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A whole system of its own, built by wiring for one rehearsal. `fit` makes the baselines, without gates or
+    releases."""
+
+    control: Control
+    engine: Engine
+    clock: MovableClock
+    log: PredictionLog
+    journal: Journal
+    schema: Callable[[], Schema]
+    fit: Fit
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """`history`: the prepared frame, labels included, sorted by event time; rows in [start_ms, end_ms) are streamed."""
+
+    policy: Policy
+    history: pl.DataFrame
+    start_ms: int
+    end_ms: int
+    loop: Loop
+
+    def run(self, progress: Progress) -> RehearsalResult:
+        """Errors: `DataError` when there is nothing to stream; whatever the first training raises."""
+        started = time.monotonic()
+        rows = self.history.filter(pl.col(EVENT_MS).is_between(self.start_ms, self.end_ms, closed="left"))
+        if rows.is_empty():
+            raise DataError(
+                f"no rows to rehearse on between {iso(self.start_ms)} and {iso(self.end_ms)}",
+                way_out="Shorten --warmup, or widen --from and --to.",
+            )
+        self._begin()
+        failed = self._stream(rows, progress)
+        compared = baselines(self.policy, self.history, rows, self.loop.fit, progress)
+        return self._result(rows, failed, compared, round(1_000 * (time.monotonic() - started)))
+
+    def _begin(self) -> None:
+        """Train and release the first champion."""
+        self.loop.clock.move_to(self.start_ms)
+        self.loop.control.begin()
+        self.loop.control.settle()
+        self.loop.engine.refresh()
+        if not self.loop.control.releases.history():
+            ended = self.loop.journal.read(self.policy.name, "training.")
+            why = ended[0].text if ended else "nothing was trained"
+            raise DataError(f"there is no first champion: {why}", way_out="Mend it with `homeostat run`.")
+
+    def _stream(self, rows: pl.DataFrame, progress: Progress) -> int:
+        """Every row once, in event time, with the turns of the control loop between. → the requests that failed."""
+        at_ms, due_ms = rows[EVENT_MS].to_numpy(), rows[EVENT_MS].to_numpy() + self.policy.data.label_horizon
+        labels_of, requests = rows[self.policy.data.target].to_list(), self._requests(rows)
+        failed = done = labelled = 0
+        for turn_ms in range(self.start_ms + TURN_MS, self.end_ms + TURN_MS, TURN_MS):
+            until = int(np.searchsorted(at_ms, turn_ms))
+            for row in range(done, until):
+                failed += self._ask(int(at_ms[row]), next(requests))
+            matured = int(np.searchsorted(due_ms, turn_ms, side="right"))
+            self.loop.clock.move_to(turn_ms)
+            self._label(labelled, labels_of[labelled:matured])
+            self.loop.control.turn()
+            self.loop.engine.refresh()
+            done, labelled = until, matured
+            progress(done, len(rows), f"{self.policy.name} on {iso(turn_ms)[:10]}")
+        return failed
+
+    def _requests(self, rows: pl.DataFrame) -> Iterator[bytes]:
+        names = [*self.loop.schema().names, ENTITY]
+        for number, row in enumerate(rows.select(names).iter_rows(named=True)):
+            key = row.pop(ENTITY)
+            record = {**row, "id": f"r{number}"} | ({} if key is None else {"key": key})
+            yield msgspec.json.encode({"records": [record]})
+
+    def _ask(self, at_ms: int, body: bytes) -> bool:
+        """One request at its time. → whether it failed."""
+        self.loop.clock.move_to(at_ms)
+        response = self.loop.engine.answer([Request("POST", f"/v1/models/{self.policy.name}/predict", body)])[0]
+        self.loop.engine.shadow()
+        return response.status != 200
+
+    def _label(self, first: int, values: Sequence[Any]) -> None:
+        given = [{"id": f"r{first + i}", "label": value} for i, value in enumerate(values)]
+        if given:
+            body = msgspec.json.encode({"labels": given})
+            response = self.loop.engine.answer([Request("POST", "/v1/feedback", body)])[0]
+            if response.status >= 300:
+                raise DataError(f"labels were refused: {response.body.decode()}")
+
+    def _result(self, rows: pl.DataFrame, failed: int, compared: Baselines, wall_ms: int) -> RehearsalResult:
+        """Metrics on the answered rows, the same for all three."""
+        name, schema = self.policy.name, self.loop.schema()
+        served = self.loop.log.read(name, self.start_ms, self.end_ms + TURN_MS).filter(pl.col("role") == Role.ANSWER)
+        answered = served["id"].str.slice(1).cast(pl.Int64).to_numpy()
+        y = labels.truth(schema, rows[self.policy.data.target].to_list())[answered]
+        at_ms = rows[EVENT_MS].to_numpy()[answered]
+        period_ms = WEEK_MS * max(1, round((at_ms[-1] - at_ms[0]) / WEEK_MS / PERIODS))
+        events = self.loop.journal.read(name)
+
+        def course(output: Array, trainings: int) -> Course:
+            metric = self.policy.train.metric
+            periods = tuple(_periods(metric, period_ms, at_ms, y, output))
+            return Course(metrics.measure(metric, y, output), periods, trainings)
+
+        return RehearsalResult(
+            model=name,
+            rows=len(rows),
+            from_ms=int(rows[EVENT_MS][0]),
+            until_ms=int(rows[EVENT_MS][-1]),
+            period_ms=period_ms,
+            label_horizon_ms=self.policy.data.label_horizon,
+            higher_is_better=metrics.METRICS[self.policy.train.metric].higher_is_better,
+            loop=course(output_of(schema, served), sum(event.kind.startswith("training.") for event in events)),
+            frozen=course(compared.frozen[answered], 1),
+            weekly=course(compared.weekly[answered], compared.trainings),
+            releases=tuple(self.loop.control.releases.history()),
+            events=tuple(events),
+            settled=sum(_settled(event) for event in events),
+            failed_requests=failed,
+            seed=self.policy.train.seed,
+            wall_ms=wall_ms,
+        )
+
+
+def _settled(event: Event) -> bool:
+    """A step that the best estimate ended, or a release that it would not let through."""
+    estimated = event.kind == "release.advanced" and "by the best estimate" in event.text
+    return estimated or event.kind == "release.rejected"
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """What the two alternatives would have answered, (n, c) each, and what the second costs."""
+
+    frozen: Array
+    weekly: Array
+    trainings: int
+
+
+def baselines(policy: Policy, history: pl.DataFrame, rows: pl.DataFrame, fit: Fit, progress: Progress) -> Baselines:
+    """A champion trained once, at the first of `rows`, and one trained anew every week: the same training function on
+    the same window of labels that were there at the time, promoted at once."""
+    start_ms, at_ms = int(rows[EVENT_MS][0]), rows[EVENT_MS].to_numpy()
+    weeks = range(start_ms, int(at_ms[-1]) + 1, WEEK_MS)
+    frozen, parts = np.empty((0, 0)), []
+    for number, week_ms in enumerate(weeks):
+        predict = fit(known_at(history, week_ms, policy))
+        if number == 0:
+            frozen = predict(rows)
+        parts.append(predict(rows.filter(pl.col(EVENT_MS).is_between(week_ms, week_ms + WEEK_MS, closed="left"))))
+        progress(number + 1, len(weeks), "the same, retrained every week")
+    return Baselines(frozen, np.concatenate(parts), len(weeks))
+
+
+def known_at(history: pl.DataFrame, now_ms: int, policy: Policy) -> pl.DataFrame:
+    """The rows of the training window whose labels had come by `now_ms`."""
+    newest = now_ms - policy.data.label_horizon
+    known = history.filter(pl.col(EVENT_MS) <= newest)
+    return known.filter(pl.col(EVENT_MS) > newest - policy.train.window) if policy.train.window else known
+
+
+def _periods(
+    metric: str, period_ms: int, at_ms: NDArray[np.int64], y: Array, output: Array
+) -> Iterator[tuple[int, Measurement]]:
+    """The metric period by period, each from its first row on; those in which it is not defined are left out."""
+    for begin in range(int(at_ms[0]), int(at_ms[-1]) + 1, period_ms):
+        here = (at_ms >= begin) & (at_ms < begin + period_ms)
+        if here.any():
+            measured = metrics.measure(metric, y[here], output[here])
+            if np.isfinite(measured.value):
+                yield begin + period_ms // 2, measured

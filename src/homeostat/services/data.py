@@ -1,0 +1,128 @@
+"""The data to learn from: the project's source and what was served since and has its label, version by version.
+
+A version is a table's version and an entry in the journal. The entry is written last and is keyed by the content:
+a crash in between leaves a version that nobody knows, and the same content is the same version again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
+
+import polars as pl
+
+from homeostat.domain.dataset import ENTITY, EVENT_MS, DatasetVersion
+from homeostat.domain.errors import DataError, NotFound
+from homeostat.domain.event import Event
+from homeostat.domain.policy import Policy
+from homeostat.domain.prediction import Role
+from homeostat.domain.units import iso
+from homeostat.ports import Clock, Journal, LabelLog, PredictionLog, Tables
+
+KIND = "data.versioned"
+_LABEL = "__label"  # the label's name while log and labels are joined: an input may be called `label`
+
+
+class Data:
+    """`source` reads the project's own rows, as a prepared frame."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        source: Callable[[], pl.DataFrame],
+        tables: Tables,
+        log: PredictionLog,
+        labels: LabelLog,
+        journal: Journal,
+        clock: Clock,
+    ) -> None:
+        self.policy, self.source, self.tables = policy, source, tables
+        self.log, self.labels, self.journal, self.clock = log, labels, journal, clock
+        self.table = f"datasets/{policy.name}"
+
+    def snapshot(self) -> DatasetVersion:
+        """The newest rows whose labels are as true as they will get. Errors: `DataError`."""
+        now = self.clock.now_ms()
+        known_ms = now - self.policy.data.label_horizon
+        own = self.source()
+        rows = own.filter(pl.col(EVENT_MS) <= known_ms)
+        if rows.is_empty():
+            raise DataError(
+                f"no row is older than the label horizon: the first is of {iso(int(own[EVENT_MS][0]))}",
+                where=self.policy.data.source,
+                way_out="Wait, shorten data.label_horizon, or mend the times.",
+            )
+        return self._version(pl.concat([rows, self._served(rows, now)]))
+
+    def read(self, dataset: DatasetVersion) -> pl.DataFrame:
+        """Its rows, a prepared frame."""
+        return self.tables.read(self.table, dataset.version).sort(EVENT_MS, maintain_order=True).collect()
+
+    def versions(self) -> tuple[DatasetVersion, ...]:
+        """Oldest first."""
+        return tuple(DatasetVersion(**event.body) for event in self.journal.read(self.policy.name, KIND))
+
+    def version(self, number: int) -> DatasetVersion:
+        """Errors: `NotFound`."""
+        found = next((one for one in self.versions() if one.version == number), None)
+        if found is None:
+            raise NotFound(f"no version {number} of the data of {self.policy.name}")
+        return found
+
+    def _served(self, own: pl.DataFrame, now: int) -> pl.DataFrame:
+        """Answered rows later than the project's own, with their mature labels. None, where the served rows do not
+        continue the project's own: when the gap is longer than the training window, or than the whole history."""
+        until, known_ms = int(own[EVENT_MS][-1]), now - self.policy.data.label_horizon
+        rows = self.log.read(self.policy.name, until + 1, known_ms + 1).filter(pl.col("role") == Role.ANSWER.value)
+        longest = self.policy.train.window or until - int(own[EVENT_MS][0])
+        if rows.is_empty() or rows["at_ms"][0] - until > longest:
+            return own.clear()
+        labels = self.labels.read(until + 1, now + 1).select("id", pl.col("label").alias(_LABEL))
+        labelled = rows.join(labels, on="id", how="inner", maintain_order="left")
+        served = set(labelled["inputs"].struct.fields)
+        return labelled.select(self._column(name, dtype, served) for name, dtype in own.schema.items())
+
+    def _column(self, name: str, dtype: pl.DataType, served: set[str]) -> pl.Expr:
+        """A column of the log with the name and the type of the project's own rows; null where it is not served."""
+        if name == EVENT_MS:
+            column = pl.col("at_ms")
+        elif name == ENTITY:
+            column = pl.col("key")
+        elif name == self.policy.data.target:
+            column = (pl.col(_LABEL) == "True") if dtype == pl.Boolean else pl.col(_LABEL)
+        else:
+            column = pl.col("inputs").struct.field(name) if name in served else pl.lit(None)
+        return column.cast(dtype).alias(name)
+
+    def _version(self, frame: pl.DataFrame) -> DatasetVersion:
+        digest = content_digest(frame)
+        known = next((one for one in self.versions() if one.digest == digest), None)
+        if known is not None:
+            return known
+        made = DatasetVersion(
+            name=self.policy.name,
+            version=self.tables.write(self.table, frame),
+            digest=digest,
+            rows=len(frame),
+            from_ms=int(frame[EVENT_MS][0]),
+            until_ms=int(frame[EVENT_MS][-1]),
+        )
+        text = f"Data version {made.version}: {made.rows:,} rows, {iso(made.from_ms)} to {iso(made.until_ms)}."
+        at = self.clock.now_ms()
+        self.journal.append(Event(at, self.policy.name, KIND, f"data:{digest}", str(made.version), text, asdict(made)))
+        return made
+
+
+def content_digest(frame: pl.DataFrame) -> str:
+    """SHA-256 over names, types and values; the same rows give the same digest however they lie in memory."""
+    whole = hashlib.sha256()
+    for column in frame.iter_columns():
+        whole.update(f"{column.name}:{column.dtype}:{len(column)};".encode())
+        whole.update(column.is_null().to_numpy().tobytes())
+        if column.dtype == pl.String:
+            whole.update(column.str.len_bytes().fill_null(0).to_numpy().tobytes())
+            whole.update("".join(column.drop_nulls().to_list()).encode())
+        else:
+            whole.update(column.fill_null(0 if column.dtype.is_numeric() else False).to_numpy().tobytes())
+    return whole.hexdigest()

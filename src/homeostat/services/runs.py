@@ -1,0 +1,222 @@
+"""One turn of the pipeline: snapshot, checks, split, training, evaluation, gates, bundle, registration.
+
+Each step is cached by what it depends on, and its result is written whole or not at all: a run that was killed is
+simply run again, and only what was not finished is made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from homeostat import codec
+from homeostat.domain.bundle import Bundle
+from homeostat.domain.dataset import EVENT_MS, DatasetVersion
+from homeostat.domain.errors import PipelineError
+from homeostat.domain.gate import GateResult, Verdict
+from homeostat.domain.policy import Policy
+from homeostat.domain.run import RunRecord, RunResult, worst
+from homeostat.domain.schema import Schema
+from homeostat.domain.units import DAY_MS
+from homeostat.engines import evaluation, labels
+from homeostat.engines.change import baseline_of
+from homeostat.engines.drift.profile import reference
+from homeostat.engines.evaluation import Evaluated
+from homeostat.engines.plan import digest, step_key
+from homeostat.engines.report import RunExtra, run_report
+from homeostat.engines.split import Split, split
+from homeostat.engines.transform import matrix
+from homeostat.ports import Clock, Code, Converter, Progress, Router, Runtime, StepCache, Tracker
+from homeostat.services.bundles import Bundles
+from homeostat.services.data import Data
+from homeostat.services.steps import Steps
+from homeostat.services.training import Fitted, Rows, Training, native
+
+Array = NDArray[np.float64]
+THRESHOLD = 0.5
+SAMPLE = 8
+TOLERANCE = 1e-4
+"""How far the exported model may be from the native one, relative to the larger of 1 and the value."""
+_STEPS = 9
+
+
+def _quiet(_done: int, _total: int, _doing: str) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a run learns from. `key` names rows, split and schema."""
+
+    dataset: DatasetVersion
+    parts: Split
+    schema: Schema
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A fitted model and its ONNX form."""
+
+    fitted: Fitted
+    onnx: bytes
+
+
+class Runs:
+    """`environment` is the text that a bundle keeps."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        data: Data,
+        training: Training,
+        code: Code,
+        cache: StepCache,
+        converter: Converter,
+        runtime: Runtime,
+        bundles: Bundles,
+        tracker: Tracker,
+        router: Router,
+        clock: Clock,
+        environment: str,
+    ) -> None:
+        self.policy, self.data, self.training, self.code, self.cache = policy, data, training, code, cache
+        self.converter, self.runtime, self.bundles, self.tracker = converter, runtime, bundles, tracker
+        self.router, self.clock, self.environment = router, clock, environment
+
+    def run(self, progress: Progress = _quiet) -> RunResult:
+        """Errors: `CheckFailed` and `DataError` from the data, `PipelineError` from the project's code; nothing is
+        registered then."""
+        steps = Steps(self.cache, self.clock, progress, _STEPS)
+        prepared = self._prepare(steps)
+        tested = self._train(prepared, prepared.parts.train, "train", steps)
+        output = self._output(tested.onnx, prepared.schema, prepared.parts.holdout)
+        evaluated = steps(
+            "evaluate",
+            self._key("evaluate", tested.fitted.key, prepared.key),
+            partial(evaluation.evaluate, self.policy, prepared.schema, prepared.parts, output),
+        )
+        gates = self._gates(prepared, output, evaluated)
+        identity = self._key("run", tested.fitted.key, prepared.key)[:12]
+        if worst(one.verdict for one in gates) in (Verdict.HARM, Verdict.INVALID):
+            return RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, gates, None)
+        final = self._train(prepared, prepared.parts.window, "refit", steps) if self.policy.train.refit else tested
+        bundle = steps(
+            "bundle",
+            self._key("bundle", identity, final.fitted.key),
+            partial(self._bundle, identity, prepared, final, evaluated, gates, steps),
+        )
+        return self._registered(identity, prepared, bundle, final.onnx, steps)
+
+    def _prepare(self, steps: Steps) -> Prepared:
+        dataset = self.data.snapshot()
+        frame = self.data.read(dataset)
+        self.training.check(Rows(frame, dataset.digest), steps)
+        parts, schema = split(self.policy.train, frame), self.training.schema(frame)
+        return Prepared(dataset, parts, schema, digest([dataset.digest, repr(self.policy.train), repr(schema)]))
+
+    def _train(self, prepared: Prepared, frame: pl.DataFrame, name: str, steps: Steps) -> Trained:
+        note = "" if name == "train" else f" ({name})"
+        fitted = self.training.fit(Rows(frame, f"{name}/{prepared.key}"), prepared.schema, steps, note)
+        key = self._key("convert", fitted.key)
+        convert = partial(self._converted, fitted, prepared.schema, prepared.parts.holdout)
+        return Trained(fitted, steps(f"convert{note}", key, convert))
+
+    def _converted(self, fitted: Fitted, schema: Schema, holdout: pl.DataFrame) -> bytes:
+        """The model as ONNX. Errors: `PipelineError` unless it answers as the native one does."""
+        onnx = self.converter(fitted.estimator, len(schema.fields))
+        x = matrix(schema, holdout.select(schema.names).to_dict())
+        expected = native(fitted.estimator, schema, x)
+        apart = np.abs(self.runtime.load(onnx)(x) - expected) / np.maximum(1, np.abs(expected))
+        if not np.all(apart <= TOLERANCE):
+            row = int(np.argmax(apart.max(axis=1)))
+            raise PipelineError(
+                f"the exported model differs from the native one by {apart.max():.3g}, on row {row + 1} of the holdout",
+                way_out=f"A difference above {TOLERANCE:g} is refused: use an estimator that ONNX can hold.",
+            )
+        return onnx
+
+    def _output(self, onnx: bytes, schema: Schema, frame: pl.DataFrame) -> Array:
+        return self.runtime.load(onnx)(matrix(schema, frame.select(schema.names).to_dict()))
+
+    def _gates(self, prepared: Prepared, output: Array, evaluated: Evaluated) -> tuple[GateResult, ...]:
+        """Thresholds on the holdout; the champion on those of its rows that it has not learned from."""
+        holdout, schema = prepared.parts.holdout, prepared.schema
+        champion = self._champion(holdout)
+        y = labels.truth(schema, holdout[schema.target].to_list())
+        return evaluation.gates(self.policy, evaluated, y, output, champion)
+
+    def _champion(self, holdout: pl.DataFrame) -> evaluation.Champion | None:
+        route = self.router.read().routes.get(self.policy.name)
+        if route is None:
+            return None
+        manifest = self.bundles.load(route.champion.bundle)
+        fresh = (holdout[EVENT_MS] > manifest.trained_until_ms).to_numpy()
+        known = set(manifest.schema.names) <= set(holdout.columns)
+        rows = holdout.filter(pl.Series(fresh))
+        output = self._output(self.bundles.file(manifest, "model.onnx"), manifest.schema, rows) if known else None
+        return evaluation.Champion(route.champion.version, fresh, output)
+
+    def _bundle(
+        self,
+        identity: str,
+        prepared: Prepared,
+        final: Trained,
+        evaluated: Evaluated,
+        gates: tuple[GateResult, ...],
+        steps: Steps,
+    ) -> str:
+        """Everything that decides an answer, and where it comes from. → the bundle's id."""
+        schema, window = prepared.schema, prepared.parts.window
+        learned = window if self.policy.train.refit else prepared.parts.train
+        now, code = self.clock.now_ms(), self.code.state()
+        record = RunRecord(identity, now, prepared.dataset, code, final.fitted.params, evaluated.measurements, gates)
+        result = RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, gates, None)
+        days = prepared.parts.holdout[EVENT_MS].to_numpy() // DAY_MS
+        profile = reference(schema, window, self._output(final.onnx, schema, window), self.policy.monitor.windows)
+        manifest = Bundle(
+            model=self.policy.name,
+            schema=schema,
+            threshold=THRESHOLD,
+            loss_scale=evaluated.loss_scale,
+            files={},
+            run=identity,
+            dataset_version=prepared.dataset.version,
+            trained_until_ms=int(learned[EVENT_MS][-1]),
+            sample=self._sample(final.onnx, schema, prepared.parts.holdout),
+        )
+        files = {
+            "model.onnx": final.onnx,
+            "profile": profile.to_bytes(),
+            "evaluation.json": codec.encode({"loss": baseline_of(evaluated.losses, days)}),
+            "run.json": codec.encode(record),
+            "environment.txt": self.environment.encode(),
+            "report.html": run_report(result, RunExtra(self.policy.name, now, code)).encode(),
+        }
+        return self.bundles.save(manifest, files)
+
+    def _sample(
+        self, onnx: bytes, schema: Schema, frame: pl.DataFrame
+    ) -> tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]:
+        """Rows without a gap, and the scores they must give wherever the bundle is loaded."""
+        x = matrix(schema, frame.select(schema.names).to_dict())
+        x = x[np.isfinite(x).all(axis=1)][:SAMPLE]
+        output = self.runtime.load(onnx)(x) if len(x) else np.empty((0, 0))
+        return tuple((tuple(row), tuple(scores)) for row, scores in zip(x.tolist(), output.tolist(), strict=True))
+
+    def _registered(self, identity: str, prepared: Prepared, bundle: str, onnx: bytes, steps: Steps) -> RunResult:
+        """The run and its version in the tracker, under the alias `challenger`."""
+        manifest = self.bundles.load(bundle)
+        record = self.bundles.json(manifest, "run.json", RunRecord)
+        files = {name: self.bundles.file(manifest, name) for name in ("report.html", "run.json", "environment.txt")}
+        self.tracker.log_run(identity, self.policy.name, record.params, record.measurements, files)
+        version = self.tracker.register(self.policy.name, identity, bundle, onnx)
+        self.tracker.alias(version, "challenger")
+        return RunResult(identity, prepared.dataset, steps.done, record.measurements, record.gates, version)
+
+    def _key(self, step: str, *inputs: str) -> str:
+        return step_key(step, {str(i): key for i, key in enumerate(inputs)}, self.training.environment)

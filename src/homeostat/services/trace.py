@@ -1,0 +1,71 @@
+"""From a prediction to everything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from homeostat.domain.bundle import Version
+from homeostat.domain.errors import NotFound
+from homeostat.domain.prediction import Role
+from homeostat.domain.rollout import Rollout
+from homeostat.domain.run import RunRecord
+from homeostat.domain.trace import Label, Score, Trace
+from homeostat.ports import LabelLog, PredictionLog, Rollouts
+from homeostat.services.bundles import Bundles
+
+_FOREVER = 2**62
+
+
+class Traces:
+    """Reads only."""
+
+    def __init__(self, model: str, log: PredictionLog, labels: LabelLog, rollouts: Rollouts, bundles: Bundles) -> None:
+        self.model, self.log, self.labels, self.rollouts, self.bundles = model, log, labels, rollouts, bundles
+
+    def trace(self, prediction: str) -> Trace:
+        """Errors: `NotFound`; `Corrupt` when what is stored about it was damaged."""
+        rows = self.log.find(prediction)
+        if rows.is_empty():
+            raise NotFound(
+                f"no prediction {prediction!r}",
+                way_out="Its id is in the answer and in the header x-prediction-id.",
+            )
+        shown = next((row for row in rows.iter_rows(named=True) if row["role"] != Role.SHADOW.value), None)
+        row = shown or rows.row(0, named=True)
+        rollout, version = self._served(row)
+        manifest = self.bundles.load(version.bundle) if version else None
+        return Trace(
+            id=prediction,
+            model=self.model,
+            key=row["key"],
+            at_ms=row["at_ms"],
+            release=row["release"],
+            weight=row["weight"],
+            arm=row["arm"],
+            inputs=row["inputs"] or {},
+            scores=tuple(_score(one) for one in rows.iter_rows(named=True)),
+            label=self._label(prediction),
+            rollout=rollout,
+            bundle=version.bundle if version else "",
+            run=self.bundles.json(manifest, "run.json", RunRecord) if manifest else None,
+            environment=self.bundles.file(manifest, "environment.txt").decode() if manifest else "",
+        )
+
+    def _served(self, row: Mapping[str, Any]) -> tuple[Rollout | None, Version | None]:
+        """The release in force, and the version that answered."""
+        rollout = next((one for one in self.rollouts.all(self.model) if one.id == row["release"]), None)
+        sides = (rollout.candidate, rollout.champion) if rollout else ()
+        answered = row["role"] != Role.REJECTED.value
+        return rollout, next((one for one in sides if one and answered and one.number == row["version"]), None)
+
+    def _label(self, prediction: str) -> Label | None:
+        found = self.labels.read(-_FOREVER, _FOREVER).filter(pl.col("id") == prediction)
+        return Label(found["label"][0], int(found["at_ms"][0])) if found.height else None
+
+
+def _score(row: Mapping[str, Any]) -> Score:
+    scores = tuple(row["scores"]) if row["scores"] is not None else None
+    return Score(row["version"], row["role"], row["status"], row["score"], row["label"], scores)

@@ -1,0 +1,156 @@
+"""Training: rows → a fitted estimator, by the project's own functions, each step cached by what it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from homeostat.domain.dataset import ENTITY, EVENT_MS
+from homeostat.domain.errors import DataError, HomeostatError, PipelineError
+from homeostat.domain.policy import Policy
+from homeostat.domain.schema import Schema, Task
+from homeostat.engines import infer, labels
+from homeostat.engines.checks import check
+from homeostat.engines.plan import CodeIndex, digest, step_key
+from homeostat.engines.transform import matrix
+from homeostat.ports import Code, Pipeline
+
+Array = NDArray[np.float64]
+Make = Callable[[str, str, Callable[[], Any]], Any]
+"""(step, key, how to make it) → its result: `Steps`, or one that makes it every time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Labelled rows to learn from, and what names them in a cache key."""
+
+    frame: pl.DataFrame
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """`key` names it: the same rows, code, parameters and environment give the same key."""
+
+    estimator: Any
+    params: Mapping[str, str]
+    key: str
+
+
+class Training:
+    """The project's pipeline and its checks. `environment`: the text that names every installed version."""
+
+    def __init__(self, policy: Policy, code: Code, pipeline: Pipeline, environment: str) -> None:
+        self.policy, self.code, self.pipeline = policy, code, pipeline
+        self.environment = digest([environment])
+
+    def schema(self, frame: pl.DataFrame) -> Schema:
+        """What the model takes in, from the rows and the project's checks."""
+        names = [name for name in frame.columns if name not in (self.policy.data.target, EVENT_MS, ENTITY)]
+        return infer.schema_of(frame, names, self.policy.task, self.policy.data.target, self._checks())
+
+    def check(self, rows: Rows, make: Make) -> None:
+        """Errors: `CheckFailed`."""
+        if self.policy.checks is None:
+            return
+        module, _, name = self.policy.checks.partition(":")
+        key = step_key(self._index().digest(module, name), {"rows": rows.key}, self.environment)
+        make("checks", key, partial(self._passed, rows.frame))
+
+    def fit(self, rows: Rows, schema: Schema, make: Make, note: str = "") -> Fitted:
+        """`note` tells the steps of two trainings of one run apart. Errors: `PipelineError`, `DataError`."""
+        y = self._truth(schema, rows.frame)
+        given = {
+            "train": rows.frame,
+            "x": matrix(schema, rows.frame.select(schema.names).to_dict()),
+            "y": y,
+            "schema": schema,
+            "seed": self.policy.train.seed,
+        }
+        names = digest([rows.key, repr(schema)])
+        keys = {name: f"{names}/{name}" for name in given} | {"seed": str(self.policy.train.seed)}
+        index, module = self._index(), self.policy.train.pipeline
+
+        def through(step: str, function: str, inputs: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
+            keys[step] = step_key(
+                index.digest(module, function), {name: keys[name] for name in inputs}, self.environment
+            )
+            return make(f"{step}{note}", keys[step], compute)
+
+        made = self._run(given, through)
+        params = {str(name): str(value) for name, value in dict(made.get("params", {})).items()}
+        return Fitted(made["model"], params, keys["model"])
+
+    def _run(self, given: Mapping[str, Any], through: Any) -> Mapping[str, Any]:
+        module = self.code.module(self.policy.train.pipeline)
+        if not callable(getattr(module, "model", None)):
+            raise PipelineError(
+                f"{self.policy.train.pipeline} makes no model",
+                where=str(module.__file__),
+                way_out="Write a function model(x, y, seed) that returns a fitted estimator.",
+            )
+        try:
+            with self.code.at_home():
+                return self.pipeline(module, ("model", "params"), given, through)
+        except HomeostatError:
+            raise
+        except Exception as error:  # whatever the project's functions raise is the user's to see
+            raise PipelineError(
+                f"the pipeline failed: {type(error).__name__}: {error}", where=self.code.place(error)
+            ) from error
+
+    def _truth(self, schema: Schema, frame: pl.DataFrame) -> NDArray[Any]:
+        """(n,) class indices or values."""
+        target = frame[schema.target]
+        if schema.task is Task.REGRESSION:
+            return target.cast(pl.Float64).to_numpy()
+        held = set(target.unique().to_list())
+        missing = [known for known in schema.classes if known not in held]
+        if missing:
+            raise DataError(
+                f"the {len(frame):,} rows to learn from hold no row with {schema.target} = {missing[0]!r}",
+                where="train.window, train.holdout",
+                way_out="Learn from a longer window, or hold out less.",
+            )
+        return labels.truth(schema, target.to_list()).astype(np.int64)
+
+    def _checks(self) -> Any:
+        """The project's pandera schema, None where the policy names none."""
+        if self.policy.checks is None:
+            return None
+        module, _, name = self.policy.checks.partition(":")
+        found = getattr(self.code.module(module), name, None)
+        if found is None:
+            raise PipelineError(
+                f"there is no {name!r} in {module}", where="homeostat.yaml: checks", way_out="Write module:name."
+            )
+        return found
+
+    def _passed(self, frame: pl.DataFrame) -> bool:
+        check(self._checks(), frame)
+        return True
+
+    def _index(self) -> CodeIndex:
+        try:
+            return CodeIndex(self.code.sources())
+        except SyntaxError as error:
+            raise PipelineError(f"not valid Python: {error.msg}", where=f"line {error.lineno}: {error.text}") from error
+
+
+def native(estimator: Any, schema: Schema, x: NDArray[np.float32]) -> Array:
+    """(n, c) the estimator's own output. Errors: `PipelineError` when it has another width."""
+    output = estimator.predict(x) if schema.task is Task.REGRESSION else estimator.predict_proba(x)
+    width = 1 if schema.task is Task.REGRESSION else len(schema.classes)
+    found = np.asarray(output, np.float64).reshape(len(x), -1)
+    if found.shape[1] != width:
+        raise PipelineError(
+            f"the model's output has {found.shape[1]} columns, not {width}",
+            way_out=f"A model for the task {schema.task.value} is needed.",
+        )
+    return found
