@@ -1,1 +1,338 @@
-""""""
+"""The command line: parse, call one verb of the project, show. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from homeostat.domain.errors import HomeostatError
+from homeostat.domain.gate import Verdict
+from homeostat.domain.units import duration_ms
+
+if TYPE_CHECKING:
+    from homeostat.project import Project
+
+EXIT = {Verdict.OK: 0, Verdict.HARM: 1, Verdict.INVALID: 1, Verdict.UNKNOWN: 3}
+"""Exit codes: 0 pass, 1 a gate failed or a rule forbids it, 2 an error, 3 undecided."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="From notebook to production, and healthy there: the whole loop of a machine-learning model.",
+)
+release = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What serves, what comes next, and why.")
+app.add_typer(release, name="release")
+
+
+def _duration(text: str) -> int:
+    try:
+        return int(str(duration_ms(text)))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _moment(text: str) -> int:
+    from datetime import UTC, datetime
+
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a time: write 2026-01-31 or 2026-01-31T14:30") from None
+    return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000)
+
+
+def _length(help: str) -> Any:
+    return typer.Option(parser=_duration, metavar="DURATION", help=help)
+
+
+def _time(name: str, help: str) -> Any:
+    return typer.Option(name, parser=_moment, metavar="TIME", help=help)
+
+
+Folder = Annotated[Path, typer.Option("--project", "-p", help="The project's folder.")]
+Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output, for machines.")]
+Port = Annotated[int, typer.Option(min=1, max=65_534, help="The port to listen on.")]
+Host = Annotated[str, typer.Option(help="The address to listen on. Beyond loopback there is no access control yet.")]
+Reason = Annotated[str, typer.Option(help="Why, for the record.")]
+HERE = Path()
+
+
+def _open(folder: Path) -> Project:
+    from homeostat.project import Project
+
+    return Project.open(folder)
+
+
+def _show(value: Any, as_json: bool, render: Callable[[], None]) -> None:
+    from homeostat import terminal
+
+    if as_json:
+        terminal.emit(value)
+    else:
+        render()
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder to make.")],
+    data: Annotated[Path, typer.Option(help="A CSV or Parquet file; it is only read.")],
+    target: Annotated[str, typer.Option(help="The column to predict.")],
+    time: Annotated[str, typer.Option(help='The time column, or several that make it: "day hour".')] = "",
+    every: Annotated[
+        int | None, typer.Option(parser=_duration, metavar="DURATION", help="Without a time column: one row every …")
+    ] = None,
+    start: Annotated[str, typer.Option(help="… from this date or time on.")] = "",
+    key: Annotated[str, typer.Option(help="Whom a prediction is about: a customer, a card.")] = "",
+    drop: Annotated[str, typer.Option(help="Columns to leave out, with commas between.")] = "",
+    label_horizon: Annotated[
+        int, typer.Option(parser=_duration, metavar="DURATION", help="When a label is as true as it will get.")
+    ] = 0,
+    repeated_times: Annotated[str, typer.Option(help="Rows with the same time: refuse or allow.")] = "refuse",
+    as_json: Json = False,
+) -> None:
+    """Make a project from a data file: policy, pipeline, checks and tests, ready to run.
+
+    Example: homeostat init price --data elec.csv --target class --every 30m --start 1996-05-07 --label-horizon 1d
+    """
+    from homeostat import scaffold, terminal
+
+    options = scaffold.Options(
+        data=data,
+        target=target,
+        time=tuple(time.split()),
+        every_ms=every,
+        start=start or None,
+        key=key or None,
+        drop=tuple(name.strip() for name in drop.split(",") if name.strip()),
+        label_horizon_ms=label_horizon,
+        repeated_times=repeated_times,
+    )
+    made = scaffold.init(folder, options)
+    _show(made, as_json, lambda: terminal.made(made))
+
+
+@app.command()
+def run(folder: Folder = HERE, as_json: Json = False) -> None:
+    """One turn: version the data, check, train, evaluate, gate, bundle, register.
+
+    Exit code 0: passed; 1: a gate says no; 2: an error; 3: a gate is undecided. Example: homeostat run -p price
+    """
+    from homeostat import terminal
+
+    with terminal.progress() as progress:
+        result = _open(folder).run(progress)
+    _show(result, as_json, lambda: terminal.run(result))
+    raise typer.Exit(EXIT[result.verdict])
+
+
+@app.command()
+def rehearse(
+    folder: Folder = HERE,
+    warmup: Annotated[
+        int | None, typer.Option(parser=_duration, metavar="DURATION", help="The first stretch, to train on.")
+    ] = None,
+    start: Annotated[
+        int | None,
+        typer.Option(
+            "--from", parser=_moment, metavar="TIME", help="Stream from here on, instead of after the warm-up."
+        ),
+    ] = None,
+    to: Annotated[int | None, typer.Option(parser=_moment, metavar="TIME", help="Stream until here.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the trainings; the policy's by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The whole loop on the project's own history, beside doing nothing and retraining every week.
+
+    Example: homeostat rehearse -p price --warmup 90d
+    """
+    from homeostat import terminal
+
+    with terminal.progress() as progress:
+        result = _open(folder).rehearse(warmup, start, to, seed, progress)
+    _show(result.json(), as_json, lambda: terminal.rehearsed(result))
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(help="The same seed tells the same story.")] = 1,
+    folder: Annotated[Path, typer.Option("--dir", help="Where its project is made.")] = Path("homeostat-demo"),
+) -> None:
+    """A scripted life of a model on a generated stream of card payments whose truth is known.
+
+    Example: homeostat demo --seed 7
+    """
+    from homeostat import demo as scripted
+    from homeostat import terminal
+
+    with terminal.progress() as progress:
+        told = scripted.tell(folder, seed, terminal.story, progress)
+    terminal.out.print(f"Report: {told.report}", soft_wrap=True)
+
+
+@app.command()
+def up(
+    folder: Folder = HERE,
+    port: Annotated[
+        int, typer.Option(min=1, max=65_534, help="Of the control plane; the data plane takes the next.")
+    ] = 8_700,
+    host: Host = "127.0.0.1",
+) -> None:
+    """Control plane on the port and data plane on the next one, all embedded, until Ctrl-C.
+
+    Example: homeostat up -p price --port 8700
+    """
+    from homeostat import terminal
+    from homeostat.web.up import up as run_up
+
+    project = _open(folder)
+    reason = run_up(project, host, port, lambda: terminal.is_up(project.policy.name, host, port))
+    if reason:
+        raise HomeostatError(reason, way_out="Start `homeostat serve` alone to see why.")
+
+
+@app.command()
+def serve(
+    folder: Folder = HERE,
+    port: Port = 8_701,
+    host: Host = "127.0.0.1",
+    until_stdin_closes: Annotated[bool, typer.Option(help="End with the process that started this one.")] = False,
+) -> None:
+    """The data plane alone: it answers while the control plane is down.
+
+    Example: homeostat serve -p price --port 8701
+    """
+    from homeostat import terminal
+    from homeostat.web import serve as plane
+
+    if until_stdin_closes:
+        plane.until_stdin_closes()
+    plane.serve(_open(folder), host, port, lambda: terminal.err.print(f"Data plane on http://{host}:{port}"))
+
+
+@app.command()
+def status(folder: Folder = HERE, as_json: Json = False) -> None:
+    """The state of the loop on one screen. Example: homeostat status -p price"""
+    from homeostat import terminal
+
+    found = _open(folder).status()
+    _show(found.json(), as_json, lambda: terminal.status(found))
+
+
+@app.command()
+def trace(
+    prediction: Annotated[str, typer.Argument(help="A prediction id: in the answer, and in x-prediction-id.")],
+    folder: Folder = HERE,
+    as_json: Json = False,
+) -> None:
+    """From a prediction to everything: release, bundle, run, code, environment, data, inputs, gates, label.
+
+    Example: homeostat trace 9f2c41d07a-1f -p price
+    """
+    from homeostat import terminal
+
+    found = _open(folder).trace(prediction)
+    _show(found, as_json, lambda: terminal.traced(found))
+
+
+@app.command()
+def feedback(
+    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file with the columns id, label and, if known, at.")],
+    folder: Folder = HERE,
+    as_json: Json = False,
+) -> None:
+    """Labels by prediction id: late, repeated or corrected; the last received counts.
+
+    Example: homeostat feedback labels.csv -p price
+    """
+    from homeostat import terminal
+
+    taken = _open(folder).feedback_file(file)
+    _show({"accepted": taken}, as_json, lambda: terminal.out.print(f"{taken:,} labels taken."))
+
+
+@release.command("start")
+def release_start(
+    version: Annotated[int | None, typer.Option(help="The version to release; the newest by default.")] = None,
+    folder: Folder = HERE,
+    as_json: Json = False,
+) -> None:
+    """Release a version, step by step. `homeostat up` carries it out. Example: homeostat release start -p price"""
+    from homeostat import terminal
+
+    made = _open(folder).release.start(version)
+    _show(made, as_json, lambda: terminal.out.print(f"Release {made.id} started. {made.reason}"))
+
+
+@release.command("status")
+def release_status(folder: Folder = HERE, as_json: Json = False) -> None:
+    """Where the open release stands, else what serves. Example: homeostat release status -p price"""
+    from homeostat import terminal
+
+    standing = _open(folder).release.status()
+    _show(standing, as_json, lambda: terminal.standing(standing))
+
+
+@release.command("history")
+def release_history(folder: Folder = HERE, as_json: Json = False) -> None:
+    """Every release and what came of it. Example: homeostat release history -p price"""
+    from homeostat import terminal
+
+    records = _open(folder).release.history()
+    _show(records, as_json, lambda: terminal.releases(records))
+
+
+@release.command("explain")
+def release_explain(
+    name: Annotated[str, typer.Argument(help="A release, as R3; the current one by default.")] = "",
+    folder: Folder = HERE,
+    as_json: Json = False,
+) -> None:
+    """Every verdict with its evidence, what would change it, and a report. Example: homeostat release explain R3"""
+    from homeostat import terminal
+
+    found, report = _open(folder).release.explain(name)
+    _show(found, as_json, lambda: terminal.explained(found, report))
+
+
+def _ordered(what: str, folder: Path, name: str, reason: str, as_json: bool) -> None:
+    from homeostat import terminal
+
+    event = _open(folder).release.order(what, name, reason)
+    _show(event, as_json, lambda: terminal.out.print(f"{event.text}. The control loop carries it out."))
+
+
+Name = Annotated[str, typer.Argument(help="A release, as R3; the current one by default.")]
+
+
+@release.command("approve")
+def release_approve(name: Name = "", reason: Reason = "", folder: Folder = HERE, as_json: Json = False) -> None:
+    """End the step that a release is in. Example: homeostat release approve R3 --reason "checked by hand" """
+    _ordered("approve", folder, name, reason, as_json)
+
+
+@release.command("reject")
+def release_reject(name: Name = "", reason: Reason = "", folder: Folder = HERE, as_json: Json = False) -> None:
+    """End a release without promotion. Example: homeostat release reject R3 --reason "wrong data" """
+    _ordered("reject", folder, name, reason, as_json)
+
+
+@release.command("rollback")
+def release_rollback(name: Name = "", reason: Reason = "", folder: Folder = HERE, as_json: Json = False) -> None:
+    """Give all traffic back to the version before. Example: homeostat release rollback --reason "complaints" """
+    _ordered("rollback", folder, name, reason, as_json)
+
+
+def main() -> None:
+    """The entry point: errors in at most three lines, with the way out."""
+    try:
+        app()
+    except HomeostatError as error:
+        from homeostat import terminal
+
+        sys.exit(terminal.fail(error))

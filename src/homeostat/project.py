@@ -2,28 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import getpass
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 
+from homeostat.adapters.source import read_table
 from homeostat.config import read_policy
+from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import EVENT_MS
+from homeostat.domain.errors import DataError, NotFound
+from homeostat.domain.event import Event
+from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Policy
 from homeostat.domain.rehearsal import RehearsalResult
+from homeostat.domain.rollout import Lane, Rollout
 from homeostat.domain.run import RunResult
+from homeostat.domain.schema import Value
 from homeostat.domain.trace import Trace
-from homeostat.engines.report import RunExtra, rehearsal_report, run_report
+from homeostat.engines.report import (
+    ReleaseView,
+    RunExtra,
+    Snapshot,
+    rehearsal_report,
+    release_report,
+    run_report,
+)
 from homeostat.ports import Progress
-from homeostat.stores.files import write_atomic
-from homeostat.wiring import STATE, System, project_system, rehearsal
+from homeostat.services.monitors import Performance
+from homeostat.services.rollouts import Explanation, Releases, Standing
+from homeostat.serving.messages import Request
+from homeostat.wiring import System, project_system, rehearsal, write_report
+
+RECENT = 8
 
 
-def quiet(_done: int, _total: int, _doing: str) -> None:
+def _quiet(_done: int, _total: int, _doing: str) -> None:
     """Progress that nobody looks at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The state of the loop on one screen. `recent`: the newest things that happened, oldest first."""
+
+    model: str
+    standing: Standing | None
+    performance: Performance | None
+    alerts: tuple[Alert, ...]
+    recent: tuple[Event, ...]
+
+    def json(self) -> Mapping[str, Any]:
+        standing, performance = self.standing, self.performance
+        return {
+            "model": self.model,
+            "release": standing.rollout if standing else None,
+            "next": standing.move.reason if standing else None,
+            "performance": performance.change if performance else None,
+            "alerts": self.alerts,
+            "recent": self.recent,
+        }
 
 
 class Project:
@@ -31,6 +74,7 @@ class Project:
 
     def __init__(self, root: Path, policy: Policy) -> None:
         self.root, self.policy = root, policy
+        self.release = ReleaseVerbs(self)
 
     @classmethod
     def open(cls, root: str | Path, overlay: str | None = None) -> Project:
@@ -54,12 +98,12 @@ class Project:
         """The project's training alone: labelled rows → a model: rows → output (n, c)."""
         return self.system.fit(frame)
 
-    def run(self, progress: Progress = quiet) -> RunResult:
+    def run(self, progress: Progress = _quiet) -> RunResult:
         """One turn: version the data, check, train, evaluate, gate, bundle, register. Errors: `CheckFailed`,
         `DataError`, `PipelineError`; nothing is registered then."""
         result = self.system.runs.run(progress)
         extra = RunExtra(self.policy.name, self.system.clock.now_ms(), self.system.code.state())
-        return replace(result, report=self._report(f"run-{result.id}", run_report(result, extra)))
+        return replace(result, report=write_report(self.root, f"run-{result.id}", run_report(result, extra)))
 
     def rehearse(
         self,
@@ -67,7 +111,7 @@ class Project:
         from_ms: int | None = None,
         to_ms: int | None = None,
         seed: int | None = None,
-        progress: Progress = quiet,
+        progress: Progress = _quiet,
     ) -> RehearsalResult:
         """The whole loop on the project's history. Errors: `DataError` where there is nothing to rehearse on."""
         seeded = self.policy if seed is None else replace(self.policy, train=replace(self.policy.train, seed=seed))
@@ -76,14 +120,134 @@ class Project:
         start = int(history[EVENT_MS][0]) + warmup if from_ms is None else from_ms
         end = int(history[EVENT_MS][-1]) + 1 if to_ms is None else to_ms
         result = rehearsal(self.root, seeded, history, start, end).run(progress)
-        return replace(result, report=self._report(f"rehearsal-seed{result.seed}", rehearsal_report(result)))
+        html = rehearsal_report(result)
+        return replace(result, report=write_report(self.root, f"rehearsal-seed{result.seed}", html))
+
+    def predict(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Answer rows as the data plane does: checked, logged, released alike. Columns `id` and `key` are taken up.
+        → a row each: id, model_version, and score and/or label, or value. Errors: `NotFound` before the first
+        release; `DataError` that names the first wrong row and field."""
+        said = self._asked(f"/v1/models/{self.policy.name}/predict", {"records": frame.to_dicts()})
+        return pl.DataFrame(said["predictions"], infer_schema_length=None)
+
+    def feedback(self, labels: pl.DataFrame | Sequence[Mapping[str, Value]]) -> int:
+        """Labels by prediction id: `id`, `label` and, if known, `at`. → how many were taken. Errors: `DataError` that
+        names the first wrong one; `NotFound` before the first release."""
+        rows = labels.to_dicts() if isinstance(labels, pl.DataFrame) else labels
+        said = self._asked("/v1/feedback", {"labels": rows, "model": self.policy.name})
+        return int(said["accepted"])
+
+    def feedback_file(self, path: Path) -> int:
+        """The same from a CSV or Parquet file. Errors: `DataError` that names file and row."""
+        frame = read_table(path)
+        missing = {"id", "label"} - set(frame.columns)
+        if missing:
+            raise DataError(
+                f"the column {sorted(missing)[0]!r} is missing",
+                where=str(path),
+                way_out="Columns: id and label, and at if the time is known.",
+            )
+        return self.feedback(frame.select([name for name in ("id", "label", "at") if name in frame.columns]))
+
+    def _asked(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """One request to a data plane in this process."""
+        engine = self.system.engine
+        engine.refresh()
+        answer = engine.answer([Request("POST", path, msgspec.json.encode(body))])[0]
+        engine.shadow()
+        said: Mapping[str, Any] = json.loads(answer.body)
+        if answer.status in (404, 503):
+            raise NotFound(f"{self.policy.name} serves no version yet", way_out="Start with `homeostat up`.")
+        if answer.status != 200:
+            error = said["error"]
+            where = f"row {error['record'] + 1} (the first is 1)" if "record" in error else ""
+            raise DataError(error["message"], where=where)
+        return said
 
     def trace(self, prediction: str) -> Trace:
         """Everything behind one prediction. Errors: `NotFound`."""
         return self.system.traces.trace(prediction)
 
-    def _report(self, name: str, html: str) -> str:
-        """→ where it was written."""
-        path = self.root / STATE / "reports" / f"{name}.html"
-        write_atomic(path, html.encode())
-        return str(path)
+    def status(self) -> Status:
+        """Where the loop stands."""
+        system = self.system
+        standing = system.releases.status()
+        recent = tuple(system.stores.journal.read(self.policy.name))[-RECENT:]
+        return Status(self.policy.name, standing, system.monitors.performance(), system.monitors.alerts(), recent)
+
+
+class ReleaseVerbs:
+    """`project.release`: what is asked of releases. Orders are carried out by the control loop (`homeostat up`)."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def start(self, version: int | None = None) -> Rollout:
+        """Release a version, the newest by default. Errors: `NotFound`, `Refused`."""
+        return self._releases.start(self._version(version))
+
+    def status(self) -> Standing | None:
+        """The open release, else the one that serves."""
+        return self._releases.status()
+
+    def history(self) -> Sequence[Rollout]:
+        """Oldest first."""
+        return self._releases.history()
+
+    def order(self, what: str, release: str = "", reason: str = "") -> Event:
+        """`approve`, `reject` or `rollback` a release, the current one by default. Errors: `NotFound`, `Refused`."""
+        return self._releases.order(release or self._current(), what, reason, getpass.getuser())
+
+    def approve(self, release: str = "", reason: str = "") -> Event:
+        """End the step that waits."""
+        return self.order("approve", release, reason)
+
+    def reject(self, release: str = "", reason: str = "") -> Event:
+        """End the release without promotion."""
+        return self.order("reject", release, reason)
+
+    def rollback(self, release: str = "", reason: str = "") -> Event:
+        """Give all traffic back to the version before."""
+        return self.order("rollback", release, reason)
+
+    def explain(self, release: str = "") -> tuple[Explanation, str]:
+        """Every verdict with its evidence. → that, and the path of its HTML report. Errors: `NotFound`."""
+        found = self._releases.explain(release or self._current())
+        return found, write_report(self._project.root, f"release-{found.rollout.id}", release_report(view(found)))
+
+    @property
+    def _releases(self) -> Releases:
+        return self._project.system.releases
+
+    def _current(self) -> str:
+        standing = self.status()
+        if standing is None:
+            raise NotFound("nothing is released yet", way_out="Start with `homeostat release start`.")
+        return standing.rollout.id
+
+    def _version(self, number: int | None) -> Version:
+        versions = self._project.system.stores.tracker.versions(self._project.policy.name)
+        if not versions:
+            raise NotFound("no version is registered yet", way_out="Make one with `homeostat run`.")
+        found = versions[-1] if number is None else next((one for one in versions if one.number == number), None)
+        if found is None:
+            known = ", ".join(str(one.number) for one in versions[-5:])
+            raise NotFound(f"there is no version {number}", way_out=f"The newest are: {known}.")
+        return found
+
+
+def view(found: Explanation) -> ReleaseView:
+    """An explanation as its report shows it."""
+    seen = [event for event in found.events if event.kind in ("release.evidence", "release.verdict")]
+    snapshots = [_snapshot(event) for event in seen]
+    told = [event for event in found.events if event not in seen]
+    outlook = found.standing.move.reason if found.standing else ""
+    if found.standing:
+        now = found.standing.seen
+        snapshots.append(Snapshot(now.now_ms, now.weight, now.requests, now.lanes))
+    return ReleaseView(found.rollout, snapshots, told, outlook)
+
+
+def _snapshot(event: Event) -> Snapshot:
+    lanes = tuple(msgspec.convert(lane, Lane) for lane in event.body["lanes"])
+    return Snapshot(event.at_ms, event.body["weight"], event.body["requests"], lanes)

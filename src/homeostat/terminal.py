@@ -19,9 +19,16 @@ from rich.theme import Theme
 from homeostat import codec
 from homeostat.domain.errors import HomeostatError
 from homeostat.domain.gate import GateResult, Measurement, Verdict
-from homeostat.domain.rollout import Lane
-from homeostat.engines.report import words
+from homeostat.domain.rehearsal import RehearsalResult
+from homeostat.domain.rollout import Lane, Rollout
+from homeostat.domain.run import RunResult
+from homeostat.domain.trace import Score, Trace
+from homeostat.domain.units import show_share
+from homeostat.engines.report import rehearsal_sentence, run_sentence, words
+from homeostat.engines.report.rehearsal import OUTCOMES
 from homeostat.ports import Progress
+from homeostat.project import Status
+from homeostat.services.rollouts import Explanation, Standing
 
 LIGHT = {
     "champion": "#0072B2",
@@ -112,3 +119,135 @@ def fail(error: HomeostatError) -> int:
 def emit(value: Any) -> None:
     """One line of JSON on standard output, and nothing else there."""
     sys.stdout.write(codec.encode(value).decode() + "\n")
+
+
+def lines(*rows: str) -> None:
+    """Plain lines on standard output; an empty one is left out."""
+    for row in rows:
+        if row:
+            out.print(Text(row), soft_wrap=True)
+
+
+def run(result: RunResult) -> None:
+    """What came of a run."""
+    lines(run_sentence(result), "")
+    out.print(gates(result.gates))
+    out.print(measurements(result.measurements))
+    made = sum(not step.cached for step in result.steps)
+    lines(
+        f"Run {result.id}, data version {result.dataset.version}: {words.counted(made, 'step')} ran, "
+        f"{len(result.steps) - made} from cache.",
+        f"Report: {result.report}",
+        "Release it: homeostat release start, with homeostat up running." if result.version else "",
+    )
+
+
+def rehearsed(result: RehearsalResult) -> None:
+    """What a rehearsal found."""
+    lines(rehearsal_sentence(result))
+    table = _table("the model", "value", "95 % interval", "trainings", numeric=("value", "95 % interval", "trainings"))
+    ways = (("kept by the loop", result.loop), ("left alone", result.frozen), ("retrained weekly", result.weekly))
+    for name, course in ways:
+        whole = course.whole
+        table.add_row(name, words.number(whole.value), words.span(whole.low, whole.high), f"{course.trainings:,}")
+    out.print(table)
+    lines(f"{result.rows:,} rows in {words.duration(result.wall_ms)}.", f"Report: {result.report}")
+
+
+def is_up(model: str, host: str, port: int) -> None:
+    """Where everything is."""
+    lines(
+        f"{model} is up. Ctrl-C ends it.",
+        f"  control plane  http://{host}:{port}/docs",
+        f"  data plane     http://{host}:{port + 1}/v1/models/{model}/predict",
+    )
+
+
+def releases(records: Sequence[Rollout]) -> None:
+    """One line a release."""
+    if not records:
+        lines("Nothing was released yet. Start with `homeostat release start`.")
+        return
+    table = _table("release", "version", "outcome", "started", "took", "because", numeric=("version", "took"))
+    for one in records:
+        took = words.duration(one.ended_ms - one.started_ms) if one.ended_ms is not None else "under way"
+        outcome = Text(f"{words.MARKS[OUTCOMES[one.status]]} {one.status.value}", style=OUTCOMES[one.status].value)
+        table.add_row(one.id, str(one.candidate.number), outcome, words.time(one.started_ms), took, Text(one.reason))
+    out.print(table)
+
+
+def standing(found: Standing | None) -> None:
+    """Where a release stands: the sentence, then the lanes."""
+    if found is None:
+        lines("Nothing is released yet. Start with `homeostat release start`, with `homeostat up` running.")
+        return
+    one, seen = found.rollout, found.seen
+    lines(f"Release {one.id}, version {one.candidate.number}: {one.status.value}. {found.move.reason}")
+    if seen.lanes:
+        out.print(lanes(seen.lanes))
+        lines(f"{words.counted(seen.requests, 'request')} seen in this step, {seen.mature_labels:,} mature labels.")
+
+
+def explained(found: Explanation, report: str) -> None:
+    """A release from its start: what happened and why."""
+    lines(f"Release {found.rollout.id}: version {found.rollout.candidate.number}, {found.rollout.status.value}.")
+    table = _table("when", "what", "why")
+    for event in found.events:
+        table.add_row(words.time(event.at_ms), event.kind.removeprefix("release."), Text(event.text))
+    out.print(table)
+    if found.standing:
+        standing(found.standing)
+    lines(f"Report: {report}")
+
+
+def status(found: Status) -> None:
+    """The state of the loop on one screen."""
+    out.print(Text(found.model, style="bold"))
+    standing(found.standing)
+    if found.performance:
+        out.print(Text("quality: ").append(verdict(found.performance.change.verdict)), end=" ")
+        lines(found.performance.change.reason)
+    for alert in found.alerts:
+        out.print(
+            Text(f"▲ {alert.title}", style="harm"), Text(f"since {words.time(alert.opened_ms)}: {alert.evidence}")
+        )
+    lines("" if found.alerts else "No open alert.")
+    table = _table("when", "what", "")
+    for event in found.recent:
+        table.add_row(words.time(event.at_ms), event.kind, Text(event.text, overflow="ellipsis", no_wrap=True))
+    out.print(table)
+
+
+def traced(found: Trace) -> None:
+    """Everything behind one prediction."""
+    run = found.run
+    facts = {
+        "prediction": f"{found.id}, {words.time(found.at_ms)}" + (f", key {found.key}" if found.key else ""),
+        "inputs": ", ".join(f"{name} = {value}" for name, value in found.inputs.items()),
+        "scores": "; ".join(_score(one) for one in found.scores),
+        "label": f"{found.label.value}, came {words.time(found.label.at_ms)}" if found.label else "none yet",
+        "release": f"{found.release}, {found.arm} arm, {show_share(found.weight)} to the candidate",
+        "bundle": found.bundle or "none",
+    }
+    if run:
+        data = run.dataset
+        state = f"{run.code.commit[:12]}{', with changes' if run.code.dirty else ''}"
+        facts |= {
+            "run": f"{run.id}, {words.time(run.at_ms)}",
+            "code": state if run.code.commit else "not in a repository",
+            "parameters": ", ".join(f"{name} = {value}" for name, value in run.params.items()),
+            "data": f"version {data.version}, {data.rows:,} rows until {words.time(data.until_ms)}",
+            "gates": "; ".join(f"{gate.name}: {gate.verdict.value}" for gate in run.gates) or "none",
+            "environment": f"{len(found.environment.splitlines())} names and versions (--json shows them)",
+        }
+    table = _table("", "")
+    for name, value in facts.items():
+        table.add_row(Text(name, style="dim"), Text(value))
+    out.print(table)
+    if run and run.code.diff:
+        lines("Changes on top of the commit:", run.code.diff)
+
+
+def _score(one: Score) -> str:
+    said = " ".join(part for part in (one.label, words.number(one.score)) if part)
+    return f"version {one.version} ({one.role}, {one.status}): {said}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -55,6 +55,7 @@ from homeostat.serving.tick import Engine
 from homeostat.stores import sql
 from homeostat.stores.blobs import FileBlobs
 from homeostat.stores.cache import FileCache
+from homeostat.stores.files import write_atomic
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
 from homeostat.stores.memory_data import MemoryBlobs, MemoryCache, MemoryTables
 from homeostat.stores.memory_log import MemoryLabels, MemoryLog
@@ -130,12 +131,12 @@ class System:
         source: Callable[[], pl.DataFrame],
         stores: Stores,
         clock: Clock,
-        worker: str,
+        ids: Iterator[str],
         plane: Plane | None = None,
     ) -> None:
-        """`worker` names this process; `plane` None: the data plane is in it too."""
+        """`ids` are for the predictions made in this process; `plane` None: the data plane is in it too."""
         self.policy, self.code, self.source, self.stores, self.clock = policy, code, source, stores, clock
-        self.worker, self.environment = worker, environment()
+        self.ids, self.environment = ids, environment()
         self.plane: Plane = plane or self.engine
 
     @cached_property
@@ -221,7 +222,7 @@ class System:
     def engine(self) -> Engine:
         """A data plane in this process."""
         s = self.stores
-        return Engine(s.blobs, OnnxRuntime(), s.log, s.labels, self.clock, s.router, messages.ids(self.worker))
+        return Engine(s.blobs, OnnxRuntime(), s.log, s.labels, self.clock, s.router, self.ids)
 
     def fit(self, frame: pl.DataFrame) -> Callable[[pl.DataFrame], NDArray[np.float64]]:
         """The project's training function alone: labelled rows → a model: rows → output (n, c)."""
@@ -230,11 +231,19 @@ class System:
         return lambda rows: native(fitted.estimator, schema, matrix(schema, rows.select(schema.names).to_dict()))
 
 
-def project_system(root: Path, policy: Policy, worker: str = "") -> System:
-    """The system of the project in folder `root`, for one process."""
-    name = worker or f"local-{os.getpid()}"
-    source = Source(root, policy.data, policy.task)
-    return System(policy, ProjectCode(root), source, embedded(root, name), SystemClock(), name, HttpPlane(PLANE))
+def project_system(root: Path, policy: Policy, worker: str = "local") -> System:
+    """The system of the project in folder `root`, for one process; `worker` names where it writes its logs."""
+    told = root / STATE / "plane.url"  # written by whoever starts a data plane
+    plane = HttpPlane(told.read_text() if told.exists() else PLANE)
+    source, ids = Source(root, policy.data, policy.task), messages.ids(secrets.token_hex(5))
+    return System(policy, ProjectCode(root), source, embedded(root, worker), SystemClock(), ids, plane)
+
+
+def write_report(root: Path, name: str, html: str) -> str:
+    """→ the path of the HTML file."""
+    path = root / STATE / "reports" / f"{name}.html"
+    write_atomic(path, html.encode())
+    return str(path)
 
 
 def rehearsal(root: Path, policy: Policy, history: pl.DataFrame, start_ms: int, end_ms: int) -> Rehearsal:
@@ -243,7 +252,7 @@ def rehearsal(root: Path, policy: Policy, history: pl.DataFrame, start_ms: int, 
     unattended = replace(policy, release=replace(policy.release, on_unknown="best_estimate"))
     before = history.filter(pl.col(EVENT_MS) < start_ms)
     clock = SimulatedClock(start_ms)
-    system = System(unattended, ProjectCode(root), lambda: before, in_memory(), clock, "rehearsal")
+    system = System(unattended, ProjectCode(root), lambda: before, in_memory(), clock, messages.ids("rehearsal"))
     s = system.stores
     loop = Loop(system.control, system.engine, clock, s.log, s.journal, partial(_schema, system), system.fit)
     return Rehearsal(unattended, history, start_ms, end_ms, loop)

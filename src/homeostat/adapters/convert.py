@@ -11,7 +11,6 @@ import numpy as np
 
 from homeostat.domain.errors import PipelineError
 
-
 _THRESHOLDS = re.compile(r"^threshold=(.*)$", re.MULTILINE)
 _SIZES = re.compile(r"^tree_sizes=.*\n", re.MULTILINE)  # bytes a tree; LightGBM finds the trees without them too
 

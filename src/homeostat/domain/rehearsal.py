@@ -22,7 +22,7 @@ class Course:
     trainings: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RehearsalResult:
     """The loop beside a champion frozen at the start and one retrained every week, on the same `rows` rows.
 
@@ -51,6 +51,13 @@ class RehearsalResult:
     @property
     def rollbacks(self) -> int:
         return sum(release.status is Status.ROLLED_BACK for release in self.releases)
+
+    def __repr__(self) -> str:
+        ways = (("loop", self.loop), ("left alone", self.frozen), ("retrained weekly", self.weekly))
+        lines = [f"Rehearsal of {self.model}, {iso(self.from_ms)} to {iso(self.until_ms)}, {self.rows:,} rows"]
+        lines += [f"  {name}: {course.whole}; {course.trainings} trainings" for name, course in ways]
+        lines.append(f"  {self.rollbacks} rollbacks, {self.failed_requests} failed requests; report: {self.report}")
+        return "\n".join(lines)
 
     def json(self) -> Mapping[str, Any]:
         """The result as plain JSON, times in ISO 8601."""

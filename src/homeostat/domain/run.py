@@ -34,7 +34,7 @@ class Step:
     wall_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RunResult:
     """`version` is None when a gate said harm or invalid: then nothing was registered. `report`: where its HTML is."""
 
@@ -49,6 +49,13 @@ class RunResult:
     @property
     def verdict(self) -> Verdict:
         return worst(gate.verdict for gate in self.gates)
+
+    def __repr__(self) -> str:
+        what = f"version {self.version.number}" if self.version else "nothing registered"
+        lines = [f"Run {self.id}: {self.verdict.value}, {what}; data version {self.dataset.version}"]
+        lines += [f"  {gate.name}: {gate.verdict.value}: {gate.reason}" for gate in self.gates]
+        lines += [f"  {measurement}" for measurement in self.measurements]
+        return "\n".join([*lines, *([f"  report: {self.report}"] if self.report else [])])
 
 
 @dataclass(frozen=True, slots=True)

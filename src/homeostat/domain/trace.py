@@ -30,7 +30,7 @@ class Label:
     at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Trace:
     """`release` and `version` answered; `run` tells how the version was made: data, code, parameters, gates;
     `environment` is every installed version then. `run` is None for a row that was refused before any model saw it.
@@ -50,3 +50,10 @@ class Trace:
     bundle: str
     run: RunRecord | None
     environment: str
+
+    def __repr__(self) -> str:
+        answer = next((one for one in self.scores if one.role == "answer"), None)
+        said = f"{answer.label if answer.label is not None else answer.score}" if answer else "no answer"
+        label = f"label {self.label.value}" if self.label else "no label yet"
+        made = f"run {self.run.id}, data version {self.run.dataset.version}" if self.run else "no run"
+        return f"Prediction {self.id} of {self.model}: {said}; {label}; release {self.release}, {made}"

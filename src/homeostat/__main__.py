@@ -1,0 +1,5 @@
+"""`python -m homeostat`."""
+
+from homeostat.cli import main
+
+main()

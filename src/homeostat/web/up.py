@@ -1,0 +1,161 @@
+"""`homeostat up`: control loop, control API and data plane in one command.
+
+The data plane is a process of its own: it answers while a model is trained, and is started again should it die. It
+ends with the control plane, whatever ends that one: its standard input is a pipe that closes then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import uvicorn
+
+from homeostat.control import Control
+from homeostat.domain.errors import Refused
+from homeostat.project import Project
+from homeostat.web import api
+from homeostat.wiring import STATE, project_system
+
+TURN_S = 1.0
+GRACE_S = 12.0
+CRASHES, CRASH_WINDOW_S = 5, 60.0
+_log = logging.getLogger("homeostat.up")
+
+
+@dataclass
+class DataPlane:
+    """The process `homeostat serve`, kept alive. Too many deaths in a minute end it for good, with `reason`."""
+
+    root: Path
+    host: str
+    port: int
+    reason: str = ""
+    _child: subprocess.Popen[bytes] | None = None
+    _deaths: list[float] = field(default_factory=list)
+
+    def tend(self) -> None:
+        """Start it, or start it again."""
+        if self.reason or (self._child is not None and self._child.poll() is None):
+            return
+        if self._child is not None:
+            now = time.monotonic()
+            self._deaths = [at for at in self._deaths if now - at < CRASH_WINDOW_S] + [now]
+            _log.warning("the data plane ended with code %s; it is started again", self._child.returncode)
+            if len(self._deaths) >= CRASHES:
+                self.reason = f"the data plane died {CRASHES} times within {CRASH_WINDOW_S:.0f} s"
+                return
+        command = [sys.executable, "-m", "homeostat", "serve", "--project", str(self.root), "--host", self.host]
+        command += ["--port", str(self.port), "--until-stdin-closes"]
+        self._child = subprocess.Popen(command, stdin=subprocess.PIPE)
+
+    def end(self) -> None:
+        """SIGTERM: it answers what is under way; then, if need be, SIGKILL."""
+        if self._child is None:
+            return
+        self._child.terminate()
+        try:
+            self._child.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+
+class Loop(threading.Thread):
+    """The control loop: a turn a second. A turn that fails is told and tried again, ever more slowly."""
+
+    def __init__(self, control: Control, plane: DataPlane, give_up: Callable[[], None]) -> None:
+        super().__init__(name="control", daemon=True)
+        self._control, self._plane, self._give_up = control, plane, give_up
+        self._stop = threading.Event()
+
+    def run(self) -> None:
+        pause, begun = TURN_S, False
+        while not self._stop.wait(pause if begun else 0):
+            self._plane.tend()
+            if self._plane.reason:
+                self._give_up()
+                return
+            try:
+                if not begun:
+                    self._control.begin()
+                self._control.turn()
+                pause = TURN_S
+            except Exception:  # the next turn looks at the world anew
+                pause = min(2 * pause, 60.0)
+                _log.exception("a turn of the control loop failed; the next one is in %.0f s", pause)
+            begun = True
+
+    def end(self) -> None:
+        self._stop.set()
+        self.join()
+
+
+def up(project: Project, host: str, port: int, started: Callable[[], None]) -> str:
+    """Run until SIGTERM or SIGINT. → why it ended by itself, "" when it was asked to. Errors: `Refused` when the
+    project is up already, or a port is taken."""
+    (project.root / STATE).mkdir(mode=0o700, exist_ok=True)
+    with _alone(project.root / STATE / "control.lock"), _bound(host, port) as bound:
+        _free(host, port + 1)
+        (project.root / STATE / "plane.url").write_text(f"http://{host}:{port + 1}")
+        plane = DataPlane(project.root, host, port + 1)
+        server = uvicorn.Server(uvicorn.Config(api.create(project), log_level="warning", lifespan="off"))
+        system = project_system(project.root, project.policy, "control")
+
+        def give_up() -> None:
+            server.should_exit = True
+
+        loop = Loop(system.control, plane, give_up)
+        plane.tend()
+        loop.start()
+        started()
+        try:
+            server.run(sockets=[bound])
+        finally:
+            loop.end()
+            plane.end()
+        return plane.reason
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[IO[str]]:
+    """One control plane a project; the lock goes with the process."""
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused("this project is up already", where=str(path.parent.parent)) from None
+        yield lock
+
+
+@contextmanager
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    """A listening socket."""
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host, port))
+        except OSError as error:
+            raise _taken(host, port, error) from None
+        bound.listen()
+        yield bound
+
+
+def _free(host: str, port: int) -> None:
+    with _bound(host, port):
+        pass
+
+
+def _taken(host: str, port: int, error: OSError) -> Refused:
+    return Refused(f"can't listen on {host}:{port}: {os.strerror(error.errno or 0)}", way_out="Choose another --port.")
