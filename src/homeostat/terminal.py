@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -84,14 +84,15 @@ def gates(rows: Sequence[GateResult]) -> Table:
     return table
 
 
-def lanes(rows: Sequence[Lane]) -> Table:
+def lanes(rows: Sequence[Lane]) -> Group:
+    """What each lane says, and under the table why."""
     numeric = ("E", "harm at", "value and interval", "count")
-    table = _table("lane", "verdict", *numeric, "because", numeric=numeric)
+    table = _table("lane", "verdict", *numeric, numeric=numeric)
     for lane in rows:
         span = words.interval(lane.value, lane.low, lane.high)
         evidence = words.number(lane.evidence), words.short(lane.threshold), span, f"{lane.n:,}"
-        table.add_row(Text(lane.name), verdict(lane.verdict), *evidence, Text(lane.reason))
-    return table
+        table.add_row(Text(lane.name), verdict(lane.verdict), *evidence)
+    return Group(table, *(Text(f"{lane.name}: {lane.reason}") for lane in rows))
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def test_a_loop_that_did_not_help_says_so() -> None:
 def test_a_rehearsal_without_events_or_points_is_still_a_page(higher: bool) -> None:
     view = samples.rehearsal()
     bare = replace(view, higher_is_better=higher, events=(), releases=(), loop=replace(view.loop, periods=()))
-    bare = replace(bare, frozen=replace(view.frozen, periods=()), weekly=replace(view.weekly, points=()))
+    bare = replace(bare, frozen=replace(view.frozen, periods=()), weekly=replace(view.weekly, periods=()))
     assert "No release." in rehearsal_report(bare)
 
 

@@ -77,7 +77,7 @@ def show_duration(ms: int) -> str:
     """The largest unit that keeps it exact or close: 90,000 → `1.5 min`, 86,400,000 → `1 d`."""
     for unit, size in (("d", DAY_MS), ("h", HOUR_MS), ("min", MINUTE_MS), ("s", SECOND_MS)):
         if ms >= size:
-            return f"{ms / size:.3g} {unit}"
+            return f"{ms / size:,.0f} {unit}" if ms >= 1_000 * size else f"{ms / size:.3g} {unit}"
     return f"{ms} ms"
 
 
