@@ -35,7 +35,9 @@ def _name(name: str, root: Path) -> Iterator[str]:
 def _task(seen: Look, chosen: Settings) -> str:
     target, values = seen.target.name, seen.frame[seen.target.name].unique().sort().to_list()
     if seen.task is Task.REGRESSION:
-        spread = f"a candidate may be worse than the champion by {chosen.margin:g}, a tenth of the target's mean deviation"
+        spread = (
+            f"a candidate may be worse than the champion by {chosen.margin:g}, a tenth of the target's mean deviation"
+        )
         return f"{target} is a number: regression, judged by the mean absolute error (mae); {spread}."
     judged = "ROC AUC" if seen.task is Task.BINARY else "accuracy"
     shown = ", ".join(map(str, values[:_SHOWN])) + (" …" if len(values) > _SHOWN else "")
@@ -50,15 +52,15 @@ def _rows(seen: Look) -> Iterator[str]:
 
 def _times(seen: Look, chosen: Settings) -> Iterator[str]:
     if seen.data.time is None:
-        yield "No times were given: rows count as one a second, in the file's order; there is no retraining by schedule."
+        yield "No times were given: rows count as one a second in the file's order, and no schedule retrains."
         texts = [rule.name for rule in seen.inputs if rule.kind is Kind.TEXT and _like_times(seen.frame[rule.name])]
         if texts:
             yield f"{', '.join(texts)} looks like a time: if it says when a row happened, name it with --time."
     else:
         held = (seen.frame[EVENT_MS] > seen.frame[EVENT_MS][-1] - chosen.holdout_ms).sum()
         yield (
-            f"Of {show_duration(seen.history_ms)} of history the newest {show_duration(chosen.holdout_ms)} are held out "
-            f"({held:,} rows); a rehearsal warms up on the first {show_duration(chosen.warmup_ms)}."
+            f"Of {show_duration(seen.history_ms)} of history {show_duration(chosen.holdout_ms)} are held out "
+            f"({held:,} newest rows); a rehearsal warms up on the first {show_duration(chosen.warmup_ms)}."
         )
         if not seen.data.label_horizon:
             yield "Targets count as known at once: if they come later, set data.label_horizon."
@@ -78,15 +80,16 @@ def _like_times(column: pl.Series) -> bool:
 def _columns(seen: Look) -> Iterator[str]:
     """Columns that a model should perhaps not see. They stay inputs: whoever knows the data decides."""
     names = [rule.name for rule in seen.inputs]
+    values = seen.frame
     for said, found in (
-        ("holds nothing", [name for name in names if seen.frame[name].null_count() == len(seen.frame)]),
-        ("never changes", [name for name in names if seen.frame[name].drop_nulls().n_unique() == 1]),
-        ("counts the rows", [name for name in names if _counts(seen.frame[name])]),
-        ("is different in every row", [name for name in names if _unique_text(seen.frame[name])]),
-        (f"nearly is {seen.target.name}: is it known in time?", [name for name in names if _gives_away(seen, name)]),
+        ("Nothing in any row", [name for name in names if values[name].null_count() == len(values)]),
+        ("The same in all rows", [name for name in names if values[name].drop_nulls().n_unique() == 1]),
+        ("Only counts the rows", [name for name in names if _counts(values[name])]),
+        ("Another text in nearly every row", [name for name in names if _unique_text(values[name])]),
+        (f"Nearly the same as {seen.target.name}", [name for name in names if _gives_away(seen, name)]),
     ):
         if found:
-            yield f"{', '.join(found)} {said}{'' if said.endswith('?') else ':'} leave out with --drop {','.join(found)}?"
+            yield f"{said}: {', '.join(found)}. If the model should not see this: --drop {','.join(found)}."
 
 
 def _counts(column: pl.Series) -> bool:

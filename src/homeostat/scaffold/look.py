@@ -91,7 +91,9 @@ def _refuse_contradictions(options: Options) -> None:
             f"--start {options.start!r} is not a time", way_out="Write it as 2026-01-31 or 2026-01-31 14:30:00."
         )
     if options.label_horizon_ms and not (options.time or options.every_ms):
-        raise UsageError("a label horizon needs times", way_out="Say when a row happened: --time, or --every and --start.")
+        raise UsageError(
+            "a label horizon needs times", way_out="Say when a row happened: --time, or --every and --start."
+        )
     for option, names in (("--key", (options.key,)), ("--time", options.time), ("--drop", options.drop)):
         if options.target in names:
             raise UsageError(f"{options.target!r} is the target and in {option}", way_out="A column can't be both.")
@@ -160,6 +162,10 @@ def _refuse_too_little(seen: Look) -> None:
             f"the target {seen.target.name!r} is text with {classes:,} different values",
             where=file,
             way_out=f"Choose a target with at most {_MOST_CLASSES} classes, or a number.",
+        )
+    if not seen.history_ms:
+        raise DataError(
+            "all rows have the same time", where=file, way_out="Name another --time, or --every and --start."
         )
     if seen.data.label_horizon * 2 > seen.history_ms and seen.data.label_horizon:
         raise UsageError(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import keyword
-import math
 import re
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from homeostat.domain.policy import Every
-from homeostat.domain.schema import Kind, Task, Value
+from homeostat.domain.schema import Task
 from homeostat.domain.units import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
-from homeostat.engines.infer import ColumnRule, classes_of
 from homeostat.engines.metrics import METRICS
+from homeostat.scaffold.columns import broken, checks_of, python
 from homeostat.scaffold.look import Look
 from homeostat.scaffold.settings import Settings
 
@@ -46,13 +45,12 @@ def pages(name: str, seen: Look, chosen: Settings) -> dict[str, str]:
         "set": chosen,
         "task": seen.task.value,
         "regression": seen.task is Task.REGRESSION,
-        "classes": classes_of(seen.frame[seen.target.name], seen.task),
         "every": seen.data.time if isinstance(seen.data.time, Every) else None,
         "start": yaml_start(seen.data.time.start) if isinstance(seen.data.time, Every) else "",
         "estimator": "LGBMRegressor" if seen.task is Task.REGRESSION else "LGBMClassifier",
         "metrics": [known for known, metric in METRICS.items() if seen.task in metric.tasks and known != chosen.metric],
         "checks": checks_name(name),
-        "columns": [*(column(rule) for rule in seen.inputs), target_column(seen)],
+        "columns": checks_of(seen),
         "broken": broken(seen),
         "length": _seconds if seen.data.time is None else duration,
     }
@@ -85,7 +83,7 @@ def _seconds(ms: int) -> str:
 
 def says(line: str, comment: str) -> str:
     """A line of YAML and what a person wants to know of it."""
-    return f"{line.ljust(_COMMENTS_FROM - 1)} # {comment}"
+    return f"{line.ljust(_COMMENTS_FROM - 2)}  # {comment}"
 
 
 def yaml(text: str) -> str:
@@ -104,68 +102,7 @@ def number(value: float) -> str:
     return str(int(value)) if value.is_integer() else repr(value)
 
 
-def python(value: Value) -> str:
-    """A literal, texts in double quotes."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
-
-
 def checks_name(name: str) -> str:
     """price-2 → Price2: the name of the schema in checks/schema.py."""
     words = "".join(word.capitalize() for word in re.split(r"[_-]+", name))
     return words if words.isidentifier() and not keyword.iskeyword(words) else f"Rows{words}"
-
-
-def column(rule: ColumnRule) -> str:
-    """One line of checks/schema.py."""
-    parts = [_DTYPES[rule.kind], *_checks(rule), *(["nullable=True"] if rule.nullable else [])]
-    return _line(rule.name, parts)
-
-
-_DTYPES = {Kind.NUMBER: "pl.Float64", Kind.INTEGER: "pl.Int64", Kind.BOOLEAN: "pl.Boolean", Kind.TEXT: "pl.String"}
-
-
-def target_column(seen: Look) -> str:
-    """A number keeps to its range, a class to the known ones; every row has one."""
-    if seen.task is Task.REGRESSION:
-        return column(seen.target)
-    classes = classes_of(seen.frame[seen.target.name], seen.task)
-    known = f"pa.Check.isin([{', '.join(python(value) for value in classes)}])"
-    return _line(seen.target.name, [_DTYPES[seen.target.kind], *([] if seen.target.kind is Kind.BOOLEAN else [known])])
-
-
-def _line(name: str, parts: list[str]) -> str:
-    return f"{python(name)}: pa.Column({', '.join(parts)}),"
-
-
-def _checks(rule: ColumnRule) -> list[str]:
-    if rule.values is not None:
-        return [f"pa.Check.isin([{', '.join(python(value) for value in rule.values)}])"]
-    low, high = bounds(rule)
-    if low is not None and high is not None:
-        return [f"pa.Check.in_range({low}, {high})"]
-    return [f"pa.Check.{name}({bound})" for name, bound in (("ge", low), ("le", high)) if bound is not None]
-
-
-def bounds(rule: ColumnRule) -> tuple[float | None, float | None]:
-    """The range, rounded outward to a hundredth of its width (or so): -0.35471 … 1.22036 → -0.36 … 1.23."""
-    low, high = rule.low, rule.high
-    if low is not None and high is not None and math.isfinite(high - low):
-        digits = 2 - math.floor(math.log10(high - low))
-        step = 10.0**-digits
-        low, high = round(math.floor(low / step) * step, digits), round(math.ceil(high / step) * step, digits)
-    if rule.kind is Kind.INTEGER:
-        return (None if low is None else math.floor(low)), (None if high is None else math.ceil(high))
-    return low, high
-
-
-def broken(seen: Look) -> list[tuple[str, str]]:
-    """(column, a Python literal that its check refuses): one of each sort."""
-    ranged = [(rule.name, python(_beyond(rule))) for rule in seen.inputs if rule.high is not None]
-    listed = [(rule.name, python("no such value")) for rule in seen.inputs if rule.values is not None]
-    return [*ranged[:1], *listed[:1], (seen.target.name, "None")]
-
-
-def _beyond(rule: ColumnRule) -> float:
-    low, high = bounds(rule)
-    assert high is not None
-    return high + (1 if low is None else max(1, math.ceil(high - low)) if rule.kind is Kind.INTEGER else high - low)

@@ -40,7 +40,9 @@ def write_all(root: Path, texts: Mapping[str, str]) -> None:
     except OSError as error:
         _undo(made)
         raise UsageError(
-            f"can't write the project: {error.strerror}", where=str(root), way_out="Choose a folder you may write to."
+            f"can't write the project: {error.strerror}",
+            where=str(error.filename or root),
+            way_out="Choose a folder you may write to.",
         ) from None
     except BaseException:  # Ctrl-C too
         _undo(made)
