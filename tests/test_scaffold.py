@@ -65,8 +65,8 @@ def asked(folder: Path, frame: pl.DataFrame, **options: Any) -> Options:
 
 def own_tests(root: Path) -> str:
     """What plain `pytest` says in the project's folder."""
-    path = os.pathsep.join([str(Path(homeostat.__file__).parents[1]), str(Path(__file__).parent)])
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "scaffold_standin", "-p", "no:cacheprovider"]
+    path = str(Path(homeostat.__file__).parents[1])
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
         command, cwd=root, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
     )
@@ -176,7 +176,7 @@ ASK = Options(Path("rows.csv"), "y", ("t",))
         (GOOD, replace(ASK, time=(), label_horizon_ms=1), "a label horizon needs times"),
         (GOOD, replace(ASK, label_horizon_ms=DAY_MS), "is over half of the history"),
         (HEAD + "\n".join(LINES[:30]), ASK, "30 rows with a target are too few"),
-        (GOOD.replace(":", "")[:0] + HEAD + "\n".join(f"2026-01-01,{i},{i}" for i in range(60)), ASK, "repeat a time"),
+        (HEAD + "\n".join(f"2026-01-01,{i},{i}" for i in range(60)), ASK, "repeat a time"),
         (
             HEAD + "\n".join(f"2026-01-01,{i},{i}" for i in range(60)),
             replace(ASK, repeated_times="allow"),
@@ -230,7 +230,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
         made_in(root)
     assert [path.name for path in root.iterdir()] == ["tests"]
     with pytest.raises(UsageError, match="can't write the project"):
-        made_in(root / "tests" / "deeper")
+        init(root / "tests" / "deeper", replace(ASK, data=tmp_path / "rows.csv"))
     with pytest.raises(UsageError, match="this is a file"):
         made_in(root / "tests")
 

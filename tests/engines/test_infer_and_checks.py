@@ -54,7 +54,7 @@ def test_ranges_have_slack_but_keep_their_sign() -> None:
         ([5, 5], (0.0, 10.0)),
         ([-5.0, -5.0], (-10.0, 0.0)),
         ([0, 0], (0.0, 1.0)),
-        ([1.0, float("inf")], (None, None)),
+        ([1.0, float("inf")], (0.0, None)),
         ([float("-inf"), 1.0], (None, None)),
     ],
 )

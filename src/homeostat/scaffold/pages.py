@@ -88,8 +88,10 @@ def says(line: str, comment: str) -> str:
 
 def yaml(text: str) -> str:
     """A text as YAML reads it back, in quotes where it needs them."""
-    plain = _PLAIN.fullmatch(text) and text.lower() not in _NOT_TEXT
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    if _PLAIN.fullmatch(text) and text.lower() not in _NOT_TEXT:
+        return text
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(mark if mark.isprintable() else f"\\U{ord(mark):08x}" for mark in quoted)
 
 
 def yaml_start(start: str) -> str:
