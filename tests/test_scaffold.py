@@ -9,10 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import homeostat
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+import homeostat
 from homeostat.config import read_policy
 from homeostat.domain.errors import DataError, UsageError
 from homeostat.domain.policy import DataPolicy, Every, GatePolicy, Schedule
@@ -23,9 +27,6 @@ from homeostat.scaffold import Made, Options, init
 from homeostat.scaffold.columns import bounds
 from homeostat.scaffold.pages import checks_name, duration, yaml
 from homeostat.scaffold.settings import readable
-from hypothesis import given
-from hypothesis import strategies as st
-from ruamel.yaml import YAML
 
 ROWS = 1_500
 CHANCE = np.random.default_rng(1)

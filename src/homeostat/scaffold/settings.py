@@ -73,7 +73,7 @@ def _bound(task: Task, target: pl.Series, spread: float) -> float:
 
 def _time_for(wanted: int, history_ms: int, rows: int) -> int:
     """How long it takes, at the mean rate, until `wanted` rows have come."""
-    return math.ceil(wanted * history_ms / rows)
+    return math.ceil(wanted * history_ms / (rows - 1))
 
 
 def readable(ms: int, seconds: bool = False) -> int:
