@@ -60,6 +60,18 @@ def test_a_wrong_file_is_named_with_its_row(tmp_path: Path, text: str, data: Dat
         read(tmp_path, text, data)
 
 
+def test_a_dropped_column_may_hold_anything(tmp_path: Path) -> None:
+    frame = read(
+        tmp_path, f"x,y,z\n{NUMBERS.replace(chr(10), ',1' + chr(10))}1,1,abc\n", DataPolicy("a.csv", "y", drop=("z",))
+    )
+    assert frame.columns == ["x", "y", EVENT_MS, ENTITY]
+
+
+def test_a_part_of_the_time_can_be_dropped(tmp_path: Path) -> None:
+    frame = read(tmp_path, "day,hr,x,y\n1970-01-01,1,7,0\n", DataPolicy("a.csv", "y", ("day", "hr"), drop=("hr",)))
+    assert frame.columns == ["x", "y", EVENT_MS, ENTITY]
+
+
 def test_repeated_times_with_a_key_or_with_leave(tmp_path: Path) -> None:
     text = "t,k,x,y\n2026-01-01,a,1,1\n2026-01-01,b,1,0\n"
     assert len(read(tmp_path, text, DataPolicy("a.csv", "y", "t", key="k"))) == 2

@@ -48,6 +48,21 @@ def test_ranges_have_slack_but_keep_their_sign() -> None:
     assert (rule.low, rule.high, rule.kind) == (-5.0, 7.0, Kind.INTEGER)
 
 
+@pytest.mark.parametrize(
+    ("values", "bounds"),
+    [
+        ([5, 5], (0.0, 10.0)),
+        ([-5.0, -5.0], (-10.0, 0.0)),
+        ([0, 0], (0.0, 1.0)),
+        ([1.0, float("inf")], (0.0, None)),
+        ([float("-inf"), 1.0], (None, None)),
+    ],
+)
+def test_ranges_of_one_value_and_of_infinite_ones(values: list[float], bounds: tuple[float | None, ...]) -> None:
+    rule = column_rule(pl.Series("a", values))
+    assert (rule.low, rule.high) == bounds
+
+
 def test_the_schema_takes_the_rules_of_the_checks() -> None:
     schema = schema_of(FRAME, ["a", "n", "t"], Task.BINARY, "target", CHECKS)
     assert schema.fields == (

@@ -32,11 +32,11 @@ class Source:
     def __call__(self) -> pl.DataFrame:
         """Errors: `DataError` that names file, column and row."""
         path = self.root / self.data.source
-        return prepared(read_table(path), self.data, self.task, path.name)
+        return prepared(read_table(path, self.data.drop), self.data, self.task, path.name)
 
 
-def read_table(path: Path) -> pl.DataFrame:
-    """All rows, numbers as Int64 and Float64. Errors: `DataError`."""
+def read_table(path: Path, drop: Sequence[str] = ()) -> pl.DataFrame:
+    """All rows, numbers as Int64 and Float64; the columns in `drop` stay as they are. Errors: `DataError`."""
     if not path.is_file():
         raise DataError(
             "the data file is not there",
@@ -53,7 +53,7 @@ def read_table(path: Path) -> pl.DataFrame:
         raise DataError(
             "the data file is empty", where=str(path), way_out="It needs a line of column names, then rows."
         )
-    return frame.with_columns(_typed(frame[name], path.name) for name in frame.columns)
+    return frame.with_columns(_typed(frame[name], path.name) for name in frame.columns if name not in drop)
 
 
 def _typed(column: pl.Series, file: str) -> pl.Series:
@@ -119,7 +119,7 @@ def field_names(frame: pl.DataFrame, data: DataPolicy) -> list[str]:
     make the time the numeric ones (the hour) stay inputs. Errors: `DataError` for a type no request can send."""
     times = time_columns(data)
     parts = [name for name in times if len(times) > 1 and frame[name].dtype.is_numeric()]
-    out = {data.target, data.key, *data.drop, *times} - set(parts)
+    out = ({data.target, data.key, *times} - set(parts)) | set(data.drop)
     names = [name for name in frame.columns if name not in out]
     for name in names:
         if frame[name].dtype not in (pl.Int64, pl.Float64, pl.Boolean, pl.String):
@@ -200,7 +200,7 @@ def _refuse_repeated(frame: pl.DataFrame, data: DataPolicy, file: str) -> None:
     raise DataError(
         f"{len(again):,} rows repeat a time, row {row + 1:,} first: {same}",
         where=f"{file}, column {', '.join(time_columns(data))}",
-        way_out="Remove them, name a key (data.key), or allow them: repeated_times: allow (`--repeated-times allow`).",
+        way_out="Remove them, name a key (data.key, `--key`), or allow them: `--repeated-times allow`.",
     )
 
 

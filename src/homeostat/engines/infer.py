@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,8 @@ class ColumnRule:
 
 
 def column_rule(column: pl.Series) -> ColumnRule:
-    """A number's range is widened by its own width on each side, but a column that is never negative stays so."""
+    """A number's range is widened by its own width on each side (by the number itself, where there is only one), but
+    a column that is never negative stays so. An infinite number leaves its side open."""
     kind, nullable = kind_of(column.dtype), column.null_count() > 0
     if kind is Kind.BOOLEAN:
         return ColumnRule(column.name, kind, nullable)
@@ -75,10 +77,13 @@ def column_rule(column: pl.Series) -> ColumnRule:
         return ColumnRule(column.name, kind, nullable, values=few if 0 < len(few) <= _FEW else None)
     if not len(values):
         return ColumnRule(column.name, kind, nullable)
-    low, high = float(str(values.min())), float(str(values.max()))
-    width = high - low
-    floor = max(low - width, 0.0) if low >= 0 else low - width
-    return ColumnRule(column.name, kind, nullable, floor, high + width)
+    return ColumnRule(column.name, kind, nullable, *_range(float(str(values.min())), float(str(values.max()))))
+
+
+def _range(low: float, high: float) -> tuple[float | None, float | None]:
+    width = (high - low) or abs(high) or 1.0
+    floor, top = (max(low - width, 0.0) if low >= 0 else low - width), high + width
+    return (floor if math.isfinite(low) and math.isfinite(floor) else None), (top if math.isfinite(top) else None)
 
 
 def schema_of(frame: pl.DataFrame, names: Sequence[str], task: Task, target: str, checks: Any = None) -> Schema:
