@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,6 +46,13 @@ def _moment(text: str) -> int:
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a time: write 2026-01-31 or 2026-01-31T14:30") from None
     return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000)
+
+
+class Repeated(StrEnum):
+    """What `init` does with rows that have the same time."""
+
+    REFUSE = "refuse"
+    ALLOW = "allow"
 
 
 def _length(help: str) -> Any:
@@ -93,7 +101,7 @@ def init(
     label_horizon: Annotated[
         int, typer.Option(parser=_duration, metavar="DURATION", help="When a label is as true as it will get.")
     ] = 0,
-    repeated_times: Annotated[str, typer.Option(help="Rows with the same time: refuse or allow.")] = "refuse",
+    repeated_times: Annotated[Repeated, typer.Option(help="Rows with the same time.")] = Repeated.REFUSE,
     as_json: Json = False,
 ) -> None:
     """Make a project from a data file: policy, pipeline, checks and tests, ready to run.
@@ -111,7 +119,7 @@ def init(
         key=key or None,
         drop=tuple(name.strip() for name in drop.split(",") if name.strip()),
         label_horizon_ms=label_horizon,
-        repeated_times=repeated_times,
+        repeated_times="allow" if repeated_times is Repeated.ALLOW else "refuse",
     )
     made = scaffold.init(folder, options)
     _show(made, as_json, lambda: terminal.made(made))

@@ -28,6 +28,7 @@ from homeostat.engines.report import rehearsal_sentence, run_sentence, words
 from homeostat.engines.report.rehearsal import OUTCOMES
 from homeostat.ports import Progress
 from homeostat.project import Status
+from homeostat.scaffold import Made
 from homeostat.services.rollouts import Explanation, Standing
 
 LIGHT = {
@@ -127,6 +128,16 @@ def lines(*rows: str) -> None:
     for row in rows:
         if row:
             out.print(Text(row), soft_wrap=True)
+
+
+def made(project: Made) -> None:
+    """What `init` made, and what comes next."""
+    columns = words.counted(len(project.fields), "input column")
+    lines(f"Project {project.name}: {project.task.value}, {project.rows:,} rows, {columns}.")
+    for note in project.notes:
+        lines(f"  {note}")
+    lines(f"Written to {project.root}:", *(f"  {name}" for name in project.files))
+    lines("Next: homeostat run, then homeostat rehearse, in that folder.")
 
 
 def run(result: RunResult) -> None:
