@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +32,13 @@ class Evaluated:
 @dataclass(frozen=True, slots=True)
 class Champion:
     """The version that serves: its output (m, c) on the m of the n rows of the holdout that it has not learned from,
-    `fresh` (n,); None when it needs inputs that these rows do not have."""
+    `fresh` (n,); None when it needs inputs that these rows do not have. `stand_in`: it is not the model that serves,
+    but the one that was evaluated before it was refitted on these rows."""
 
     version: int
     fresh: NDArray[np.bool_]
     output: Array | None
+    stand_in: bool = False
 
 
 def evaluate(policy: Policy, schema: Schema, parts: Split, output: Array) -> Evaluated:
@@ -84,7 +86,9 @@ def _versus(one: GatePolicy, y: Array, output: Array, champion: Champion | None)
         reason = f"version {champion.version} has learned from every row of the holdout"
         return GateResult(f"{one.metric} versus champion", Verdict.UNKNOWN, reason)
     fresh = champion.fresh
-    return gate.versus(one, gate.difference(one.metric, y[fresh], output[fresh], champion.output))
+    result = gate.versus(one, gate.difference(one.metric, y[fresh], output[fresh], champion.output))
+    note = f"; against version {champion.version} as it was evaluated" if champion.stand_in else ""
+    return replace(result, reason=result.reason + note)
 
 
 def _metrics(policy: Policy) -> list[str]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
 
 from homeostat import codec
 from homeostat.domain.bundle import Bundle
+from homeostat.domain.run import RunRecord
 from homeostat.ports import Blobs
-
-T = TypeVar("T")
 
 
 class Bundles:
@@ -32,6 +30,6 @@ class Bundles:
         """Errors: `NotFound`, `Corrupt`."""
         return self.blobs.get(bundle.files[name])
 
-    def json(self, bundle: Bundle, name: str, kind: type[T]) -> T:
-        """One of its JSON files. Errors: `NotFound`, `Corrupt`."""
-        return codec.decode(self.file(bundle, name), kind)
+    def record(self, bundle: Bundle) -> RunRecord:
+        """The run that made it. Errors: `NotFound`, `Corrupt`."""
+        return codec.decode(self.file(bundle, "run.json"), RunRecord, exactly=True)

@@ -41,6 +41,7 @@ THRESHOLD = 0.5
 SAMPLE = 8
 TOLERANCE = 1e-4
 """How far the exported model may be from the native one, relative to the larger of 1 and the value."""
+MOSTLY = 0.5
 _STEPS = 9
 
 
@@ -108,7 +109,7 @@ class Runs:
         bundle = steps(
             "bundle",
             self._key("bundle", identity, final.fitted.key),
-            partial(self._bundle, identity, prepared, final, evaluated, gates, steps),
+            partial(self._bundle, identity, prepared, tested, final, evaluated, gates, steps),
         )
         return self._registered(identity, prepared, bundle, final.onnx, steps)
 
@@ -144,7 +145,8 @@ class Runs:
         return self.runtime.load(onnx)(matrix(schema, frame.select(schema.names).to_dict()))
 
     def _gates(self, prepared: Prepared, output: Array, evaluated: Evaluated) -> tuple[GateResult, ...]:
-        """Thresholds on the holdout; the champion on those of its rows that it has not learned from."""
+        """Thresholds on the holdout; the champion on those of its rows that it has not learned from: the one that
+        serves, or, where that one knows most of them, the one that was evaluated before it was refitted."""
         holdout, schema = prepared.parts.holdout, prepared.schema
         champion = self._champion(holdout)
         y = labels.truth(schema, holdout[schema.target].to_list())
@@ -155,16 +157,20 @@ class Runs:
         if route is None:
             return None
         manifest = self.bundles.load(route.champion.bundle)
-        fresh = (holdout[EVENT_MS] > manifest.trained_until_ms).to_numpy()
+        times = holdout[EVENT_MS].to_numpy()
+        fresh, file = times > manifest.trained_until_ms, "model.onnx"
+        if fresh.mean() < MOSTLY:
+            fresh, file = times > manifest.evaluated_until_ms, "evaluated.onnx"
         known = set(manifest.schema.names) <= set(holdout.columns)
         rows = holdout.filter(pl.Series(fresh))
-        output = self._output(self.bundles.file(manifest, "model.onnx"), manifest.schema, rows) if known else None
-        return evaluation.Champion(route.champion.version, fresh, output)
+        output = self._output(self.bundles.file(manifest, file), manifest.schema, rows) if known else None
+        return evaluation.Champion(route.champion.version, fresh, output, file != "model.onnx")
 
     def _bundle(
         self,
         identity: str,
         prepared: Prepared,
+        tested: Trained,
         final: Trained,
         evaluated: Evaluated,
         gates: tuple[GateResult, ...],
@@ -187,13 +193,15 @@ class Runs:
             run=identity,
             dataset_version=prepared.dataset.version,
             trained_until_ms=int(learned[EVENT_MS][-1]),
+            evaluated_until_ms=int(prepared.parts.train[EVENT_MS][-1]),
             sample=self._sample(final.onnx, schema, prepared.parts.holdout),
         )
         files = {
             "model.onnx": final.onnx,
+            "evaluated.onnx": tested.onnx,
             "profile": profile.to_bytes(),
             "evaluation.json": codec.encode({"loss": baseline_of(evaluated.losses, days)}),
-            "run.json": codec.encode(record),
+            "run.json": codec.encode_exactly(record),
             "environment.txt": self.environment.encode(),
             "report.html": run_report(result, RunExtra(self.policy.name, now, code)).encode(),
         }
@@ -211,7 +219,7 @@ class Runs:
     def _registered(self, identity: str, prepared: Prepared, bundle: str, onnx: bytes, steps: Steps) -> RunResult:
         """The run and its version in the tracker, under the alias `challenger`."""
         manifest = self.bundles.load(bundle)
-        record = self.bundles.json(manifest, "run.json", RunRecord)
+        record = self.bundles.record(manifest)
         files = {name: self.bundles.file(manifest, name) for name in ("report.html", "run.json", "environment.txt")}
         self.tracker.log_run(identity, self.policy.name, record.params, record.measurements, files)
         version = self.tracker.register(self.policy.name, identity, bundle, onnx)

@@ -11,7 +11,6 @@ from homeostat.domain.bundle import Version
 from homeostat.domain.errors import NotFound
 from homeostat.domain.prediction import Role
 from homeostat.domain.rollout import Rollout
-from homeostat.domain.run import RunRecord
 from homeostat.domain.trace import Label, Score, Trace
 from homeostat.ports import LabelLog, PredictionLog, Rollouts
 from homeostat.services.bundles import Bundles
@@ -50,7 +49,7 @@ class Traces:
             label=self._label(prediction),
             rollout=rollout,
             bundle=version.bundle if version else "",
-            run=self.bundles.json(manifest, "run.json", RunRecord) if manifest else None,
+            run=self.bundles.record(manifest) if manifest else None,
             environment=self.bundles.file(manifest, "environment.txt").decode() if manifest else "",
         )
 
