@@ -140,7 +140,7 @@ def test_the_notes_name_columns_that_deserve_a_look(tmp_path: Path) -> None:
     dates = HOURS.dt.strftime("%Y-%m-%d %H:%M").alias("paid")
     frame = VALUE.with_columns(dates, pl.Series("none", [""] * ROWS)).select("paid", "none", *VALUE.columns)
     notes = "\n".join(init(tmp_path / "p", asked(tmp_path, frame.with_columns(worth=pl.col("worth").shift(1)))).notes)
-    assert "1 rows have no worth" in notes
+    assert "they have no worth: 1 of the rows" in notes
     assert "paid looks like a time" in notes
     for said in ("counts the rows: row.", "same in all rows: dull.", "Nothing in any row: none.", "every row: paid."):
         assert said in notes
