@@ -10,21 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandera.polars as pa
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 import homeostat
 from homeostat.config import read_policy
-from homeostat.domain.errors import DataError, UsageError
+from homeostat.domain.errors import CheckFailed, DataError, UsageError
 from homeostat.domain.policy import DataPolicy, Every, GatePolicy, Schedule
 from homeostat.domain.schema import Kind, Task
 from homeostat.domain.units import DAY_MS, HOUR_MS, duration_ms
-from homeostat.engines.infer import ColumnRule
+from homeostat.engines.checks import check
+from homeostat.engines.infer import ColumnRule, column_rule, task_of
 from homeostat.scaffold import Made, Options, init
-from homeostat.scaffold.columns import bounds
+from homeostat.scaffold.columns import bounds, broken, checks_of
+from homeostat.scaffold.look import Look
 from homeostat.scaffold.pages import checks_name, duration, yaml
 from homeostat.scaffold.settings import readable
 
@@ -137,12 +140,40 @@ def test_the_notes_name_columns_that_deserve_a_look(tmp_path: Path) -> None:
     dates = HOURS.dt.strftime("%Y-%m-%d %H:%M").alias("paid")
     frame = VALUE.with_columns(dates, pl.Series("none", [""] * ROWS)).select("paid", "none", *VALUE.columns)
     notes = "\n".join(init(tmp_path / "p", asked(tmp_path, frame.with_columns(worth=pl.col("worth").shift(1)))).notes)
-    assert "1 rows have no worth" in notes
+    assert "they have no worth: 1 of the rows" in notes
     assert "paid looks like a time" in notes
     for said in ("counts the rows: row.", "same in all rows: dull.", "Nothing in any row: none.", "every row: paid."):
         assert said in notes
     twins = init(tmp_path / "q", asked(tmp_path, VALUE)).notes
     assert any("Nearly the same as worth: amount, twin" in note for note in twins)
+
+
+NUMBERS = st.floats(allow_nan=False) | st.none() | st.sampled_from([0.0, 1.0, 5e-324, 1e308])
+WHOLE = st.integers(-(2**63), 2**63 - 1) | st.none() | st.integers(0, 9)
+COLUMNS = st.one_of(
+    st.lists(NUMBERS, min_size=3, max_size=3).map(lambda values: pl.Series(values, dtype=pl.Float64)),
+    st.lists(WHOLE, min_size=3, max_size=3).map(lambda values: pl.Series(values, dtype=pl.Int64)),
+    st.lists(st.booleans() | st.none(), min_size=3, max_size=3).map(lambda values: pl.Series(values, dtype=pl.Boolean)),
+    st.lists(st.text() | st.none(), min_size=3, max_size=3).map(lambda values: pl.Series(values, dtype=pl.String)),
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(min_size=1), COLUMNS, max_size=4), st.sampled_from([[0, 1, 1], [1.5, -2.0, 7.0]]))
+def test_the_checks_take_the_rows_they_were_made_from_and_refuse_broken_ones(
+    columns: dict[str, pl.Series], target: list[float]
+) -> None:
+    frame = pl.DataFrame({f"x{name}": values for name, values in columns.items()} | {"y": target})
+    task = task_of(frame["y"])
+    rules = [column_rule(frame[name]) for name in frame.columns]
+    seen = Look(frame, 0, DataPolicy("a.csv", "y"), task, tuple(rules[:-1]), rules[-1])
+    scope: dict[str, Any] = {"pa": pa, "pl": pl}
+    exec(f"schema = pa.DataFrameSchema({{\n{chr(10).join(checks_of(seen))}\n}})", scope)
+    check(scope["schema"], frame)
+    for name, literal in broken(seen):
+        value = pl.lit(eval(literal), dtype=frame.schema[name])
+        with pytest.raises(CheckFailed):
+            check(scope["schema"], frame.with_columns(value.alias(name)))
 
 
 HEAD = "t,x,y\n"
@@ -242,12 +273,14 @@ def test_a_folder_that_makes_no_name(tmp_path: Path, folder: str) -> None:
         init(tmp_path / folder, ASK)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**12))
 def test_durations_read_back(ms: int) -> None:
     assert duration_ms(duration(ms)) == ms
     assert ms / 2 < readable(ms) <= ms or ms == readable(ms) == 0
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1))
 def test_texts_read_back_from_yaml(text: str) -> None:
     assert YAML(typ="rt").load(f"a: [{yaml(text)}, {yaml(text)}]")["a"] == [text, text]

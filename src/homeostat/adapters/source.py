@@ -125,7 +125,7 @@ def field_names(frame: pl.DataFrame, data: DataPolicy) -> list[str]:
         if frame[name].dtype not in (pl.Int64, pl.Float64, pl.Boolean, pl.String):
             raise DataError(
                 f"column {name!r} is of type {frame[name].dtype}; an input is a number, a boolean or a text",
-                way_out="Add it to data.drop (`init --drop`).",
+                way_out="Add it to data.drop (`init --drop`), or name it as the time.",
             )
     return names
 

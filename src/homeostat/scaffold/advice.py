@@ -47,7 +47,7 @@ def _task(seen: Look, chosen: Settings) -> str:
 
 def _rows(seen: Look) -> Iterator[str]:
     if seen.unlabelled:
-        yield f"{seen.unlabelled:,} rows have no {seen.target.name}: they are left out."
+        yield f"Left out, because they have no {seen.target.name}: {seen.unlabelled:,} of the rows."
 
 
 def _times(seen: Look, chosen: Settings) -> Iterator[str]:
@@ -59,8 +59,8 @@ def _times(seen: Look, chosen: Settings) -> Iterator[str]:
     else:
         held = (seen.frame[EVENT_MS] > seen.frame[EVENT_MS][-1] - chosen.holdout_ms).sum()
         yield (
-            f"Of {show_duration(seen.history_ms)} of history {show_duration(chosen.holdout_ms)} are held out "
-            f"({held:,} newest rows); a rehearsal warms up on the first {show_duration(chosen.warmup_ms)}."
+            f"The newest {show_duration(chosen.holdout_ms)} ({held:,} rows) of {show_duration(seen.history_ms)} are "
+            f"held out; a rehearsal warms up on the first {show_duration(chosen.warmup_ms)}."
         )
         if not seen.data.label_horizon:
             yield "Targets count as known at once: if they come later, set data.label_horizon."

@@ -37,7 +37,7 @@ def broken(seen: Look) -> list[tuple[str, str]]:
 
 
 def _beyond(kind: Kind, top: float) -> float:
-    return top + 1 if kind is Kind.INTEGER else round(top + abs(top) + 1)
+    return top + 1 if kind is Kind.INTEGER else round(top + abs(top) + 1, 0)
 
 
 def bounds(rule: ColumnRule) -> tuple[float | None, float | None]:

@@ -116,7 +116,7 @@ def _refuse_unknown_columns(columns: Sequence[str], options: Options) -> None:
 
 def _nearest(name: str, columns: Sequence[str]) -> str:
     lower = {column.lower(): column for column in columns}
-    close = difflib.get_close_matches(name.lower(), list(lower), n=1)
+    close = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.5)
     return f"Did you mean {lower[close[0]]!r}? " if close else ""
 
 
