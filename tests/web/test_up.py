@@ -149,6 +149,7 @@ def test_a_life_with_a_kill_in_the_middle_of_a_canary(project: Project, start: C
     train.write_text(train.read_text().replace('"num_leaves": 15', '"num_leaves": 7'))
     assert cli(project, "run").returncode == 0
     started = cli(project, "release", "start", "--json")
+    assert started.returncode == 0, started.stderr
     assert json.loads(started.stdout)["candidate"]["number"] == 2
     up.until(lambda: up.standing()["recent"][-1]["kind"] == "release.evidence")  # the shadow is routed
     assert cli(project, "release", "approve", "--reason", "seen enough").returncode == 0

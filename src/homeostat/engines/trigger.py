@@ -20,8 +20,8 @@ from homeostat.engines.change import Change
 class TriggerSeen:
     """Everything a decision may look at.
 
-    `change` is the champion's, and `change_key` names what it was measured on; `trained_ms`: what the champion
-    knows ends here; `trainings`: when each training was triggered, in order; `fired`: the keys of the causes that
+    `change` is the champion's, and `change_key` names what it was measured on; `trained_ms`: when the champion was
+    trained and released; `trainings`: when each training was triggered, in order; `fired`: the keys of the causes that
     fired; `asked`: manual orders that did not fire yet; `release`: the open release, "" when there is none.
     """
 

@@ -33,7 +33,8 @@ CATCH_UP = 31
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """The champion's losses since `since_ms`; `key` names the champion and that moment."""
+    """The champion's losses since `since_ms`; `key` names the champion and that moment. `trained_ms`: when its release
+    started, for what it learned from may be much older."""
 
     change: Change
     key: str
@@ -110,7 +111,7 @@ class Monitors:
         end = (now - self.policy.data.label_horizon) // DAY_MS * DAY_MS
         if self._performance is None or self._performance[0] != (key, end):
             change = self._change(champion, since, end, now)
-            self._performance = (key, end), Performance(change, key, since, champion.bundle.trained_until_ms)
+            self._performance = (key, end), Performance(change, key, since, champion.started_ms)
         return self._performance[1]
 
     def alerts(self) -> tuple[Alert, ...]:

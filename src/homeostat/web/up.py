@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -78,11 +79,11 @@ class Loop(threading.Thread):
     def __init__(self, control: Control, plane: DataPlane, give_up: Callable[[], None]) -> None:
         super().__init__(name="control", daemon=True)
         self._control, self._plane, self._give_up = control, plane, give_up
-        self._stop = threading.Event()
+        self._ended = threading.Event()
 
     def run(self) -> None:
         pause, begun = TURN_S, False
-        while not self._stop.wait(pause if begun else 0):
+        while not self._ended.wait(pause if begun else 0):
             self._plane.tend()
             if self._plane.reason:
                 self._give_up()
@@ -98,8 +99,24 @@ class Loop(threading.Thread):
             begun = True
 
     def end(self) -> None:
-        self._stop.set()
+        self._ended.set()
         self.join()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its handling of signals, which ends in killing the process: there is more to close here."""
+
+    def leave(self, *_: object) -> None:
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {name: signal.signal(name, self.leave) for name in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
 
 
 def up(project: Project, host: str, port: int, started: Callable[[], None]) -> str:
@@ -110,13 +127,8 @@ def up(project: Project, host: str, port: int, started: Callable[[], None]) -> s
         _free(host, port + 1)
         (project.root / STATE / "plane.url").write_text(f"http://{host}:{port + 1}")
         plane = DataPlane(project.root, host, port + 1)
-        server = uvicorn.Server(uvicorn.Config(api.create(project), log_level="warning", lifespan="off"))
-        system = project_system(project.root, project.policy, "control")
-
-        def give_up() -> None:
-            server.should_exit = True
-
-        loop = Loop(system.control, plane, give_up)
+        server = _Server(uvicorn.Config(api.create(project), log_level="warning", lifespan="off"))
+        loop = Loop(project_system(project.root, project.policy, "control").control, plane, server.leave)
         plane.tend()
         loop.start()
         started()
