@@ -40,3 +40,14 @@ class Version:
     number: int
     bundle: str
     run: str
+
+
+@dataclass(frozen=True, slots=True)
+class Backtest:
+    """A candidate beside the champion `champion` (a bundle's id) on `n` rows of the holdout that neither has learned
+    from, before any release: the mean paired difference of their losses, in [-1, 1]; below 0 the candidate is better.
+    """
+
+    champion: str
+    mean: float
+    n: int

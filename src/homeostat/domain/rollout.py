@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from homeostat.domain.bundle import Version
+from homeostat.domain.bundle import Backtest, Version
 from homeostat.domain.gate import Verdict
 from homeostat.domain.units import ALL, show_share
 
@@ -99,7 +99,8 @@ class Seen:
 
     `weight` and `shadow` are in force in the routing document; `ready`: the data plane has the candidate's bundle
     loaded and its sample verified; `requests`: answered by the candidate in this step (rows it was shadow-scored
-    on, in Shadow and Probation); `person`: a manual order, "approve", "reject" or "rollback", with its reason.
+    on, in Shadow and Probation); `backtest`: against the same champion, None without one; `person`: a manual order,
+    "approve", "reject" or "rollback", with its reason.
     """
 
     now_ms: int
@@ -110,6 +111,7 @@ class Seen:
     lanes: tuple[Lane, ...] = ()
     hard_stop: str = ""
     mature_labels: int = 0
+    backtest: Backtest | None = None
     person: str = ""
     person_reason: str = ""
 

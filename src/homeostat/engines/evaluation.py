@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from homeostat.domain.bundle import Backtest
 from homeostat.domain.errors import ConfigError
 from homeostat.domain.gate import GateResult, Measurement, Verdict
 from homeostat.domain.policy import GatePolicy, Policy
 from homeostat.domain.schema import Schema, Task
 from homeostat.engines import gate, labels, metrics
+from homeostat.engines.change import Baseline
 from homeostat.engines.split import Split
 
 Array = NDArray[np.float64]
@@ -30,12 +32,21 @@ class Evaluated:
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a bundle's evaluation.json holds: `loss` is the holdout's, day by day."""
+
+    loss: Baseline
+    backtest: Backtest | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Champion:
-    """The version that serves: its output (m, c) on the m of the n rows of the holdout that it has not learned from,
-    `fresh` (n,); None when it needs inputs that these rows do not have. `stand_in`: it is not the model that serves,
-    but the one that was evaluated before it was refitted on these rows."""
+    """The version that serves, and its bundle's id; its output (m, c) on the m of the n rows of the holdout that it
+    has not learned from, `fresh` (n,); None when it needs inputs that these rows do not have. `stand_in`: it is not
+    the model that serves, but the one that was evaluated before it was refitted on these rows."""
 
     version: int
+    bundle: str
     fresh: NDArray[np.bool_]
     output: Array | None
     stand_in: bool = False
@@ -89,6 +100,15 @@ def _versus(one: GatePolicy, y: Array, output: Array, champion: Champion | None)
     result = gate.versus(one, gate.difference(one.metric, y[fresh], output[fresh], champion.output))
     note = f"; against version {champion.version} as it was evaluated" if champion.stand_in else ""
     return replace(result, reason=result.reason + note)
+
+
+def backtest(schema: Schema, evaluated: Evaluated, y: Array, champion: Champion | None) -> Backtest | None:
+    """The evaluated model beside the champion that serves, on the rows of the holdout (n,) that are new to both."""
+    if champion is None or champion.output is None or champion.stand_in or not champion.fresh.any():
+        return None
+    fresh = champion.fresh
+    difference = evaluated.losses[fresh] - metrics.losses(schema.task, y[fresh], champion.output, evaluated.loss_scale)
+    return Backtest(champion.bundle, float(difference.mean()), int(fresh.sum()))
 
 
 def _metrics(policy: Policy) -> list[str]:

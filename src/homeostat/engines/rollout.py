@@ -307,21 +307,30 @@ def _needs_quality(case: Case) -> bool:
 
 def _settled(case: Case) -> str:
     """Why the candidate's quality is settled in its favour, "" while it isn't: it is non-inferior, or the policy goes
-    by the best estimate and the mean paired difference over at least `min_requests` mature labels (any number of
-    them, once overdue) is not above 0."""
+    by the best estimate and the mean paired difference, on mature labels and backtest together, is not above 0; over
+    at least `min_requests` labels (any number of them, once overdue)."""
     lane = case.seen.lane("quality")
     if lane is None or lane.verdict in (Verdict.HARM, Verdict.INVALID):
         return ""
     if lane.bounded:
         return lane.reason
-    enough = case.seen.mature_labels >= (1 if case.overdue else max(case.policy.min_requests, 1))
-    if case.policy.on_unknown == "best_estimate" and enough and _favours(lane):
-        return f"by the best estimate: {lane.reason}"
-    return ""
+    if case.policy.on_unknown != "best_estimate":
+        return ""
+    mean, n = _best_estimate(case.seen, lane)
+    enough = n >= (1 if case.overdue else max(case.policy.min_requests, 1))
+    if not enough or mean > 0:
+        return ""
+    tested = f", {case.seen.backtest.n} of them from the backtest" if case.seen.backtest else ""
+    return f"by the best estimate, mean difference of the loss {mean:.3g} over {n} labels{tested}: {lane.reason}"
 
 
-def _favours(lane: Lane) -> bool:
-    return lane.value is not None and isfinite(lane.value) and lane.value <= 0
+def _best_estimate(seen: Seen, lane: Lane) -> tuple[float, int]:
+    """The mean paired difference on all labels there are, and how many."""
+    parts = [(seen.backtest.mean, seen.backtest.n)] if seen.backtest else []
+    if lane.value is not None and isfinite(lane.value):
+        parts.append((lane.value, seen.mature_labels))
+    n = sum(count for _, count in parts)
+    return (sum(mean * count for mean, count in parts) / n if n else 0.0), n
 
 
 def _doubt(case: Case) -> str:

@@ -24,6 +24,7 @@ from homeostat.engines.answer import output_of
 from homeostat.engines.change import ORDINARY, Baseline, Change, Rule, detect
 from homeostat.engines.drift import drift
 from homeostat.engines.drift.profile import PREDICTION, Reference, profile
+from homeostat.engines.evaluation import Evaluation
 from homeostat.ports import Blobs, Clock, Journal, LabelLog, PredictionLog, Rollouts, Router
 from homeostat.services.scored import LiveRows, labelled, scored_by
 
@@ -40,13 +41,6 @@ class Performance:
     key: str
     since_ms: int
     trained_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What is read of a bundle's evaluation.json: `loss` holds the holdout's mean loss, its n, and daily means."""
-
-    loss: Baseline
 
 
 @dataclass(frozen=True, slots=True)

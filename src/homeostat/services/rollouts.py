@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from homeostat import codec
-from homeostat.domain.bundle import Bundle, Version
+from homeostat.domain.bundle import Backtest, Bundle, Version
 from homeostat.domain.errors import NotFound, Refused, UsageError
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
@@ -20,6 +20,7 @@ from homeostat.domain.policy import Policy
 from homeostat.domain.rollout import Arm, Do, Move, Rollout, Route, Routing, Seen, Status, StepKind
 from homeostat.domain.units import ALL, DAY_MS
 from homeostat.engines import rollout as rule
+from homeostat.engines.evaluation import Evaluation
 from homeostat.engines.lanes import Case, Findings, Side, judge
 from homeostat.ports import Blobs, Clock, Journal, LabelLog, Plane, PredictionLog, Rollouts, Router, Tracker
 from homeostat.services.evidence_log import EvidenceLog, requests_seen, slow_limit, traffic
@@ -214,6 +215,7 @@ class Releases:
             lanes=findings.lanes,
             hard_stop=stands or findings.hard_stop,
             mature_labels=findings.mature_labels,
+            backtest=self._backtest(rollout),
             person=("resume" if person.body["resume"] else str(person.body["order"])) if person else "",
             person_reason=f"{person.body['who']}: {person.body['reason']}" if person else "",
         )
@@ -234,6 +236,14 @@ class Releases:
         )
         shadowed = rollout.step.kind is StepKind.SHADOW
         return judge(case, rows, labels), requests_seen(rows, rollout.candidate.number, rollout.step_ms, shadowed)
+
+    def _backtest(self, rollout: Rollout) -> Backtest | None:
+        """The candidate's, if it was made against the champion of this release."""
+        bundle = self._bundle(rollout.candidate.bundle)
+        if rollout.champion is None or "evaluation.json" not in bundle.files:
+            return None
+        found = codec.decode(self.blobs.get(bundle.files["evaluation.json"]), Evaluation).backtest
+        return found if found and found.champion == rollout.champion.bundle else None
 
     def _act(self, standing: Standing, records: Sequence[Rollout]) -> None:
         rollout, seen, move = standing.rollout, standing.seen, standing.move

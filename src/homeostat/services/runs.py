@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from homeostat import codec
-from homeostat.domain.bundle import Bundle
+from homeostat.domain.bundle import Backtest, Bundle
 from homeostat.domain.dataset import EVENT_MS, DatasetVersion
 from homeostat.domain.errors import PipelineError
 from homeostat.domain.gate import GateResult, Verdict
@@ -25,7 +25,7 @@ from homeostat.domain.units import DAY_MS
 from homeostat.engines import evaluation, labels
 from homeostat.engines.change import baseline_of
 from homeostat.engines.drift.profile import reference
-from homeostat.engines.evaluation import Evaluated
+from homeostat.engines.evaluation import Evaluated, Evaluation
 from homeostat.engines.plan import digest, step_key
 from homeostat.engines.report import RunExtra, run_report
 from homeostat.engines.split import Split, split
@@ -67,6 +67,15 @@ class Trained:
     onnx: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What is known of a model before any release."""
+
+    evaluated: Evaluated
+    gates: tuple[GateResult, ...]
+    backtest: Backtest | None
+
+
 class Runs:
     """`environment` is the text that a bundle keeps."""
 
@@ -101,15 +110,15 @@ class Runs:
             self._key("evaluate", tested.fitted.key, prepared.key),
             partial(evaluation.evaluate, self.policy, prepared.schema, prepared.parts, output),
         )
-        gates = self._gates(prepared, output, evaluated)
+        judged = self._judged(prepared, output, evaluated)
         identity = self._key("run", tested.fitted.key, prepared.key)[:12]
-        if worst(one.verdict for one in gates) in (Verdict.HARM, Verdict.INVALID):
-            return RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, gates, None)
+        if worst(one.verdict for one in judged.gates) in (Verdict.HARM, Verdict.INVALID):
+            return RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, judged.gates, None)
         final = self._train(prepared, prepared.parts.window, "refit", steps) if self.policy.train.refit else tested
         bundle = steps(
             "bundle",
             self._key("bundle", identity, final.fitted.key),
-            partial(self._bundle, identity, prepared, tested, final, evaluated, gates, steps),
+            partial(self._bundle, identity, prepared, tested, final, judged, steps),
         )
         return self._registered(identity, prepared, bundle, final.onnx, steps)
 
@@ -144,13 +153,13 @@ class Runs:
     def _output(self, onnx: bytes, schema: Schema, frame: pl.DataFrame) -> Array:
         return self.runtime.load(onnx)(matrix(schema, frame.select(schema.names).to_dict()))
 
-    def _gates(self, prepared: Prepared, output: Array, evaluated: Evaluated) -> tuple[GateResult, ...]:
-        """Thresholds on the holdout; the champion on those of its rows that it has not learned from: the one that
-        serves, or, where that one knows most of them, the one that was evaluated before it was refitted."""
+    def _judged(self, prepared: Prepared, output: Array, evaluated: Evaluated) -> Judged:
+        """The gates on the holdout, and the backtest against the champion."""
         holdout, schema = prepared.parts.holdout, prepared.schema
         champion = self._champion(holdout)
         y = labels.truth(schema, holdout[schema.target].to_list())
-        return evaluation.gates(self.policy, evaluated, y, output, champion)
+        gates = evaluation.gates(self.policy, evaluated, y, output, champion)
+        return Judged(evaluated, gates, evaluation.backtest(schema, evaluated, y, champion))
 
     def _champion(self, holdout: pl.DataFrame) -> evaluation.Champion | None:
         route = self.router.read().routes.get(self.policy.name)
@@ -164,7 +173,7 @@ class Runs:
         known = set(manifest.schema.names) <= set(holdout.columns)
         rows = holdout.filter(pl.Series(fresh))
         output = self._output(self.bundles.file(manifest, file), manifest.schema, rows) if known else None
-        return evaluation.Champion(route.champion.version, fresh, output, file != "model.onnx")
+        return evaluation.Champion(route.champion.version, route.champion.bundle, fresh, output, file != "model.onnx")
 
     def _bundle(
         self,
@@ -172,14 +181,13 @@ class Runs:
         prepared: Prepared,
         tested: Trained,
         final: Trained,
-        evaluated: Evaluated,
-        gates: tuple[GateResult, ...],
+        judged: Judged,
         steps: Steps,
     ) -> str:
         """Everything that decides an answer, and where it comes from. → the bundle's id."""
         schema, window = prepared.schema, prepared.parts.window
         learned = window if self.policy.train.refit else prepared.parts.train
-        now, code = self.clock.now_ms(), self.code.state()
+        now, code, evaluated, gates = self.clock.now_ms(), self.code.state(), judged.evaluated, judged.gates
         record = RunRecord(identity, now, prepared.dataset, code, final.fitted.params, evaluated.measurements, gates)
         result = RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, gates, None)
         days = prepared.parts.holdout[EVENT_MS].to_numpy() // DAY_MS
@@ -200,7 +208,7 @@ class Runs:
             "model.onnx": final.onnx,
             "evaluated.onnx": tested.onnx,
             "profile": profile.to_bytes(),
-            "evaluation.json": codec.encode({"loss": baseline_of(evaluated.losses, days)}),
+            "evaluation.json": codec.encode(Evaluation(baseline_of(evaluated.losses, days), judged.backtest)),
             "run.json": codec.encode_exactly(record),
             "environment.txt": self.environment.encode(),
             "report.html": run_report(result, RunExtra(self.policy.name, now, code)).encode(),
