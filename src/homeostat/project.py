@@ -119,7 +119,8 @@ class Project:
         warmup = self.policy.rehearsal.warmup if warmup_ms is None else warmup_ms
         start = int(history[EVENT_MS][0]) + warmup if from_ms is None else from_ms
         end = int(history[EVENT_MS][-1]) + 1 if to_ms is None else to_ms
-        result = rehearsal(self.root, seeded, history, start, end).run(progress)
+        staged, _ = rehearsal(self.root, seeded, history, start, end)
+        result = staged.run(progress)
         html = rehearsal_report(result)
         return replace(result, report=write_report(self.root, f"rehearsal-seed{result.seed}", html))
 

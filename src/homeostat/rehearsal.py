@@ -64,15 +64,21 @@ class Loop:
     fit: Fit
 
 
+def _nothing(_now_ms: int) -> None:
+    pass
+
+
 @dataclass(frozen=True)
 class Rehearsal:
-    """`history`: the prepared frame, labels included, sorted by event time; rows in [start_ms, end_ms) are streamed."""
+    """`history`: the prepared frame, labels included, sorted by event time; rows in [start_ms, end_ms) are streamed.
+    `each_turn` is called with the time after every turn of the control loop."""
 
     policy: Policy
     history: pl.DataFrame
     start_ms: int
     end_ms: int
     loop: Loop
+    each_turn: Callable[[int], None] = _nothing
 
     def run(self, progress: Progress) -> RehearsalResult:
         """Errors: `DataError` when there is nothing to stream; whatever the first training raises."""
@@ -112,6 +118,7 @@ class Rehearsal:
             self.loop.clock.move_to(turn_ms)
             self._label(labelled, labels_of[labelled:matured])
             self.loop.control.turn()
+            self.each_turn(turn_ms)
             self.loop.engine.refresh()
             done, labelled = until, matured
             progress(done, len(rows), f"{self.policy.name} on {iso(turn_ms)[:10]}")

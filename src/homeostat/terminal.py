@@ -17,6 +17,7 @@ from rich.text import Text
 from rich.theme import Theme
 
 from homeostat import codec
+from homeostat.demo import Line
 from homeostat.domain.errors import HomeostatError
 from homeostat.domain.gate import GateResult, Measurement, Verdict
 from homeostat.domain.rehearsal import RehearsalResult
@@ -128,6 +129,17 @@ def lines(*rows: str) -> None:
     for row in rows:
         if row:
             out.print(Text(row), soft_wrap=True)
+
+
+def story(line: Line) -> None:
+    """One line of the demo's story."""
+    day = f"day {line.day:<4}" if line.day else " " * 8
+    mark = words.MARKS[line.verdict] if line.verdict else " "
+    style = line.verdict.value if line.verdict else "bold" if line.kind == "world" else ""
+    row = _table("", "", "")
+    row.show_header = False
+    row.add_row(Text(day, style="dim"), Text(mark, style=style), Text(line.text, style=style))
+    out.print(row)
 
 
 def made(project: Made) -> None:

@@ -246,16 +246,24 @@ def write_report(root: Path, name: str, html: str) -> str:
     return str(path)
 
 
-def rehearsal(root: Path, policy: Policy, history: pl.DataFrame, start_ms: int, end_ms: int) -> Rehearsal:
-    """A rehearsal in memory, with the code of the project in folder `root`. What live is a person's to decide is
-    decided by the best estimate."""
+def rehearsal(
+    root: Path, policy: Policy, history: pl.DataFrame, start_ms: int, end_ms: int
+) -> tuple[Rehearsal, System]:
+    """A rehearsal in memory, with the code of the project in folder `root`, and the system that it runs. What live is
+    a person's to decide is decided by the best estimate."""
     unattended = replace(policy, release=replace(policy.release, on_unknown="best_estimate"))
     before = history.filter(pl.col(EVENT_MS) < start_ms)
-    clock = SimulatedClock(start_ms)
-    system = System(unattended, ProjectCode(root), lambda: before, in_memory(), clock, messages.ids("rehearsal"))
-    s = system.stores
+    clock, s = SimulatedClock(start_ms), in_memory()
+    system = System(unattended, ProjectCode(root), lambda: before, s, clock, messages.ids("rehearsal"))
     loop = Loop(system.control, system.engine, clock, s.log, s.journal, partial(_schema, system), system.fit)
-    return Rehearsal(unattended, history, start_ms, end_ms, loop)
+    return Rehearsal(unattended, history, start_ms, end_ms, loop), system
+
+
+def beside(system: System, source: Callable[[], pl.DataFrame]) -> System:
+    """Another system over the same releases and registry that learns from `source` alone."""
+    memory = in_memory()
+    own = replace(system.stores, tables=memory.tables, log=memory.log, labels=memory.labels, cache=memory.cache)
+    return System(system.policy, system.code, source, own, system.clock, system.ids, system.plane)
 
 
 def _schema(system: System) -> Schema:

@@ -14,6 +14,7 @@ Rinaldo, "E-detectors", New England Journal of Statistics in Data Science 2024; 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,10 @@ class Baseline:
         rows_a_block = max(1.0, self.n / k)
         return float(np.sqrt(max(sample, self.mean * (1 - self.mean) / rows_a_block / 16, 1e-12)))
 
+    def scaled(self, factor: float) -> Baseline:
+        """The same losses in another unit."""
+        return Baseline(self.mean * factor, self.n, tuple(mean * factor for mean in self.block_means))
+
     @property
     def error(self) -> float:
         """Standard error of `mean`."""
@@ -57,6 +62,13 @@ def baseline_of(losses: Array, blocks: NDArray[np.int64]) -> Baseline:
     whole = counts >= np.median(counts) / 2
     whole[1:-1] = True
     return Baseline(float(losses.mean()), len(losses), tuple(means[whole].tolist()))
+
+
+def pooled(baselines: Sequence[Baseline]) -> Baseline:
+    """One baseline from several, at least one, each weighted by its rows."""
+    n = sum(one.n for one in baselines)
+    blocks = tuple(mean for one in baselines for mean in one.block_means)
+    return Baseline(sum(one.mean * one.n for one in baselines) / n, n, blocks)
 
 
 @dataclass(frozen=True, slots=True)

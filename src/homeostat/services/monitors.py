@@ -21,13 +21,15 @@ from homeostat.domain.rollout import Arm
 from homeostat.domain.units import DAY_MS, show_duration
 from homeostat.engines import metrics
 from homeostat.engines.answer import output_of
-from homeostat.engines.change import ORDINARY, Baseline, Change, Rule, detect
+from homeostat.engines.change import ORDINARY, Baseline, Change, Rule, detect, pooled
 from homeostat.engines.drift import drift
 from homeostat.engines.drift.profile import PREDICTION, Reference, profile
 from homeostat.engines.evaluation import Evaluation
 from homeostat.ports import Blobs, Clock, Journal, LabelLog, PredictionLog, Rollouts, Router
-from homeostat.services.scored import LiveRows, labelled, scored_by
+from homeostat.services.scored import LiveRows, inputs_of, labelled, scored_by
 
+POOLED = 5
+"""Trainings whose holdouts make the baseline."""
 CATCH_UP = 31
 """Windows that are made up for after a standstill."""
 
@@ -121,11 +123,21 @@ class Monitors:
             bundle_id = route.champion.bundle
             bundle = self.load(bundle_id)
             reference = Reference.from_bytes(self.blobs.get(bundle.files["profile"]))
-            evaluation = codec.decode(self.blobs.get(bundle.files["evaluation.json"]), Evaluation)
             started = [r.started_ms for r in self.rollouts.all(self.policy.name) if r.candidate.bundle == bundle_id]
             first = max(bundle.trained_until_ms, min(started, default=0))
-            self._loaded = _Champion(route.champion, bundle, reference, evaluation.loss, first)
+            self._loaded = _Champion(route.champion, bundle, reference, self._baseline(bundle_id, bundle), first)
         return self._loaded
+
+    def _baseline(self, bundle_id: str, champion: Bundle) -> Baseline:
+        """What models of this stream lose when they are made: the champion's holdout and those of the releases before
+        it. One holdout alone may be an odd week, and that of a model made in haste excuses whatever it does."""
+        made = [record.candidate.bundle for record in self.rollouts.all(self.policy.name)]
+        before = dict.fromkeys(made[: made.index(bundle_id)] if bundle_id in made else ())
+        bundles = [*(self.load(one) for one in list(before)[-(POOLED - 1) :]), champion]
+        return pooled([self._evaluated(one).scaled(one.loss_scale / champion.loss_scale) for one in bundles])
+
+    def _evaluated(self, bundle: Bundle) -> Baseline:
+        return codec.decode(self.blobs.get(bundle.files["evaluation.json"]), Evaluation).loss
 
     def _due(self, kind: str, length: int, wait: int, champion: _Champion) -> Iterator[int]:
         """Starts of the windows, aligned to the epoch, that have ended `wait` ago and were not judged."""
@@ -139,11 +151,11 @@ class Monitors:
             self._ends[kind, length] = start + length
 
     def _drift(self, champion: _Champion, start: int, end: int) -> Sequence[Reading]:
-        rows = scored_by(self.log.read(self.policy.name, start, end), champion.arm.version)
+        log = self.log.read(self.policy.name, start, end)
+        rows = scored_by(log, champion.arm.version)
         if rows.is_empty():
             return ()
-        output = output_of(champion.bundle.schema, rows)
-        window = profile(champion.reference, rows["inputs"].struct.unnest(), output)
+        window = profile(champion.reference, inputs_of(log, rows), output_of(champion.bundle.schema, rows))
         readings = drift(champion.reference, window, self.policy.monitor.false_alarms, end - start)
         self._alert_drift(readings, start, end)
         self._record("monitor.drift", Window(start, end, len(rows)), readings, champion)

@@ -20,6 +20,12 @@ def scored_by(log: pl.DataFrame, version: int) -> pl.DataFrame:
     return rows.unique("id", keep="first", maintain_order=True).sort("at_ms", maintain_order=True)
 
 
+def inputs_of(log: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """The inputs of `rows`, a column a field: they are logged once, with the answer, whoever gave it."""
+    answers = log.filter(pl.col("role") == Role.ANSWER.value).select("id", "inputs")
+    return rows.select("id").join(answers, on="id", how="left", maintain_order="left")["inputs"].struct.unnest()
+
+
 def labelled(schema: Schema, rows: pl.DataFrame, labels: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.float64]]:
     """The rows that have a label, and the truth (n,): the class's index, or the value. Labels are stored in their
     canonical form, so that the column is read at once."""
