@@ -1,0 +1,246 @@
+"""One turn of the pipeline on a real project."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import projects
+from homeostat.adapters.runtime import OnnxRuntime
+from homeostat.domain.errors import CheckFailed, ConfigError, DataError, PipelineError
+from homeostat.domain.gate import Verdict
+from homeostat.domain.rollout import Arm, Route, Routing
+from homeostat.domain.run import RunResult
+from homeostat.engines.drift.profile import Reference
+from homeostat.serving.bundles import Shelf
+from homeostat.wiring import System, in_memory
+
+
+def ran(result: RunResult) -> set[str]:
+    return {step.name for step in result.steps if not step.cached}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return projects.make(tmp_path / "cards")
+
+
+def test_a_turn_ends_in_a_whole_bundle_and_a_registered_version(root: Path) -> None:
+    one = projects.system(root)
+    result = one.runs.run()
+    assert result.version is not None
+    assert result.version.number == 1
+    assert one.stores.tracker.versions("cards") == [result.version]
+    assert one.stores.tracker.aliases == {("cards", "challenger"): result.version}
+    manifest = one.bundles.load(result.version.bundle)
+    assert set(manifest.files) == {
+        "model.onnx", "evaluated.onnx", "profile", "evaluation.json", "run.json", "environment.txt", "report.html"
+    }  # fmt: skip
+    assert Shelf(one.stores.blobs, OnnxRuntime()).load(result.version.bundle) is not None
+    assert 0 < len(manifest.sample) <= 8
+    assert Reference.from_bytes(one.bundles.file(manifest, "profile")).layouts.keys() >= {"amount", "@prediction"}
+    record = one.bundles.record(manifest)
+    assert (record.id, record.dataset, record.params["num_leaves"]) == (result.id, result.dataset, "7")
+    assert "lightgbm==" in one.bundles.file(manifest, "environment.txt").decode()
+    assert manifest.trained_until_ms > manifest.evaluated_until_ms
+    assert result.measurements[0].metric == "roc_auc"
+    assert result.measurements[0].value > 0.8
+
+
+def test_a_second_turn_makes_nothing_and_a_comment_changes_nothing(root: Path) -> None:
+    one = projects.system(root)
+    first = one.runs.run()
+    events = len(one.stores.journal.read("cards"))
+    projects.edited(root, "pipelines/train.py", "return LGBM", "# a comment\n    return LGBM")
+    again = one.runs.run()
+    assert ran(again) == set()
+    assert (again.id, again.version) == (first.id, first.version)
+    assert len(one.stores.journal.read("cards")) == events
+
+
+def test_what_depends_on_a_change_runs_and_nothing_else(root: Path) -> None:
+    one = projects.system(root)
+    first = one.runs.run()
+    projects.edited(root, "lib.py", "return 7", "return 5")  # a helper, a module away
+    second = one.runs.run()
+    assert "checks" not in ran(second)
+    assert ran(second) >= {"params", "model", "convert", "evaluate", "bundle", "model (refit)"}
+    assert second.version is not None
+    assert (second.version.number, second.id == first.id) == (2, False)
+    projects.edited(root, "checks/schema.py", "100_000", "90_000")
+    third = one.runs.run()
+    assert "checks" in ran(third)
+    assert "params" not in ran(third)
+
+
+def test_new_rows_make_a_new_data_version(root: Path) -> None:
+    one = projects.system(root)
+    first = one.runs.run()
+    projects.rows(days=33).write_parquet(root / "rows.parquet")
+    second = one.runs.run()
+    assert (first.dataset.version, second.dataset.version) == (0, 1)
+    assert second.version is not None
+    assert second.version.number == 2
+
+
+def test_a_broken_row_stops_the_run_and_names_itself(root: Path) -> None:
+    frame = projects.rows()
+    broken = frame.with_columns(
+        pl.when(pl.int_range(pl.len()) == 7).then(-1.0).otherwise(pl.col("amount")).alias("amount")
+    )
+    broken.write_parquet(root / "rows.parquet")
+    one = projects.system(root)
+    with pytest.raises(CheckFailed, match=r"amount: in_range(.|\n)*row 8 \(-1\.0\)"):
+        one.runs.run()
+    assert not one.stores.tracker.versions("cards")
+    broken.with_columns(pl.col("amount").abs()).write_parquet(root / "rows.parquet")
+    assert one.runs.run().version is not None
+
+
+def test_a_missed_threshold_registers_nothing(root: Path) -> None:
+    projects.edited(root, "homeostat.yaml", "gates:", "gates:\n  - {metric: roc_auc, at_least: 0.999}")
+    one = projects.system(root)
+    result = one.runs.run()
+    assert (result.version, result.verdict) == (None, Verdict.HARM)
+    assert not one.stores.tracker.versions("cards")
+
+
+def served(one: System, result: RunResult) -> None:
+    assert result.version is not None
+    arm = Arm(result.version.number, result.version.bundle)
+    one.stores.router.publish(Routing(one.stores.router.read().version + 1, {"cards": Route("R1", arm)}))
+
+
+def test_a_worse_candidate_is_refused_on_the_rows_that_are_new_to_the_champion(root: Path) -> None:
+    frame = projects.rows()
+    frame.head(27 * 72).write_parquet(root / "rows.parquet")
+    one = projects.system(root)
+    served(one, one.runs.run())
+    frame.write_parquet(root / "rows.parquet")
+    projects.edited(root, "pipelines/train.py", ".fit(x, y)", ".fit(x, 1 - y)")
+    worse = one.runs.run()
+    assert (worse.version, worse.gates[0].verdict) == (None, Verdict.HARM)
+    measured = worse.gates[0].measurement
+    assert measured is not None
+    assert measured.n == 3 * 72  # the holdout, all of it later than what the champion learned from
+    assert "as it was evaluated" not in worse.gates[0].reason
+
+
+def test_on_the_same_data_the_champion_stands_as_it_was_evaluated(root: Path) -> None:
+    one = projects.system(root)
+    served(one, one.runs.run())
+    projects.edited(root, "lib.py", "return 7", "return 6")
+    again = one.runs.run()
+    assert again.version is not None
+    assert again.gates[0].reason.endswith("against version 1 as it was evaluated")
+    measured = again.gates[0].measurement
+    assert measured is not None
+    assert abs(measured.value) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("return LGBM", "raise ValueError('no')\n    return LGBM", r"ValueError: no(.|\n)*pipelines/train.py:\d+"),
+        ("def model(", "def other(", "makes no model"),
+        ("seed: int)", "seed: int, weights: np.ndarray)", "nothing makes 'weights', which model needs"),
+        ("x: np.ndarray, y", "x, y", "no graph"),
+        ("def params() ->", "def params( ->", "not valid Python"),
+        (".fit(x, y)", "", r"can't be converted|pipeline failed|not fitted"),
+    ],
+)
+def test_a_broken_pipeline_says_what_is_wrong(root: Path, old: str, new: str, message: str) -> None:
+    projects.edited(root, "pipelines/train.py", old, new)
+    one = projects.system(root)
+    with pytest.raises(PipelineError, match=message):
+        one.runs.run()
+    assert not one.stores.tracker.versions("cards")
+
+
+SLY = """
+def turned(made: LGBMClassifier, x: np.ndarray) -> np.ndarray:
+    return LGBMClassifier.predict_proba(made, x)[:, ::-1]
+
+
+def sly(made: LGBMClassifier) -> LGBMClassifier:
+    made.predict_proba = partial(turned, made)
+    return made
+
+
+def params()"""
+
+
+def test_an_estimator_that_onnx_tells_otherwise_is_refused(root: Path) -> None:
+    """Its own answers are turned round; what the converter reads of it is not."""
+    projects.edited(root, "pipelines/train.py", "def params()", SLY.lstrip())
+    projects.edited(root, "pipelines/train.py", "from typing", "from functools import partial\nfrom typing")
+    projects.edited(root, "pipelines/train.py", "return LGBMClassifier(**params", "return sly(LGBMClassifier(**params")
+    projects.edited(root, "pipelines/train.py", ".fit(x, y)", ".fit(x, y))")
+    one = projects.system(root)
+    with pytest.raises(PipelineError, match="differs from the native one"):
+        one.runs.run()
+    assert not one.stores.tracker.versions("cards")
+
+
+def test_a_class_that_the_window_lacks_is_named(root: Path) -> None:
+    frame = projects.rows()
+    late = pl.int_range(pl.len()) > 25 * 72
+    frame.with_columns(pl.when(late).then(pl.col("fraud")).otherwise(0).alias("fraud")).write_parquet(
+        root / "rows.parquet"
+    )
+    projects.edited(root, "homeostat.yaml", "holdout: 3d", "holdout: 6d")
+    with pytest.raises(DataError, match="hold no row with fraud = 1"):
+        projects.system(root).runs.run()
+
+
+def test_an_unknown_metric_lists_the_known_ones(root: Path) -> None:
+    projects.edited(root, "homeostat.yaml", "metric: roc_auc, window", "metric: mae, window")
+    with pytest.raises(ConfigError, match=r"'mae' is no metric for the task binary(.|\n)*accuracy"):
+        projects.system(root).runs.run()
+
+
+Target = Callable[[pl.DataFrame], pl.Series]
+SKLEARN = """
+import numpy as np
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import {name}
+from sklearn.pipeline import Pipeline, make_pipeline
+
+
+def model(x: np.ndarray, y: np.ndarray) -> Pipeline:
+    return make_pipeline(SimpleImputer(), {name}()).fit(x, y)
+"""
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "estimator", "target"),
+    [
+        ("binary", "roc_auc", "LogisticRegression", lambda f: f["fraud"] == 1),
+        ("multiclass", "accuracy", "LogisticRegression", lambda f: f["hour"] % 3),
+        ("regression", "mae", "Ridge", lambda f: f["amount"] * 2 + 1),
+    ],
+)
+def test_scikit_learn_and_every_task(tmp_path: Path, task: str, metric: str, estimator: str, target: Target) -> None:
+    frame = projects.rows()
+    policy = projects.POLICY.replace("task: binary", f"task: {task}").replace("roc_auc", metric)
+    policy = policy.replace("checks: checks.schema:Rows\n", "")
+    made = frame.with_columns(target(frame).alias("fraud"))
+    root = projects.make(tmp_path / "p", made, policy, SKLEARN.format(name=estimator))
+    one = projects.system(root)
+    result = one.runs.run()
+    assert result.version is not None
+    manifest = one.bundles.load(result.version.bundle)
+    assert [field.name for field in manifest.schema.fields] == ["amount", "hour", "country", "online"]
+    assert manifest.schema.fields[2].nullable
+    assert np.isfinite(result.measurements[0].value)
+
+
+def test_progress_counts_up(root: Path) -> None:
+    seen: list[tuple[int, int, str]] = []
+    projects.system(root, in_memory()).runs.run(lambda done, total, doing: seen.append((done, total, doing)))
+    assert [done for done, _, _ in seen] == list(range(len(seen)))
+    assert all(done < total for done, total, _ in seen)
