@@ -207,7 +207,7 @@ def up(
 @app.command()
 def serve(
     folder: Folder = HERE,
-    port: Port = 8_701,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port to listen on; 0: any.")] = 8_701,
     host: Host = "127.0.0.1",
     until_stdin_closes: Annotated[bool, typer.Option(help="End with the process that started this one.")] = False,
 ) -> None:
@@ -220,7 +220,7 @@ def serve(
 
     if until_stdin_closes:
         plane.until_stdin_closes()
-    plane.serve(_open(folder), host, port, lambda: terminal.err.print(f"Data plane on http://{host}:{port}"))
+    plane.serve(_open(folder), host, port, lambda taken: terminal.err.print(f"Data plane on http://{host}:{taken}"))
 
 
 @app.command()

@@ -11,6 +11,7 @@ import numpy as np
 
 from homeostat.domain.errors import PipelineError
 
+_NAME = "model"  # the converters' own names are random: the same model must give the same bytes
 _THRESHOLDS = re.compile(r"^threshold=(.*)$", re.MULTILINE)
 _SIZES = re.compile(r"^tree_sizes=.*\n", re.MULTILINE)  # bytes a tree; LightGBM finds the trees without them too
 
@@ -38,7 +39,7 @@ def _lightgbm(estimator: Any, features: int) -> bytes:
 
     shape = [("x", FloatTensorType([None, features]))]
     extra = {"zipmap": False} if hasattr(estimator, "classes_") else {}
-    model = convert_lightgbm(_in_float32(estimator), initial_types=shape, **extra)
+    model = convert_lightgbm(_in_float32(estimator), name=_NAME, initial_types=shape, **extra)
     return bytes(_with_open_batch(model).SerializeToString())
 
 
@@ -65,7 +66,7 @@ def _sklearn(estimator: Any, features: int) -> bytes:
     from skl2onnx.common.data_types import FloatTensorType
 
     options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "classes_") else None
-    model = to_onnx(estimator, initial_types=[("x", FloatTensorType([None, features]))], options=options)
+    model = to_onnx(estimator, name=_NAME, initial_types=[("x", FloatTensorType([None, features]))], options=options)
     return bytes(model.SerializeToString())
 
 

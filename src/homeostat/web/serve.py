@@ -16,15 +16,16 @@ from homeostat.serving.server import serve as run
 from homeostat.wiring import project_system
 
 
-def serve(project: Project, host: str, port: int, started: Callable[[], None]) -> None:
-    """Errors: `Refused` when the port is taken."""
+def serve(project: Project, host: str, port: int, started: Callable[[int], None]) -> None:
+    """`port` 0 takes a free one; `started` is told which. Errors: `Refused` when the port is taken."""
     try:
         bound = listen(host, port)
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise Refused(f"can't listen on {host}:{port}: {why}", way_out="Choose another --port.") from None
     engine = project_system(project.root, project.policy, "plane").engine
-    run(engine, bound, Limits(max_body=project.policy.serving.max_body), started)
+    taken = int(bound.getsockname()[1])
+    run(engine, bound, Limits(max_body=project.policy.serving.max_body), lambda: started(taken))
 
 
 def until_stdin_closes() -> None:
