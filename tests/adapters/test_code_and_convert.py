@@ -86,3 +86,38 @@ def test_the_converted_model_answers_as_the_native_one(estimator: Any, classes: 
 def test_what_cannot_be_converted_is_a_pipeline_error() -> None:
     with pytest.raises(PipelineError, match="can't be converted"):
         OnnxConverter()(object(), 3)
+
+
+def answers(onnx: bytes, x: np.ndarray) -> np.ndarray:
+    """(n, c) the last output of the model."""
+    session = onnxruntime.InferenceSession(onnx)
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: x})[-1])
+
+
+def test_thresholds_between_two_float32_values_are_not_crossed() -> None:
+    """LightGBM splits half-way between two neighbours, in float64. Where both are float32 the nearest float32 to the
+    middle may be the upper one: then a row at it would go the other way in ONNX."""
+    rng = np.random.default_rng(2)
+    steps = rng.integers(0, 40, (4_000, 3)).astype(np.float32)
+    low = np.float32(0.05)
+    x = low + steps * np.spacing(low)  # neighbours: every threshold lies between two float32 values with none between
+    y = (steps.sum(axis=1) + rng.normal(size=len(x)) > 60).astype(int)
+    made = LGBMClassifier(n_estimators=30, num_leaves=15, n_jobs=1, verbose=-1, random_state=1).fit(x, y)
+    assert np.abs(answers(OnnxConverter()(made, 3), x) - made.predict_proba(x)).max() < 1e-6
+
+
+def test_a_missing_value_goes_the_same_way_where_training_saw_none() -> None:
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(1_000, 3)).astype(np.float32)
+    made = LGBMClassifier(n_estimators=20, n_jobs=1, verbose=-1, random_state=1).fit(x, (x[:, 0] > 0).astype(int))
+    x[::3, 0] = np.nan
+    assert np.abs(answers(OnnxConverter()(made, 3), x) - made.predict_proba(x)).max() < 1e-6
+
+
+def test_the_same_model_gives_the_same_bytes() -> None:
+    x = np.random.default_rng(4).normal(size=(200, 2)).astype(np.float32)
+    for made in (
+        LGBMClassifier(n_estimators=3, verbose=-1).fit(x, (x[:, 0] > 0).astype(int)),
+        LogisticRegression().fit(x, (x[:, 0] > 0).astype(int)),
+    ):
+        assert OnnxConverter()(made, 2) == OnnxConverter()(made, 2)
