@@ -36,7 +36,7 @@ Array = NDArray[np.float64]
 WEEK_MS = 7 * DAY_MS
 TURN_MS = 6 * HOUR_MS
 """How often the control loop turns on the simulated clock."""
-PERIODS = 120
+PERIODS = 60
 """Points of a curve in the report, at most."""
 
 

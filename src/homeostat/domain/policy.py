@@ -124,7 +124,6 @@ class ServingPolicy:
     """Limits of the data plane."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
-    timeout: Millis = 2_000
     max_body: int = 1_000_000
 
 

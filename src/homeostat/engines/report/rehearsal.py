@@ -21,7 +21,7 @@ SIGNS: dict[str, tuple[str, EventKind]] = {
     "release.rolled_back": ("rollback", "harm"),
     "release.rejected": ("rejected", "invalid"),
     "release.promoted": ("release", "ok"),
-    "alert.opened": ("drift", "unknown"),
+    "alert.opened": ("alert", "unknown"),
     "run.": ("training", "note"),
     "training.": ("training", "note"),
 }
