@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homeostat.domain.bundle import Version
+from homeostat.domain.bundle import Backtest, Version
 from homeostat.domain.errors import ConfigError
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import ReleasePolicy
@@ -111,6 +111,24 @@ def test_quality_settles_what_lies_above_the_cap(
     assert move(policy=policy, lanes=(QUIET, lane), now_ms=day * DAY_MS, mature_labels=labels).do is expected
 
 
+@pytest.mark.parametrize(
+    ("live", "labels", "backtest", "expected"),
+    [
+        (0.01, 50, Backtest("old", -0.02, 100), Do.ADVANCE),  # together -0.01
+        (-0.01, 50, Backtest("old", 0.02, 100), Do.HOLD),
+        (-0.01, 49, Backtest("old", -0.02, 1_000), Do.HOLD),  # a backtest alone settles nothing
+        (float("nan"), 50, Backtest("old", -0.02, 1_000), Do.HOLD),
+    ],
+)
+def test_the_best_estimate_is_of_live_labels_and_backtest_together(
+    live: float, labels: int, backtest: Backtest, expected: Do
+) -> None:
+    policy = replace(POLICY, on_unknown="best_estimate")
+    lanes = (QUIET, quality(value=live))
+    seen = move(policy=policy, lanes=lanes, now_ms=DAY_MS, mature_labels=labels, backtest=backtest)
+    assert seen.do is expected
+
+
 def test_a_person_is_asked_once() -> None:
     assert move(replace(ROLLOUT, status=Status.WAITING), now_ms=8 * DAY_MS, lanes=(quality(),)).do is Do.HOLD
 
@@ -180,6 +198,7 @@ sights = st.builds(
     lanes=st.lists(lanes, max_size=4).map(tuple),
     hard_stop=st.sampled_from(["", "", "first rows bad"]),
     mature_labels=st.integers(0, 1_000),
+    backtest=st.none() | st.builds(Backtest, st.just("old"), st.floats(-1, 1), st.integers(1, 10_000)),
     person=st.sampled_from(["", "", "approve", "reject", "rollback", "resume"]),
 )
 policies = st.builds(
@@ -219,7 +238,9 @@ def test_over_random_evidence_the_rule_keeps_its_promises(
         assert 0 <= made.to <= rollout.index + 1
     if made.do is Do.ADVANCE and made.to < len(STEPS) and STEPS[made.to].weight > policy.cap_without_labels:
         earned = seen.lane("quality") or quality()
-        estimate = policy.on_unknown == "best_estimate" and earned.value is not None and earned.value <= 0
+        estimate = policy.on_unknown == "best_estimate" and earned.value is not None and seen.mature_labels > 0
+        if estimate and seen.backtest is None:
+            assert earned.bounded or seen.person or rollout.step.kind is StepKind.FULL or (earned.value or 0) <= 0
         full = rollout.step.kind is StepKind.FULL
         assert full or seen.person in ("approve", "resume") or earned.bounded or estimate
     if not rollout.status.open and rollout.status is not Status.PROMOTED:

@@ -12,10 +12,11 @@ from itertools import pairwise
 from math import isfinite
 from typing import Protocol
 
+from homeostat.domain.bundle import Backtest
 from homeostat.domain.errors import ConfigError
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import ReleasePolicy
-from homeostat.domain.rollout import Do, Lane, Move, ReleaseStep, Rollout, Seen, Status, StepKind
+from homeostat.domain.rollout import Do, Move, ReleaseStep, Rollout, Seen, Status, StepKind
 from homeostat.domain.units import ALL, DAY_MS, show_duration, show_share
 
 LEAST_SEEN = 50
@@ -307,8 +308,9 @@ def _needs_quality(case: Case) -> bool:
 
 def _settled(case: Case) -> str:
     """Why the candidate's quality is settled in its favour, "" while it isn't: it is non-inferior, or the policy goes
-    by the best estimate and the mean paired difference, on mature labels and backtest together, is not above 0; over
-    at least `min_requests` labels (any number of them, once overdue)."""
+    by the best estimate and the mean paired difference, on mature labels and backtest together, is not above 0. At
+    least `min_requests` of the labels are of live requests (any number of them, once overdue): a backtest alone, on
+    data that may be wrong in the way the candidate is, lets nobody past the cap."""
     lane = case.seen.lane("quality")
     if lane is None or lane.verdict in (Verdict.HARM, Verdict.INVALID):
         return ""
@@ -316,21 +318,21 @@ def _settled(case: Case) -> str:
         return lane.reason
     if case.policy.on_unknown != "best_estimate":
         return ""
-    mean, n = _best_estimate(case.seen, lane)
-    enough = n >= (1 if case.overdue else max(case.policy.min_requests, 1))
-    if not enough or mean > 0:
+    enough = case.seen.mature_labels >= (1 if case.overdue else max(case.policy.min_requests, 1))
+    if not enough or lane.value is None or not isfinite(lane.value):
         return ""
-    tested = f", {case.seen.backtest.n} of them from the backtest" if case.seen.backtest else ""
+    mean, n, tested = lane.value, case.seen.mature_labels, ""
+    if case.seen.backtest is not None:
+        mean, n = _together(mean, n, case.seen.backtest)
+        tested = f", {case.seen.backtest.n} of them from the backtest"
+    if mean > 0:
+        return ""
     return f"by the best estimate, mean difference of the loss {mean:.3g} over {n} labels{tested}: {lane.reason}"
 
 
-def _best_estimate(seen: Seen, lane: Lane) -> tuple[float, int]:
-    """The mean paired difference on all labels there are, and how many."""
-    parts = [(seen.backtest.mean, seen.backtest.n)] if seen.backtest else []
-    if lane.value is not None and isfinite(lane.value):
-        parts.append((lane.value, seen.mature_labels))
-    n = sum(count for _, count in parts)
-    return (sum(mean * count for mean, count in parts) / n if n else 0.0), n
+def _together(mean: float, n: int, backtest: Backtest) -> tuple[float, int]:
+    both = n + backtest.n
+    return (mean * n + backtest.mean * backtest.n) / both, both
 
 
 def _doubt(case: Case) -> str:
