@@ -147,7 +147,22 @@ def test_before_anything_is_released(tmp_path: Path) -> None:
 
 COMMANDS = [
     (),
-    *((name,) for name in ("init", "run", "rehearse", "demo", "up", "serve", "status", "trace", "feedback", "release")),
+    *(
+        (name,)
+        for name in (
+            "init",
+            "run",
+            "rehearse",
+            "demo",
+            "up",
+            "serve",
+            "status",
+            "trace",
+            "feedback",
+            "retrain",
+            "release",
+        )
+    ),
     *(("release", name) for name in ("start", "status", "history", "explain", "approve", "reject", "rollback")),
 ]
 

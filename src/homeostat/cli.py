@@ -264,6 +264,18 @@ def feedback(
     _show({"accepted": taken}, as_json, lambda: terminal.out.print(f"{taken:,} labels taken."))
 
 
+@app.command()
+def retrain(reason: Reason = "", folder: Folder = HERE, as_json: Json = False) -> None:
+    """Ask the control loop for a training on the newest data; its challenger is released like any other.
+
+    Example: homeostat retrain --reason "new prices" -p price
+    """
+    from homeostat import terminal
+
+    asked = _open(folder).retrain(reason)
+    _show(asked, as_json, lambda: terminal.out.print(f"Asked for: {asked.reason}. `homeostat up` carries it out."))
+
+
 @release.command("start")
 def release_start(
     version: Annotated[int | None, typer.Option(help="The version to release; the newest by default.")] = None,

@@ -26,6 +26,7 @@ from homeostat.domain.rollout import Lane, Rollout
 from homeostat.domain.run import RunResult
 from homeostat.domain.schema import Value
 from homeostat.domain.trace import Trace
+from homeostat.domain.trigger import Trigger
 from homeostat.engines.report import (
     ReleaseView,
     RunExtra,
@@ -123,6 +124,10 @@ class Project:
         result = staged.run(progress)
         html = rehearsal_report(result)
         return replace(result, report=write_report(self.root, f"rehearsal-seed{result.seed}", html))
+
+    def retrain(self, reason: str = "") -> Trigger:
+        """Ask the control loop for a training; its challenger is released like any other."""
+        return self.system.triggers.ask(reason)
 
     def predict(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Answer rows as the data plane does: checked, logged, released alike. Columns `id` and `key` are taken up.

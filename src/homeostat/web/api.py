@@ -1,7 +1,7 @@
 """The control API: the verbs of a project over HTTP, with a page of them at /docs.
 
 It never stands in the way of an answer: predictions are the data plane's. Nothing but a name of this machine is
-taken for a host, so that a page from elsewhere can't reach it through the browser.
+taken for a host, so that a page from elsewhere can't reach it through the browser; and its own page asks nobody else.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Body, FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from jinja2 import Environment, PackageLoader
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -22,6 +23,13 @@ from homeostat.domain.errors import Corrupt, HomeostatError, NotFound, Refused
 from homeostat.domain.schema import Value
 from homeostat.project import Project
 
+_PAGES = Environment(loader=PackageLoader("homeostat.web"), autoescape=True)
+EXAMPLES = {
+    "Start": '{"version": 2}',
+    "Order": '{"reason": "checked by hand"}',
+    "Feedback": '{"labels": [{"id": "a1", "label": 1}]}',
+}
+"""A body of each kind, for the page."""
 LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 
 
@@ -58,13 +66,25 @@ class Feedback(BaseModel):
 def create(project: Project, hosts: list[str] = LOOPBACK) -> FastAPI:
     """The application over one project. Requests take turns: its services are not made for several threads."""
     turns = threading.Lock()
-    app = FastAPI(title=f"Homeostat: {project.policy.name}", version=homeostat.__version__)
+    title = f"Homeostat: {project.policy.name}"
+    app = FastAPI(title=title, version=homeostat.__version__, docs_url=None, redoc_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
     app.add_exception_handler(HomeostatError, _refused)
 
     def answer(verb: Callable[[], Any]) -> Response:
         with turns:
             return Response(codec.encode(verb()), media_type="application/json")
+
+    @app.get("/", include_in_schema=False)
+    def home() -> Response:
+        return RedirectResponse("/docs")
+
+    @app.get("/docs", include_in_schema=False)
+    def docs(request: Request) -> Response:
+        host = request.headers["host"]
+        return HTMLResponse(
+            _PAGES.get_template("docs.html.jinja").render(api=app.openapi(), host=host, examples=EXAMPLES)
+        )
 
     @app.get("/v1/status", summary="The state of the loop")
     def status() -> Response:
@@ -93,7 +113,7 @@ def create(project: Project, hosts: list[str] = LOOPBACK) -> FastAPI:
 
     @app.post("/v1/trainings", summary="Ask for a training", status_code=202)
     def train(why: Annotated[Order, Body()]) -> Response:
-        return answer(lambda: project.system.triggers.ask(why.reason))
+        return answer(lambda: project.retrain(why.reason))
 
     @app.get("/v1/predictions/{prediction}", summary="From a prediction to everything")
     def trace(prediction: str) -> Response:
