@@ -189,6 +189,9 @@ def test_a_life_with_a_kill_in_the_middle_of_a_canary(project: Project, start: C
     second = cli(project, "up", "--port", str(again.port))
     assert (second.returncode, "is up already" in second.stderr) == (1, True)
     assert again.end() == 0
+    said = (project.root.parent / "up.log").read_text()
+    assert "Traceback" not in said
+    assert "Fatal" not in said
 
 
 def test_the_data_plane_is_started_again_and_a_foreign_host_is_refused(start: Callable[[], Up]) -> None:

@@ -32,7 +32,7 @@ def until_stdin_closes() -> None:
     """End this process with SIGTERM when the pipe on its standard input closes: its parent is gone."""
 
     def wait() -> None:
-        while sys.stdin.buffer.read(1):
+        while os.read(sys.stdin.fileno(), 1):  # not sys.stdin.buffer: its lock would be held when the process ends
             pass
         os.kill(os.getpid(), signal.SIGTERM)
 
