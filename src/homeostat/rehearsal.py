@@ -153,7 +153,7 @@ class Rehearsal:
         answered = served["id"].str.slice(1).cast(pl.Int64).to_numpy()
         y = labels.truth(schema, rows[self.policy.data.target].to_list())[answered]
         at_ms = rows[EVENT_MS].to_numpy()[answered]
-        period_ms = WEEK_MS * max(1, round((at_ms[-1] - at_ms[0]) / WEEK_MS / PERIODS))
+        period_ms = DAY_MS * max(1, round((at_ms[-1] - at_ms[0]) / DAY_MS / PERIODS))
         events = self.loop.journal.read(name)
 
         def course(output: Array, trainings: int) -> Course:
