@@ -73,9 +73,12 @@ class Control:
         self.triggers.done(trigger, run=result.id, note=self._release(result))
 
     def _release(self, result: RunResult) -> str:
-        """→ what came of the run."""
+        """→ what came of the run. The same version may have its release already: after a crash, or without news."""
         if result.version is None:
             return run_sentence(result)
+        known = next((one for one in self.releases.history() if one.candidate == result.version), None)
+        if known is not None:
+            return f"It is version {result.version.number} again, of release {known.id}: {known.status.value}."
         try:
             return f"Release {self.releases.start(result.version).id} started."
         except Refused as refusal:
