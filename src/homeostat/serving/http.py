@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
         self._deaf = self._paused = False
         self._since = hub.loop.time()
         self._begun = False
-        self._path, self._headers, self._head, self._body, self._size = "", dict[str, str](), 0, list[bytes](), 0
+        self._path, self._headers, self._head, self._body, self._size = "", dict[bytes, bytes](), 0, list[bytes](), 0
 
     # The transport
 
@@ -157,14 +157,14 @@ class Connection(asyncio.Protocol):
         self._grow(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.lower().decode("latin-1")] = value.decode("latin-1")
+        self._headers[name.lower()] = value
         self._grow(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
-        declared = self._headers.get("content-length", "0")
+        declared = self._headers.get(b"content-length", b"0")
         if declared.isdigit() and int(declared) > self._limits.max_body:
             self._too_large()
-        elif self._headers.get("expect", "").lower() == "100-continue" and not self._slots and not self._deaf:
+        elif self._headers.get(b"expect", b"").lower() == b"100-continue" and not self._slots and not self._deaf:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, part: bytes) -> None:

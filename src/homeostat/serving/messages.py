@@ -18,12 +18,12 @@ _SHOWN_IDS = 100
 
 @dataclass(slots=True)
 class Request:
-    """`path` without its query; header names in lower case."""
+    """`path` without its query; headers as they came, their names in lower case."""
 
     method: str
     path: str
     body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -79,9 +79,14 @@ class Reply:
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
-        ids = ",".join(one if _PLAIN(one) else quote(one, safe=_SAFE) for one in self.ids[:_SHOWN_IDS])
-        versions = ",".join(map(str, dict.fromkeys(self.versions)))
+        ids = ",".join([one if _PLAIN(one) else quote(one, safe=_SAFE) for one in self.ids[:_SHOWN_IDS]])
+        versions = str(self.versions[0]) if self.alike else ",".join(map(str, dict.fromkeys(self.versions)))
         return (("x-prediction-id", ids), ("x-release-id", self.release), ("x-model-version", versions))
+
+    @property
+    def alike(self) -> bool:
+        """One version made all answers."""
+        return len(self.versions) == 1 or len(set(self.versions)) == 1
 
 
 _PLAIN = re.compile(r"[\w.:-]+", re.ASCII).fullmatch

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from homeostat.domain.schema import Schema, Task
-from homeostat.serving.messages import Ask, Refusal, Reply, Response, Row, json, refused
+from homeostat.domain.schema import Schema, Task, Value
+from homeostat.serving.messages import Ask, Refusal, Reply, Response, Row, refused
 from homeostat.serving.typed import LONGEST_ID, fitting, name_text, refusal, row_type
 
 _astuple = msgspec.structs.astuple
@@ -55,12 +55,11 @@ class Records:
 
     def encode(self, _: Ask, reply: Reply) -> Response:
         """A record's own `model_version` is told when a canary split the records of one request."""
-        predictions = list(_predictions(self._schema.task, reply))
-        if len(set(reply.versions)) > 1:
+        predictions = _SAID[self._schema.task](reply)
+        if not reply.alike:
             for prediction, version in zip(predictions, reply.versions, strict=True):
-                prediction["model_version"] = version
-        body = {"release": reply.release, "model_version": reply.versions[0], "predictions": predictions}
-        return json(200, body, reply.headers)
+                prediction.model_version = version
+        return Response(200, _encode(_Body(reply.release, reply.versions[0], predictions)), reply.headers)
 
     def refuse(self, error: Refusal) -> Response:
         return refused(error)
@@ -78,15 +77,46 @@ def _name(record: dict[str, Any], name: str) -> str | None:
     return str(value) if 0 < len(str(value)) <= LONGEST_ID else None
 
 
-def _predictions(task: Task, reply: Reply) -> Iterator[dict[str, Any]]:
-    if task is Task.REGRESSION:
-        for name, value in zip(reply.ids, reply.score, strict=True):
-            yield {"id": name, "value": value}
-    elif task is Task.BINARY:
-        for name, score, label in zip(reply.ids, reply.score, reply.label, strict=True):
-            yield {"id": name, "score": score, "label": reply.typed[label]}
-    else:
-        classes = [str(known) for known in reply.classes]
-        for name, score, label, scores in zip(reply.ids, reply.score, reply.label, reply.scores, strict=True):
-            each = dict(zip(classes, scores or (), strict=True))
-            yield {"id": name, "score": score, "label": reply.typed[label], "scores": each}
+class _Said(msgspec.Struct, omit_defaults=True, gc=False):
+    """One prediction, as it is written; what does not apply is left out. (No value of an answer is null.)"""
+
+    id: str
+    value: float | None = None
+    score: float | None = None
+    label: Value = None
+    scores: dict[str, float] | None = None
+    model_version: int | None = None
+
+
+class _Body(msgspec.Struct, gc=False):
+    release: str
+    model_version: int
+    predictions: list[_Said]
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _numbers(reply: Reply) -> list[_Said]:
+    return [_Said(name, value) for name, value in zip(reply.ids, reply.score, strict=True)]
+
+
+def _binary(reply: Reply) -> list[_Said]:
+    typed, rows = reply.typed, zip(reply.ids, reply.score, reply.label, strict=True)
+    return [_Said(name, None, score, typed[label]) for name, score, label in rows]
+
+
+def _classes(reply: Reply) -> list[_Said]:
+    names, typed = [str(known) for known in reply.classes], reply.typed
+    rows = zip(reply.ids, reply.score, reply.label, reply.scores, strict=True)
+    return [
+        _Said(name, None, score, typed[label], dict(zip(names, scores or (), strict=True)))
+        for name, score, label, scores in rows
+    ]
+
+
+_SAID: Mapping[Task, Callable[[Reply], list[_Said]]] = {
+    Task.REGRESSION: _numbers,
+    Task.BINARY: _binary,
+    Task.MULTICLASS: _classes,
+}

@@ -152,7 +152,7 @@ class Engine:
         except Refusal as error:
             job = _Job(at, codec, codec.salvage(body), error)
         job.ids = [name or next(self._ids) for name in job.ask.ids]
-        if job.refusal is None and len(set(job.ids)) < len(job.ids):
+        if job.refusal is None and len(job.ids) > 1 and len(set(job.ids)) < len(job.ids):
             job.refusal = Refusal(422, "an id stands twice in one request", rule="once", name="id")
         return job
 
