@@ -14,7 +14,7 @@ from homeostat.adapters.source import Source
 from homeostat.config import read_policy
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.serving import messages
-from homeostat.wiring import Stores, System, in_memory
+from homeostat.wiring.system import Stores, System, in_memory
 
 START_MS = 20_454 * DAY_MS
 POLICY = """

@@ -10,7 +10,7 @@ import pytest
 
 import projects
 from homeostat.domain.units import DAY_MS
-from homeostat.wiring import System
+from homeostat.wiring.system import System
 
 
 class Crash(BaseException):

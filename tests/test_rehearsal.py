@@ -30,7 +30,7 @@ from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.domain.units import DAY_MS
 from homeostat.rehearsal import WEEK_MS, known_at
 from homeostat.serving.messages import Request
-from homeostat.wiring import System, rehearsal
+from homeostat.wiring.system import System, rehearsal
 
 DAYS, CHANGE, WARMUP = 34, 18, 10
 START_MS, END_MS = projects.START_MS + WARMUP * DAY_MS, projects.START_MS + DAYS * DAY_MS

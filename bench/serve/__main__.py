@@ -1,7 +1,7 @@
 """python -m bench.serve [--quick] [--json]
 
-Each server alone on one core, wrk on the other. Peers that are products have an environment each below `.bench/`, made
-on first use; `--quick` leaves them out and measures 64 connections only.
+Each server alone on one core, wrk on the other: the limit (an echo on our own stack), ours with everything on, and two
+peers. `--quick` measures 64 connections only.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Measured:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.serve", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="64 connections, 3 seconds each, no products")
+    parser.add_argument("--quick", action="store_true", help="64 connections, 3 seconds each")
     parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
     parser.add_argument("--seconds", type=int, default=0, help="of each measurement: 3 with --quick, else 8")
     given = parser.parse_args()
@@ -83,7 +83,8 @@ def _servers(folder: Path) -> Iterator[Server]:
     yield Server("echo on our stack", [python, "-m", "bench.serve.echo", "{port}"], "/", body)
     ours = [python, "-m", "homeostat", "serve", "-p", str(project), "--port", "{port}"]
     yield Server("ours", ours, "/v1/models/bench/predict", body)
-    yield Server("FastAPI + onnxruntime, by hand", [python, "-m", "bench.serve.hand", "{port}", str(onnx)], "/predict", body)
+    hand = [python, "-m", "bench.serve.hand", "{port}", str(onnx)]
+    yield Server("FastAPI + onnxruntime, by hand", hand, "/predict", body)
     tutorial = [python, "-m", "bench.serve.tutorial", "{port}", str(native)]
     yield Server("FastAPI + pydantic + pandas", tutorial, "/predict", body)
 
@@ -136,20 +137,28 @@ def _level(
     before = _cpu_s(process.pid)
     said = _wrk(port, server.path, script, level, seconds)
     spent = _cpu_s(process.pid) - before
-    count = int(re.search(r"(\d+) requests in", said)[1])  # type: ignore[index]
-    errors = sum(int(n) for n in re.findall(r"Non-2xx or 3xx responses: (\d+)|(?:connect|read|write|timeout) (\d+)", said) for n in n if n)
-    memory = int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]) / 1024  # type: ignore[index]
-    rps = float(re.search(r"Requests/sec:\s+([\d.]+)", said)[1])  # type: ignore[index]
+    count, rps = int(_found(r"(\d+) requests in", said)), float(_found(r"Requests/sec:\s+([\d.]+)", said))
+    memory = int(_found(r"VmRSS:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())) / 1024
+    errors = sum(map(int, re.findall(r"(?:responses:|connect|read|write|timeout) (\d+)", said)))
     return Measured(rps, _ms(said, "50%"), _ms(said, "99%"), 1e6 * spent / count, memory, start_s, errors)
 
 
+def _found(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    if match is None:
+        sys.exit(f"nothing like {pattern} in:\n{text}")
+    return match[1]
+
+
 def _ms(said: str, percentile: str) -> float:
-    value, unit = re.search(rf"{percentile}\s+([\d.]+)(us|ms|s)", said).groups()  # type: ignore[union-attr]
-    return float(value) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
+    value = _found(rf"{percentile}\s+([\d.]+[mu]?s)", said)
+    unit = value.lstrip("0123456789.")
+    return float(value.removesuffix(unit)) * {"us": 1e-3, "ms": 1.0, "s": 1e3}[unit]
 
 
 def _wrk(port: int, path: str, script: Path, connections: int, seconds: int) -> str:
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), f"http://127.0.0.1:{port}{path}"]
+    address = f"http://127.0.0.1:{port}{path}"
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), address]
     return subprocess.run(_on_core(1, command), capture_output=True, text=True, check=True).stdout
 
 
@@ -207,13 +216,12 @@ def _show(found: dict[str, dict[int, Measured]], as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(summary) + "\n")
         return
-    lines = [f"{'':32}{'conns':>6}{'req/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'CPU us':>9}{'MB':>7}{'start s':>9}{'errors':>8}"]
+    names = ("conns", "req/s", "p50 ms", "p99 ms", "CPU us", "MB", "start s", "errors")
+    lines = [" " * 32 + "".join(f"{name:>9}" for name in names)]
     for name, levels in found.items():
         for level, one in levels.items():
-            lines.append(
-                f"{name:32}{level:>6}{one.rps:>10,.0f}{one.p50_ms:>9.2f}{one.p99_ms:>9.2f}{one.cpu_us:>9.1f}"
-                f"{one.memory_mb:>7.0f}{one.start_s:>9.2f}{one.errors:>8}"
-            )
+            row = f"{level:>9}{one.rps:>9,.0f}{one.p50_ms:>9.2f}{one.p99_ms:>9.2f}{one.cpu_us:>9.1f}"
+            lines.append(f"{name:32}{row}{one.memory_mb:>9.0f}{one.start_s:>9.2f}{one.errors:>9}")
     lines.append(
         f"ours is {summary['ours_vs_best_peer']:.1f} x {best} and {100 * summary['ours_vs_echo']:.0f} % of echo, "
         "at 64 connections"

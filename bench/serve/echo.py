@@ -13,17 +13,12 @@ ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 
 
 
 class Echo(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
         self.parser = httptools.HttpRequestParser(self)
-        self.body = b""
-
-    def on_body(self, body: bytes) -> None:
-        self.body += body
 
     def on_message_complete(self) -> None:
-        self.body = b""
-        self.transport.write(ANSWER)  # type: ignore[attr-defined]
+        self.transport.write(ANSWER)
 
     def data_received(self, data: bytes) -> None:
         self.parser.feed_data(data)

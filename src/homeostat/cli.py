@@ -215,12 +215,13 @@ def serve(
 
     Example: homeostat serve -p price --port 8701
     """
-    from homeostat import terminal
     from homeostat.web import serve as plane
 
     if until_stdin_closes:
         plane.until_stdin_closes()
-    plane.serve(_open(folder), host, port, lambda taken: terminal.err.print(f"Data plane on http://{host}:{taken}"))
+    plane.serve(
+        folder.resolve(), host, port, lambda taken: typer.echo(f"Data plane on http://{host}:{taken}", err=True)
+    )
 
 
 @app.command()

@@ -39,7 +39,7 @@ from homeostat.ports import Progress
 from homeostat.services.monitors import Performance
 from homeostat.services.rollouts import Explanation, Releases, Standing
 from homeostat.serving.messages import Request
-from homeostat.wiring import System, project_system, rehearsal, write_report
+from homeostat.wiring.system import System, project_system, rehearsal, write_report
 
 RECENT = 8
 

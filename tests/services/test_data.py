@@ -18,7 +18,7 @@ from homeostat.domain.errors import DataError, NotFound
 from homeostat.domain.prediction import LabelBatch, LogBatch
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.services.data import Data, content_digest
-from homeostat.wiring import System, in_memory
+from homeostat.wiring.system import System, in_memory
 
 END_MS = projects.START_MS + 30 * DAY_MS
 

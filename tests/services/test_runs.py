@@ -17,7 +17,7 @@ from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.domain.run import RunResult
 from homeostat.engines.drift.profile import Reference
 from homeostat.serving.bundles import Shelf
-from homeostat.wiring import System, in_memory
+from homeostat.wiring.system import System, in_memory
 
 
 def ran(result: RunResult) -> set[str]:

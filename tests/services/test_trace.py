@@ -12,7 +12,7 @@ import projects
 from homeostat.domain.errors import NotFound
 from homeostat.domain.units import DAY_MS
 from homeostat.serving.messages import Request
-from homeostat.wiring import System
+from homeostat.wiring.system import System
 
 ROW = {"amount": 12.5, "hour": 3, "country": "de", "online": True}
 

@@ -23,7 +23,7 @@ from homeostat.domain.units import DAY_MS
 from homeostat.engines.report import rehearsal_report, rehearsal_sentence, words
 from homeostat.ports import Progress
 from homeostat.stores.files import write_atomic
-from homeostat.wiring import System, beside, rehearsal, write_report
+from homeostat.wiring.system import System, beside, rehearsal, write_report
 
 DATA = "payments.parquet"
 SCRIPT = Script()

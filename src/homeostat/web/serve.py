@@ -7,25 +7,27 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
+from homeostat.config import read_policy
 from homeostat.domain.errors import Refused
-from homeostat.project import Project
 from homeostat.serving.http import Limits
 from homeostat.serving.server import listen
 from homeostat.serving.server import serve as run
-from homeostat.wiring import project_system
+from homeostat.wiring.plane import data_plane
 
 
-def serve(project: Project, host: str, port: int, started: Callable[[int], None]) -> None:
-    """`port` 0 takes a free one; `started` is told which. Errors: `Refused` when the port is taken."""
+def serve(root: Path, host: str, port: int, started: Callable[[int], None]) -> None:
+    """The project in folder `root`. `port` 0 takes a free one; `started` is told which. Errors: `ConfigError`;
+    `Refused` when the port is taken."""
+    limits = Limits(max_body=read_policy(root).serving.max_body)
     try:
         bound = listen(host, port)
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise Refused(f"can't listen on {host}:{port}: {why}", way_out="Choose another --port.") from None
-    engine = project_system(project.root, project.policy, "plane").engine
     taken = int(bound.getsockname()[1])
-    run(engine, bound, Limits(max_body=project.policy.serving.max_body), lambda: started(taken))
+    run(data_plane(root), bound, limits, lambda: started(taken))
 
 
 def until_stdin_closes() -> None:

@@ -27,7 +27,8 @@ from homeostat.control import Control
 from homeostat.domain.errors import Refused
 from homeostat.project import Project
 from homeostat.web import api
-from homeostat.wiring import STATE, project_system
+from homeostat.wiring.plane import STATE
+from homeostat.wiring.system import project_system
 
 TURN_S = 1.0
 GRACE_S = 12.0

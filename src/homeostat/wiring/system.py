@@ -1,4 +1,4 @@
-"""The only place that names concrete backends: what a system is made of, embedded in a folder or all in memory."""
+"""What a whole system is made of, embedded in a folder or all in memory."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ from homeostat.stores.memory_tracker import MemoryTracker
 from homeostat.stores.predictions import SegmentLabels, SegmentLog
 from homeostat.stores.routing import FileRouter
 from homeostat.stores.tables import DeltaTables
+from homeostat.wiring.plane import STATE
 
-STATE = ".homeostat"
 PLANE = "http://127.0.0.1:8701"
 
 

@@ -1,0 +1,2 @@
+"""The only place that names concrete backends. `plane` is what a data plane needs and no more: it starts in less time
+and memory than the whole `system`."""
