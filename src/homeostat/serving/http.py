@@ -14,6 +14,7 @@ from homeostat.serving.messages import Refusal, Request, Response, refused
 from homeostat.serving.tick import Engine
 
 _LINGER_S = 2.0
+_LENGTH, _EXPECT = len("content-length"), len("expect")
 _HEADS = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n".encode()
     for status in HTTPStatus
@@ -76,7 +77,7 @@ class Slot:
 
     __slots__ = ("_connection", "bare", "close", "data", "old")
 
-    def __init__(self, connection: Connection, *, close: bool, bare: bool = False, old: bool = False) -> None:
+    def __init__(self, connection: Connection, close: bool, bare: bool = False, old: bool = False) -> None:
         self._connection, self.close, self.bare, self.old = connection, close, bare, old
         self.data: bytes | None = None
 
@@ -105,7 +106,8 @@ class Connection(asyncio.Protocol):
         self._deaf = self._paused = False
         self._since = hub.loop.time()
         self._begun = False
-        self._path, self._headers, self._head, self._body, self._size = "", dict[bytes, bytes](), 0, list[bytes](), 0
+        self._url, self._declared, self._expects = b"", 0, False
+        self._head, self._body, self._size = 0, list[bytes](), 0
 
     # The transport
 
@@ -123,8 +125,6 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        if not self._begun:
-            self._since = self._hub.loop.time()
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:  # the request was answered; other protocols are not spoken here
@@ -150,21 +150,26 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._begun, self._since = True, self._hub.loop.time()
-        self._path, self._headers, self._head, self._body, self._size = "", {}, 0, [], 0
+        self._url, self._declared, self._expects = b"", 0, False
+        self._head, self._body, self._size = 0, [], 0
 
     def on_url(self, url: bytes) -> None:
-        self._path += url.decode("latin-1")
+        self._url += url
         self._grow(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.lower()] = value
-        self._grow(len(name) + len(value))
+        """Of the headers only these two are read here; the parser sees to the others that frame a message."""
+        size = len(name)
+        if size == _LENGTH and name.lower() == b"content-length":
+            self._declared = int(value) if value.isdigit() else 0
+        elif size == _EXPECT and name.lower() == b"expect":
+            self._expects = value.lower() == b"100-continue"
+        self._grow(size + len(value))
 
     def on_headers_complete(self) -> None:
-        declared = self._headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > self._limits.max_body:
+        if self._declared > self._limits.max_body:
             self._too_large()
-        elif self._headers.get(b"expect", b"").lower() == b"100-continue" and not self._slots and not self._deaf:
+        elif self._expects and not self._slots and not self._deaf:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, part: bytes) -> None:
@@ -178,13 +183,14 @@ class Connection(asyncio.Protocol):
         self._begun = False
         if self._deaf:
             return
-        method, stay = self._parser.get_method().decode("latin-1"), self._parser.should_keep_alive()
-        bare, old = method == "HEAD", self._parser.get_http_version() == "1.0"
-        slot = Slot(self, close=not stay or self._hub.draining, bare=bare, old=old)
+        method = self._parser.get_method()
+        bare, old = method == b"HEAD", self._parser.get_http_version() == "1.0"
+        slot = Slot(self, not self._parser.should_keep_alive() or self._hub.draining, bare, old)
         self._slots.append(slot)
         self._deaf = slot.close
-        path = self._path.partition("?")[0]
-        self._hub.submit(slot, Request("GET" if bare else method, path, b"".join(self._body), self._headers))
+        path = self._url.decode("latin-1").partition("?")[0]
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._hub.submit(slot, Request("GET" if bare else method.decode("latin-1"), path, body))
         if len(self._slots) >= self._limits.pipeline:
             self._pause()
 

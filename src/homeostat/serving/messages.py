@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -18,12 +18,11 @@ _SHOWN_IDS = 100
 
 @dataclass(slots=True)
 class Request:
-    """`path` without its query; headers as they came, their names in lower case."""
+    """`path` without its query."""
 
     method: str
     path: str
     body: bytes = b""
-    headers: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -44,8 +44,9 @@ Marked = tuple[int, LabelBatch]
 
 
 def _pack(values: Sequence[Any]) -> Any:
-    """A long column of floats travels as raw float64: quicker than a number at a time, and as exact."""
-    if len(values) >= _LONG and set(map(type, values)) == {float}:
+    """A long column of floats travels as raw float64: quicker than a number at a time, and as exact. A column holds
+    values of one type, and nulls."""
+    if len(values) >= _LONG and type(values[0]) is float and None not in values:
         return msgspec.msgpack.Ext(1, np.array(values, np.float64).tobytes())
     return list(values)
 
