@@ -225,6 +225,26 @@ def serve(
 
 
 @app.command()
+def predict(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A CSV or Parquet file, or a folder of them.")],
+    out: Annotated[Path, typer.Argument(help="A folder: a Parquet file a part.")],
+    part_rows: Annotated[int, typer.Option(min=1, help="Rows of a part.")] = 100_000,
+    folder: Folder = HERE,
+    as_json: Json = False,
+) -> None:
+    """Score files with the version that serves. Started again, it makes only what is missing.
+
+    Example: homeostat predict rows.parquet scores -p price
+    """
+    from homeostat import terminal
+
+    with terminal.progress() as progress:
+        result = _open(folder).predict_file(source, out, part_rows, progress)
+    said = f"{result.rows:,} rows scored by version {result.version}: {result.parts} parts in {result.out}"
+    _show(result, as_json, lambda: terminal.lines(f"{said}, {result.reused} of them from before."))
+
+
+@app.command()
 def status(folder: Folder = HERE, as_json: Json = False) -> None:
     """The state of the loop on one screen. Example: homeostat status -p price"""
     from homeostat import terminal

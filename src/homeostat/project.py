@@ -13,11 +13,13 @@ from typing import Any
 import msgspec
 import polars as pl
 
+from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.adapters.source import read_table
+from homeostat.batch import BatchResult, score
 from homeostat.config import read_policy
 from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import EVENT_MS
-from homeostat.domain.errors import DataError, NotFound
+from homeostat.domain.errors import Corrupt, DataError, NotFound
 from homeostat.domain.event import Event
 from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Policy
@@ -38,10 +40,12 @@ from homeostat.engines.report import (
 from homeostat.ports import Progress
 from homeostat.services.monitors import Performance
 from homeostat.services.rollouts import Explanation, Releases, Standing
+from homeostat.serving.bundles import Shelf
 from homeostat.serving.messages import Request
 from homeostat.wiring.system import System, project_system, rehearsal, write_report
 
 RECENT = 8
+PART_ROWS = 100_000
 
 
 def _quiet(_done: int, _total: int, _doing: str) -> None:
@@ -136,6 +140,25 @@ class Project:
         said = self._asked(f"/v1/models/{self.policy.name}/predict", {"records": frame.to_dicts()})
         return pl.DataFrame(said["predictions"], infer_schema_length=None)
 
+    def predict_file(
+        self, source: Path, out: Path, part_rows: int = PART_ROWS, progress: Progress = _quiet
+    ) -> BatchResult:
+        """Score a CSV or Parquet file, or a folder of them, with the version that serves; a Parquet file a part in the
+        folder `out`. Started again, it makes only the parts that are not there. These answers are not logged.
+        Errors: `NotFound` before the first release; `DataError` that names file, row and field; `UsageError`."""
+        stores = self.system.stores
+        route = stores.router.read().routes.get(self.policy.name)
+        if route is None:
+            raise self._nothing_serves()
+        shelf = Shelf(stores.blobs, OnnxRuntime())
+        loaded = shelf.load(route.champion.bundle)
+        if loaded is None:
+            raise Corrupt("the version that serves can't be loaded", where=shelf.reason(route.champion.bundle))
+        return score(loaded, route.champion.version, source, out, part_rows, progress)
+
+    def _nothing_serves(self) -> NotFound:
+        return NotFound(f"{self.policy.name} serves no version yet", way_out="Start with `homeostat up`.")
+
     def feedback(self, labels: pl.DataFrame | Sequence[Mapping[str, Value]]) -> int:
         """Labels by prediction id: `id`, `label` and, if known, `at`. → how many were taken. Errors: `DataError` that
         names the first wrong one; `NotFound` before the first release."""
@@ -163,7 +186,7 @@ class Project:
         engine.shadow()
         said: Mapping[str, Any] = json.loads(answer.body)
         if answer.status in (404, 503):
-            raise NotFound(f"{self.policy.name} serves no version yet", way_out="Start with `homeostat up`.")
+            raise self._nothing_serves()
         if answer.status != 200:
             error = said["error"]
             where = f"row {error['record'] + 1} (the first is 1)" if "record" in error else ""
