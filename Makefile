@@ -20,5 +20,8 @@ lint: setup  ## style, types, layers
 test: lint  ## everything
 	.venv/bin/pytest
 
+bench: setup  ## ours beside peers and the limit, in one run (needs wrk)
+	.venv/bin/python -m bench.serve
+
 clean:  ## forget the environment and every cache
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -106,21 +106,33 @@ class Up:
         return code
 
 
+def two_free_ports() -> int:
+    """→ the first of two neighbours that nobody uses, below those that the kernel gives to clients."""
+    for port in range(20_000 + os.getpid() % 5_000 * 2, 32_000, 2):
+        with socket.socket() as one, socket.socket() as two:
+            try:
+                one.bind(("127.0.0.1", port))
+                two.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no two free ports")
+
+
 @pytest.fixture
 def start(project: Project) -> Iterator[Callable[[], Up]]:
     begun: list[Up] = []
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    port = two_free_ports()
 
     def make() -> Up:
-        begun.append(Up(project.root, port if port < 65_000 else port - 1_000))
+        begun.append(Up(project.root, port))
         return begun[-1]
 
     yield make
     for one_up in begun:
         if one_up.process.poll() is None:
             one_up.kill()
+        one_up.output.close()
 
 
 def cli(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:

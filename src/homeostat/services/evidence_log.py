@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from homeostat.domain.prediction import Role
-from homeostat.domain.units import DAY_MS, HOUR_MS, MINUTE_MS
+from homeostat.domain.units import DAY_MS, MINUTE_MS
 from homeostat.ports import LabelLog, PredictionLog
 
 SETTLED_MS = MINUTE_MS
@@ -60,11 +60,10 @@ def requests_seen(rows: pl.DataFrame, version: int, since_ms: int, shadowed: boo
 
 
 def traffic(log: pl.DataFrame, now_ms: int) -> float | None:
-    """Requests a day by the answers in the log, over an hour at least; None where there are none."""
+    """Requests a day by the answers in the log; None where they go back less than a day: an hour is no measure."""
     answers = log.filter(pl.col("role") == Role.ANSWER.value)
-    if not answers.height:
-        return None
-    return answers.height * DAY_MS / max(now_ms - int(answers["at_ms"].to_numpy().min()), HOUR_MS)
+    span = now_ms - int(answers["at_ms"].to_numpy().min(initial=now_ms))
+    return answers.height * DAY_MS / span if span >= DAY_MS else None
 
 
 def slow_limit(log: pl.DataFrame, version: int) -> int:
