@@ -68,12 +68,20 @@ def _adapter(step: Callable[..., Any]) -> Any:
 
 
 def _check(module: ModuleType, made: Sequence[str], nodes: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Every input that a wanted step reaches is given."""
+    """Every input that a wanted step reaches is given, unless it has a default; and what is given is not made anew: the
+    model would be trained on another input than it is served."""
     queue, seen = list(made), set(made)
     while queue:
         node = nodes[queue.pop()]
-        if node.user_defined and node.name not in given:
-            users = ", ".join(sorted(one.name for one in node.depended_on_by))
+        if not node.user_defined and node.name in given:
+            raise PipelineError(
+                f"{node.name!r} is given; a function can't make it",
+                where=str(module.__file__),
+                way_out="Give the function another name.",
+            )
+        needing = [one.name for one in node.depended_on_by if _needs(one, node.name)]
+        if node.user_defined and node.name not in given and needing:
+            users = ", ".join(sorted(needing))
             raise PipelineError(
                 f"nothing makes {node.name!r}, which {users} needs",
                 where=str(module.__file__),
@@ -82,3 +90,10 @@ def _check(module: ModuleType, made: Sequence[str], nodes: Mapping[str, Any], gi
         fresh = [one.name for one in node.dependencies if one.name not in seen]
         seen.update(fresh)
         queue += fresh
+
+
+def _needs(node: Any, name: str) -> bool:
+    """The parameter has no default."""
+    from hamilton.node import DependencyType
+
+    return node.input_types[name][1] is DependencyType.REQUIRED
