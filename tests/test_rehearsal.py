@@ -69,7 +69,7 @@ def before(system: System, at_ms: int) -> tuple[pl.DataFrame, list[Event]]:
 
 
 def test_the_loop_repairs_what_a_frozen_model_can_not(life: tuple[RehearsalResult, System]) -> None:
-    result, _ = life
+    result, system = life
     assert (result.rows, result.failed_requests) == ((DAYS - WARMUP) * 72, 0)
     assert result.loop.whole.value > result.frozen.whole.value
     assert result.loop.periods[-1][1].value > result.frozen.periods[-1][1].value + 0.2
@@ -77,6 +77,8 @@ def test_the_loop_repairs_what_a_frozen_model_can_not(life: tuple[RehearsalResul
     assert result.weekly.trainings == -(-(DAYS - WARMUP) // 7)
     assert result.releases[1].status.value == "promoted"
     assert {"trigger.fired", "training.done", "release.promoted"} <= {event.kind for event in result.events}
+    assert int(system.source()[EVENT_MS].max()) < START_MS  # what is younger it learned from its own log
+    assert system.data.versions()[-1].until_ms > START_MS + CHANGE // 2 * DAY_MS
 
 
 def test_the_json_is_as_promised(life: tuple[RehearsalResult, System]) -> None:
@@ -149,6 +151,12 @@ def test_the_baselines_know_as_little(history: pl.DataFrame, root: Path) -> None
 def test_nothing_to_stream_is_said(root: Path, history: pl.DataFrame) -> None:
     staged, _ = rehearsal(root, read_policy(root), history, END_MS + DAY_MS, END_MS + 2 * DAY_MS)
     with pytest.raises(DataError, match="no rows to rehearse on"):
+        staged.run(quiet)
+
+
+def test_a_start_without_a_past_is_said(root: Path, history: pl.DataFrame) -> None:
+    staged, _ = rehearsal(root, read_policy(root), history, projects.START_MS, END_MS)
+    with pytest.raises(DataError, match=r"no first champion(.|\n)*older than the label horizon: there is none"):
         staged.run(quiet)
 
 

@@ -84,6 +84,16 @@ def test_rows_younger_than_the_label_horizon_are_left_out(one: System) -> None:
     assert frame[EVENT_MS][-1] == now - DAY_MS
 
 
+def test_a_label_counts_from_the_moment_it_was_received(one: System) -> None:
+    now = one.clock.now_ms()
+    serve(one, END_MS + HOUR_MS, "known", "1", now)
+    serve(one, END_MS + 2 * HOUR_MS, "corrected later", "1", now)
+    one.stores.labels.append(LabelBatch(["corrected later"], ["0"], [now + 1]))
+    serve(one, END_MS + 3 * HOUR_MS, "not yet", "1", now + 1)
+    frame = one.data.read(one.data.snapshot())
+    assert frame.filter(pl.col(EVENT_MS) > END_MS)["fraud"].to_list() == [1, 1]
+
+
 def test_the_projects_own_young_rows_are_left_out_too(tmp_path: Path) -> None:
     one = projects.system(projects.make(tmp_path / "cards"))
     one = System(one.policy, one.code, one.source, in_memory(), type(one.clock)(END_MS - 5 * DAY_MS), one.ids)

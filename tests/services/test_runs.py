@@ -110,6 +110,28 @@ def test_a_missed_threshold_registers_nothing(root: Path) -> None:
     assert not one.stores.tracker.versions("cards")
 
 
+def test_a_gate_that_could_not_be_measured_registers_nothing(root: Path) -> None:
+    late = pl.int_range(pl.len()) >= 27 * 72
+    alike = projects.rows().with_columns(pl.when(late).then(0).otherwise(pl.col("fraud")).alias("fraud"))
+    alike.write_parquet(root / "rows.parquet")
+    projects.edited(root, "homeostat.yaml", "gates:", "gates:\n  - {metric: roc_auc, at_least: 0.1}")
+    one = projects.system(root)
+    result = one.runs.run()
+    assert (result.version, result.verdict) == (None, Verdict.INVALID)
+    assert not one.stores.tracker.versions("cards")
+
+
+def test_in_another_environment_everything_runs_again(root: Path) -> None:
+    stores = in_memory()
+    first = projects.system(root, stores).runs.run()
+    other = projects.system(root, stores)
+    other.environment += "lightgbm==99\n"
+    again = other.runs.run()
+    assert {step.key for step in first.steps}.isdisjoint(step.key for step in again.steps)
+    assert again.version is not None
+    assert "lightgbm==99" in other.bundles.file(other.bundles.load(again.version.bundle), "environment.txt").decode()
+
+
 def served(one: System, result: RunResult) -> None:
     assert result.version is not None
     arm = Arm(result.version.number, result.version.bundle)

@@ -48,8 +48,9 @@ class Data:
         own = self.source()
         rows = own.filter(pl.col(EVENT_MS) <= known_ms)
         if rows.is_empty():
+            first = f"the first is of {iso(int(own[EVENT_MS][0]))}" if len(own) else "there is none"
             raise DataError(
-                f"no row is older than the label horizon: the first is of {iso(int(own[EVENT_MS][0]))}",
+                f"no row is older than the label horizon: {first}",
                 where=self.policy.data.source,
                 way_out="Wait, shorten data.label_horizon, or mend the times.",
             )
