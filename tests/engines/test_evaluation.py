@@ -144,9 +144,7 @@ def test_the_backtest_is_the_mean_difference_on_fresh_rows() -> None:
     assert found.mean == pytest.approx(float(np.mean(losses[90:] - squared)))
 
 
-@pytest.mark.parametrize(
-    "against", [None, champion(None), champion(GOOD, slice(0, 0)), champion(GOOD, stand_in=True)]
-)
+@pytest.mark.parametrize("against", [None, champion(None), champion(GOOD, slice(0, 0)), champion(GOOD, stand_in=True)])
 def test_without_a_champion_on_fresh_rows_there_is_no_backtest(against: Champion | None) -> None:
     assert backtest(BINARY, NOTHING, Y, against) is None
 

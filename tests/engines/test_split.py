@@ -59,7 +59,9 @@ def test_no_row_of_the_holdout_is_as_old_as_one_that_is_learned_from(
         assert late < LEAST_HOLDOUT or inside - late < LEAST_TRAIN
         return
     assert pl.concat([made.train, made.holdout]).equals(made.window)
-    assert made.window["row"].to_list() == [row for row, at in rows.select("row", EVENT_MS).rows() if at > newest - window]
+    assert made.window["row"].to_list() == [
+        row for row, at in rows.select("row", EVENT_MS).rows() if at > newest - window
+    ]
     assert max(made.train[EVENT_MS]) <= newest - holdout < min(made.holdout[EVENT_MS])
     longer = pl.concat([frame(sorted(older)).with_columns(row=pl.lit(-1, pl.Int64)), rows])
     assert split(policy(window, holdout), longer).window.equals(made.window)  # what is older than it changes nothing
