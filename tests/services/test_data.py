@@ -151,6 +151,22 @@ def test_the_digest_is_that_of_the_content(frame: pl.DataFrame, data: st.DataObj
         assert content_digest(other) != content_digest(frame)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(frames(), st.data())
+def test_one_other_cell_is_other_content(frame: pl.DataFrame, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(frame.columns))
+    values, kind = frame[name].to_list(), frame[name].dtype
+    row = data.draw(st.integers(0, len(frame) - 1))
+    value = data.draw((st.none() | CELLS[type(kind)]).filter(lambda one: repr(one) != repr(values[row])))
+    values[row] = value
+    assert content_digest(frame.with_columns(pl.Series(name, values, dtype=kind))) != content_digest(frame)
+    assert content_digest(frame.rename({name: "other"})) != content_digest(frame)
+
+
+def test_the_same_bytes_of_another_type_are_other_content() -> None:
+    assert content_digest(pl.DataFrame({"a": [0]})) != content_digest(pl.DataFrame({"a": [0.0]}))
+
+
 def test_texts_do_not_run_together() -> None:
     assert content_digest(pl.DataFrame({"a": ["ab", "c"]})) != content_digest(pl.DataFrame({"a": ["a", "bc"]}))
     assert content_digest(pl.DataFrame({"a": [None, ""]})) != content_digest(pl.DataFrame({"a": ["", None]}))
