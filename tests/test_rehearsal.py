@@ -69,7 +69,7 @@ def before(system: System, at_ms: int) -> tuple[pl.DataFrame, list[Event]]:
 
 
 def test_the_loop_repairs_what_a_frozen_model_can_not(life: tuple[RehearsalResult, System]) -> None:
-    result, _ = life
+    result, system = life
     assert (result.rows, result.failed_requests) == ((DAYS - WARMUP) * 72, 0)
     assert result.loop.whole.value > result.frozen.whole.value
     assert result.loop.periods[-1][1].value > result.frozen.periods[-1][1].value + 0.2
@@ -77,6 +77,8 @@ def test_the_loop_repairs_what_a_frozen_model_can_not(life: tuple[RehearsalResul
     assert result.weekly.trainings == -(-(DAYS - WARMUP) // 7)
     assert result.releases[1].status.value == "promoted"
     assert {"trigger.fired", "training.done", "release.promoted"} <= {event.kind for event in result.events}
+    assert int(system.source()[EVENT_MS].max()) < START_MS  # what is younger it learned from its own log
+    assert system.data.versions()[-1].until_ms > START_MS + CHANGE // 2 * DAY_MS
 
 
 def test_the_json_is_as_promised(life: tuple[RehearsalResult, System]) -> None:
@@ -110,8 +112,12 @@ def test_what_comes_later_changes_nothing_before(
     _, system = lived(root, changed)
     until = at_ms + HORIZON_MS if column == "fraud" else at_ms
     (log, events), (log_then, events_then) = before(life[1], until), before(system, until)
+    released, released_then = (
+        [one.candidate for one in each.releases.history() if one.started_ms < until] for each in (life[1], system)
+    )
     assert len(events) > 20
     assert events == events_then
+    assert released == released_then  # their bundles too: the digest of a bundle is that of the model's bytes
     assert log.equals(log_then)
     later = before(life[1], END_MS)[0], before(system, END_MS)[0]
     assert not later[0].equals(later[1])  # else the change was none
@@ -145,6 +151,12 @@ def test_the_baselines_know_as_little(history: pl.DataFrame, root: Path) -> None
 def test_nothing_to_stream_is_said(root: Path, history: pl.DataFrame) -> None:
     staged, _ = rehearsal(root, read_policy(root), history, END_MS + DAY_MS, END_MS + 2 * DAY_MS)
     with pytest.raises(DataError, match="no rows to rehearse on"):
+        staged.run(quiet)
+
+
+def test_a_start_without_a_past_is_said(root: Path, history: pl.DataFrame) -> None:
+    staged, _ = rehearsal(root, read_policy(root), history, projects.START_MS, END_MS)
+    with pytest.raises(DataError, match=r"no first champion(.|\n)*older than the label horizon: there is none"):
         staged.run(quiet)
 
 
@@ -215,12 +227,12 @@ def test_the_rehearsal_answers_as_the_data_plane_does(canary: tuple[Path, System
         memory.stores.blobs.put(system.stores.blobs.get(digest))
     memory.stores.router.publish(system.stores.router.read())
     memory.engine.refresh()
-    versions = set()
+    arms: dict[str, set[int]] = {}
     for body, answer in zip(bodies, over_http(root, bodies), strict=True):
         rehearsed = staged.loop.engine.answer([Request("POST", "/v1/models/cards/predict", body)])[0].body
         assert _without_fresh_id(answer, body) == _without_fresh_id(rehearsed, body)
-        versions.add(json.loads(answer)["model_version"])
-    assert versions == {1, 2}
+        arms.setdefault(json.loads(body)["records"][0]["key"], set()).add(json.loads(answer)["model_version"])
+    assert set(map(frozenset, arms.values())) == {frozenset({1}), frozenset({2})}  # both arms, each key on one
 
 
 def _blobs(system: System) -> Iterator[str]:

@@ -65,9 +65,9 @@ X = np.random.default_rng(1).normal(size=(400, 3)).astype(np.float32)
 @pytest.mark.parametrize(
     ("estimator", "classes"),
     [
-        (LGBMClassifier(n_estimators=20, verbose=-1), 2),
-        (LGBMClassifier(n_estimators=20, verbose=-1), 3),
-        (LGBMRegressor(n_estimators=20, verbose=-1), 0),
+        (LGBMClassifier(n_estimators=20, n_jobs=1, verbose=-1), 2),
+        (LGBMClassifier(n_estimators=20, n_jobs=1, verbose=-1), 3),
+        (LGBMRegressor(n_estimators=20, n_jobs=1, verbose=-1), 0),
         (make_pipeline(StandardScaler(), LogisticRegression()), 3),
         (LinearRegression(), 0),
     ],
@@ -117,7 +117,7 @@ def test_a_missing_value_goes_the_same_way_where_training_saw_none() -> None:
 def test_the_same_model_gives_the_same_bytes() -> None:
     x = np.random.default_rng(4).normal(size=(200, 2)).astype(np.float32)
     for made in (
-        LGBMClassifier(n_estimators=3, verbose=-1).fit(x, (x[:, 0] > 0).astype(int)),
+        LGBMClassifier(n_estimators=3, n_jobs=1, verbose=-1).fit(x, (x[:, 0] > 0).astype(int)),
         LogisticRegression().fit(x, (x[:, 0] > 0).astype(int)),
     ):
         assert OnnxConverter()(made, 2) == OnnxConverter()(made, 2)

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import projects
@@ -84,6 +84,16 @@ def test_rows_younger_than_the_label_horizon_are_left_out(one: System) -> None:
     assert frame[EVENT_MS][-1] == now - DAY_MS
 
 
+def test_a_label_counts_from_the_moment_it_was_received(one: System) -> None:
+    now = one.clock.now_ms()
+    serve(one, END_MS + HOUR_MS, "known", "1", now)
+    serve(one, END_MS + 2 * HOUR_MS, "corrected later", "1", now)
+    one.stores.labels.append(LabelBatch(["corrected later"], ["0"], [now + 1]))
+    serve(one, END_MS + 3 * HOUR_MS, "not yet", "1", now + 1)
+    frame = one.data.read(one.data.snapshot())
+    assert frame.filter(pl.col(EVENT_MS) > END_MS)["fraud"].to_list() == [1, 1]
+
+
 def test_the_projects_own_young_rows_are_left_out_too(tmp_path: Path) -> None:
     one = projects.system(projects.make(tmp_path / "cards"))
     one = System(one.policy, one.code, one.source, in_memory(), type(one.clock)(END_MS - 5 * DAY_MS), one.ids)
@@ -128,6 +138,7 @@ def frames(draw: st.DrawFn) -> pl.DataFrame:
     return pl.DataFrame([pl.Series(f"c{i}", v, dtype=k) for i, (k, v) in enumerate(zip(kinds, values, strict=True))])
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the first frame of a process is slow
 @given(frames(), st.data())
 def test_the_digest_is_that_of_the_content(frame: pl.DataFrame, data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(frame)))
@@ -140,9 +151,66 @@ def test_the_digest_is_that_of_the_content(frame: pl.DataFrame, data: st.DataObj
         assert content_digest(other) != content_digest(frame)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(frames(), st.data())
+def test_one_other_cell_is_other_content(frame: pl.DataFrame, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(frame.columns))
+    values, kind = frame[name].to_list(), frame[name].dtype
+    row = data.draw(st.integers(0, len(frame) - 1))
+    value = data.draw((st.none() | CELLS[type(kind)]).filter(lambda one: repr(one) != repr(values[row])))
+    values[row] = value
+    assert content_digest(frame.with_columns(pl.Series(name, values, dtype=kind))) != content_digest(frame)
+    assert content_digest(frame.rename({name: "other"})) != content_digest(frame)
+
+
+def test_the_same_bytes_of_another_type_are_other_content() -> None:
+    assert content_digest(pl.DataFrame({"a": [0]})) != content_digest(pl.DataFrame({"a": [0.0]}))
+
+
 def test_texts_do_not_run_together() -> None:
     assert content_digest(pl.DataFrame({"a": ["ab", "c"]})) != content_digest(pl.DataFrame({"a": ["a", "bc"]}))
     assert content_digest(pl.DataFrame({"a": [None, ""]})) != content_digest(pl.DataFrame({"a": ["", None]}))
+
+
+def test_a_columns_name_is_no_content() -> None:
+    """The value 1 of `a` and the column `b` after it, or one column whose name holds both."""
+    two = pl.DataFrame({"a": [1], "b": [2]})
+    one = pl.DataFrame({"a:Int64:1;\0" + "\1" + "\0" * 7 + "b": [2]})
+    assert content_digest(two) != content_digest(one)
+
+
+def test_rows_that_arrive_out_of_order_are_put_in_order(one: System) -> None:
+    """Two workers write one log."""
+    for hour in (9, 2, 5):
+        serve(one, END_MS + hour * HOUR_MS, f"h{hour}", "1")
+    made = one.data.snapshot()
+    assert made.until_ms == END_MS + 9 * HOUR_MS
+    assert one.data.read(made)[EVENT_MS].is_sorted()
+
+
+def test_the_gap_is_that_to_the_first_row_in_time(one: System) -> None:
+    serve(one, END_MS + 21 * DAY_MS, "late, and first to arrive", "1")
+    serve(one, END_MS + HOUR_MS, "early", "1")
+    assert one.data.snapshot().rows == 30 * 72 + 2
+
+
+def test_labels_of_a_boolean_target(tmp_path: Path) -> None:
+    frame = projects.rows().with_columns(pl.col("fraud") == 1)
+    policy = projects.POLICY.replace("checks: checks.schema:Rows\n", "")
+    one = projects.system(projects.make(tmp_path / "p", frame, policy))
+    for name in ("True", "False"):
+        serve(one, END_MS + HOUR_MS, name, name)
+    assert one.data.read(one.data.snapshot())["fraud"].to_list()[-2:] == [True, False]
+
+
+def test_only_answered_rows_come_in(one: System) -> None:
+    """Not a row that was refused, nor one that was scored unseen: it stands there once already."""
+    serve(one, END_MS + HOUR_MS, "a", "1")
+    for role in ("shadow", "failed", "rejected"):
+        batch = answered("a" if role == "shadow" else role, END_MS + HOUR_MS, {"amount": -1.0})
+        one.stores.log.append(replace(batch, role=[role]))
+    one.stores.labels.append(LabelBatch(["rejected", "failed"], ["1", "1"], [END_MS + DAY_MS] * 2))
+    assert one.data.snapshot().rows == 30 * 72 + 1
 
 
 def test_no_window_means_the_whole_history_may_be_a_gap(one: System) -> None:

@@ -42,18 +42,24 @@ def depth() -> int:
 '''
 
 
-def run(root: Path) -> int:
-    command = [sys.executable, str(Path(__file__).with_name("killed_run.py")), str(root)]
+def run(root: Path, *results: int) -> int:
+    command = [sys.executable, str(Path(__file__).with_name("killed_run.py")), str(root), *map(str, results)]
     return subprocess.run(command, capture_output=True, check=False).returncode
 
 
-@pytest.mark.parametrize("moment", list(MOMENTS))
-def test_only_what_was_not_finished_runs_again(tmp_path: Path, moment: str) -> None:
+def counting(tmp_path: Path) -> Path:
+    """A project that writes down which of its functions run."""
     root = projects.make(tmp_path / "cards")
     (root / "lib.py").write_text(DYING.format(here=str(tmp_path)))
     projects.edited(root, "pipelines/train.py", "import depth", "import depth, noted")
     projects.edited(root, "pipelines/train.py", "    return LGBM", '    noted("model")\n    return LGBM')
     projects.edited(root, "pipelines/train.py", "    return {", '    noted("params")\n    return {')
+    return root
+
+
+@pytest.mark.parametrize("moment", list(MOMENTS))
+def test_only_what_was_not_finished_runs_again(tmp_path: Path, moment: str) -> None:
+    root = counting(tmp_path)
     step, time = MOMENTS[moment]
     (tmp_path / "die.txt").write_text(f"{step} {time}")
     assert run(root) == -signal.SIGKILL
@@ -69,6 +75,22 @@ def test_only_what_was_not_finished_runs_again(tmp_path: Path, moment: str) -> N
     assert [one.number for one in opened.system.stores.tracker.versions("cards")] == [1]
     assert not list(root.rglob("*.tmp")), "a half-written file"
     assert all(one.cached for one in opened.run().steps)
+
+
+def test_a_run_that_is_killed_again_and_again_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Each process keeps four results and dies; the last is the bundle, which nobody knows then."""
+    root = counting(tmp_path)
+    kept = []
+    for _ in range(2):
+        assert run(root, 4) == -signal.SIGKILL
+        kept.append(len(list((root / ".homeostat" / "cache").iterdir())))
+    assert kept == [4, 8]
+    opened = homeostat.load(root)
+    assert not opened.system.stores.tracker.versions("cards")
+    assert all(one.cached for one in opened.run().steps)
+    assert [one.number for one in opened.system.stores.tracker.versions("cards")] == [1]
+    assert len(opened.system.data.versions()) == 1
+    assert sorted((tmp_path / "ran.txt").read_text().split()) == ["model", "model", "params"]
 
 
 class Crash(BaseException):

@@ -15,6 +15,7 @@ from homeostat.domain.errors import CheckFailed, ConfigError, DataError, Pipelin
 from homeostat.domain.gate import Verdict
 from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.domain.run import RunResult
+from homeostat.domain.units import DAY_MS
 from homeostat.engines.drift.profile import Reference
 from homeostat.serving.bundles import Shelf
 from homeostat.wiring.system import System, in_memory
@@ -109,6 +110,28 @@ def test_a_missed_threshold_registers_nothing(root: Path) -> None:
     assert not one.stores.tracker.versions("cards")
 
 
+def test_a_gate_that_could_not_be_measured_registers_nothing(root: Path) -> None:
+    late = pl.int_range(pl.len()) >= 27 * 72
+    alike = projects.rows().with_columns(pl.when(late).then(0).otherwise(pl.col("fraud")).alias("fraud"))
+    alike.write_parquet(root / "rows.parquet")
+    projects.edited(root, "homeostat.yaml", "gates:", "gates:\n  - {metric: roc_auc, at_least: 0.1}")
+    one = projects.system(root)
+    result = one.runs.run()
+    assert (result.version, result.verdict) == (None, Verdict.INVALID)
+    assert not one.stores.tracker.versions("cards")
+
+
+def test_in_another_environment_everything_runs_again(root: Path) -> None:
+    stores = in_memory()
+    first = projects.system(root, stores).runs.run()
+    other = projects.system(root, stores)
+    other.environment += "lightgbm==99\n"
+    again = other.runs.run()
+    assert {step.key for step in first.steps}.isdisjoint(step.key for step in again.steps)
+    assert again.version is not None
+    assert "lightgbm==99" in other.bundles.file(other.bundles.load(again.version.bundle), "environment.txt").decode()
+
+
 def served(one: System, result: RunResult) -> None:
     assert result.version is not None
     arm = Arm(result.version.number, result.version.bundle)
@@ -184,6 +207,126 @@ def test_an_estimator_that_onnx_tells_otherwise_is_refused(root: Path) -> None:
     with pytest.raises(PipelineError, match="differs from the native one"):
         one.runs.run()
     assert not one.stores.tracker.versions("cards")
+
+
+HEAD = """
+from typing import Any
+
+import numpy as np
+from hamilton.function_modifiers import extract_fields, parameterize, value
+from lightgbm import LGBMClassifier, LGBMRegressor
+
+"""
+FIT = """
+def model(x: np.ndarray, y: np.ndarray) -> LGBMClassifier:
+    return LGBMClassifier(n_estimators=5, num_leaves=5, n_jobs=1, verbose=-1).fit(x, y)
+"""
+EXTRACTED = """
+@extract_fields({"a": int, "b": int})
+def both() -> dict:
+    return {"a": 3, "b": 9}
+"""
+PARAMETERIZED = """
+@parameterize(a={"v": value(3)}, b={"v": value(9)})
+def both(v: int) -> int:
+    return v
+"""
+GATHERED = """
+def params(a: int, b: int) -> dict[str, Any]:
+    return {"a": a, "b": b}
+"""
+
+
+@pytest.mark.parametrize("decorated", [EXTRACTED, PARAMETERIZED])
+def test_the_steps_of_one_decorated_function_keep_apart(tmp_path: Path, decorated: str) -> None:
+    one = projects.system(projects.make(tmp_path / "p", train=HEAD + decorated + GATHERED + FIT))
+    for _ in range(2):  # made, then from the cache
+        version = one.runs.run().version
+        assert version is not None
+        assert one.bundles.record(one.bundles.load(version.bundle)).params == {"a": "3", "b": "9"}
+
+
+def test_a_parameter_may_have_a_default(tmp_path: Path) -> None:
+    train = HEAD + FIT.replace("y: np.ndarray)", "y: np.ndarray, trees: int = 5)").replace("=5, num", "=trees, num")
+    root = projects.make(tmp_path / "p", train=train)
+    one = projects.system(root)
+    first = one.runs.run()
+    projects.edited(root, "pipelines/train.py", "int = 5", "int = 6")
+    second = one.runs.run()
+    assert "model" in ran(second)
+    assert first.measurements[0].value != second.measurements[0].value
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (HEAD + "def params() -> list[int]:\n    return [3]\n" + FIT, r"params\(\) must return a mapping"),
+        (HEAD + FIT.replace("Classifier", "Regressor"), "LGBMRegressor has no predict_proba"),
+        (HEAD + "def x(y: np.ndarray) -> np.ndarray:\n    return y\n" + FIT, "'x' is given"),
+        ("from lib import model\n", "makes no model"),
+        ("model = 3\n", "makes no model"),
+        (HEAD + FIT.replace("return LGBM", "LGBM"), "NoneType can't be converted"),
+    ],
+)
+def test_what_is_no_pipeline_is_named(tmp_path: Path, train: str, message: str) -> None:
+    root = projects.make(tmp_path / "p", train=train)
+    (root / "lib.py").write_text(HEAD + FIT)
+    one = projects.system(root)
+    with pytest.raises(PipelineError, match=message):
+        one.runs.run()
+    assert not one.stores.tracker.versions("cards")
+
+
+def test_gates_that_changed_judge_anew(root: Path) -> None:
+    """The model comes from the cache; what is said of it does not."""
+    stores = in_memory()
+    first = projects.system(root, stores).runs.run()
+    projects.edited(root, "homeostat.yaml", "gates:", "gates:\n  - {metric: accuracy, at_least: 0.1}")
+    second = projects.system(root, stores).runs.run()
+    assert [gate.name for gate in second.gates] == ["accuracy at least 0.1", "roc_auc versus champion"]
+    assert ran(second) == {"evaluate", "bundle"}
+    assert second.id != first.id
+    projects.edited(root, "homeostat.yaml", "metric: accuracy, at_least", "metric: bogus, at_least")
+    with pytest.raises(ConfigError, match="'bogus' is no metric"):
+        projects.system(root, stores).runs.run()
+
+
+def test_a_bundle_knows_the_windows_that_are_watched(root: Path) -> None:
+    stores = in_memory()
+    projects.system(root, stores).runs.run()
+    policy = (root / "homeostat.yaml").read_text()
+    (root / "homeostat.yaml").write_text(policy + "monitor: {windows: [2d]}\n")
+    one = projects.system(root, stores)
+    version = one.runs.run().version
+    assert version is not None
+    profile = Reference.from_bytes(one.bundles.file(one.bundles.load(version.bundle), "profile"))
+    assert set(profile.calibrations) == {2 * DAY_MS}
+
+
+def test_a_champion_of_other_classes_is_not_compared(tmp_path: Path) -> None:
+    policy = projects.POLICY.replace("task: binary", "task: multiclass").replace("checks: checks.schema:Rows\n", "")
+    policy = policy.replace("roc_auc", "log_loss")
+    root = projects.make(tmp_path / "p", projects.rows(27), policy)
+    one = projects.system(root)
+    served(one, one.runs.run())
+    third = pl.when(pl.int_range(pl.len()) % 3 == 0).then(2).otherwise(pl.col("fraud")).alias("fraud")
+    projects.rows(30).with_columns(third).write_parquet(root / "rows.parquet")
+    result = one.runs.run()
+    assert result.gates[0].verdict is Verdict.UNKNOWN
+    assert result.gates[0].reason == "version 1 has other inputs or other classes than these rows"
+
+
+def test_booleans_as_classes_and_gaps_in_numbers(tmp_path: Path) -> None:
+    gaps = pl.when(pl.int_range(pl.len()) % 7 == 0).then(None).otherwise(pl.col("amount")).alias("amount")
+    frame = projects.rows().with_columns(pl.col("fraud") == 1, gaps)
+    root = projects.make(tmp_path / "p", frame, projects.POLICY.replace("checks: checks.schema:Rows\n", ""))
+    one = projects.system(root)
+    result = one.runs.run()
+    assert result.version is not None
+    schema = one.bundles.load(result.version.bundle).schema
+    assert schema.classes == (False, True)
+    assert [field.nullable for field in schema.fields] == [True, False, True, False]
+    assert result.measurements[0].value > 0.7
 
 
 def test_a_class_that_the_window_lacks_is_named(root: Path) -> None:

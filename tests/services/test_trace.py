@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -75,6 +76,40 @@ def test_the_version_beside_it_and_the_refused(one: System) -> None:
     one.releases.order("R2", "rollback", "no", "me")
     one.control.settle()
     assert one.traces.trace("p2").rollout == one.releases.history()[1]
+
+
+def test_an_id_that_was_refused_and_then_answered_is_answered(one: System) -> None:
+    assert ask(one, id="p4", amount=-1.0) == 422
+    assert ask(one, id="p4") == 200
+    found = one.traces.trace("p4")
+    assert (found.inputs, found.run is None) == (ROW, False)
+    assert {score.role for score in found.scores} == {"answer", "rejected"}
+
+
+def test_what_a_version_answered_before_it_was_taken_back(one: System) -> None:
+    projects.edited(Path(one.code.module("lib").__file__ or "").parent, "lib.py", "return 9", "return 5")
+    result = one.runs.run()
+    assert result.version is not None
+    one.stores.rollouts.save(
+        replace(one.releases.start(result.version), index=3, step_ms=one.clock.now_ms())  # a canary at 50 %
+    )
+    one.control.settle()
+    one.engine.refresh()
+    names = [f"k{number}" for number in range(40)]
+    assert {ask(one, id=name, key=name) for name in names} == {200}
+    one.releases.order("R2", "rollback", "no", "me")
+    one.control.settle()
+    one.engine.refresh()
+    found = [one.traces.trace(name) for name in names]
+    candidate = [each for each in found if each.arm == "candidate"]
+    assert 0 < len(candidate) < 40
+    for each in found:
+        assert each.run is not None
+        assert each.run.params["num_leaves"] == ("5" if each in candidate else "9")
+        assert each.rollout is not None
+        assert (each.release, each.rollout.status.value) == ("R2", "rolled back")
+    assert ask(one, id="after") == 200
+    assert (one.traces.trace("after").release, one.traces.trace("after").scores[0].version) == ("R1", 1)
 
 
 def test_an_unknown_id(one: System) -> None:

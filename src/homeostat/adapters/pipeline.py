@@ -68,17 +68,38 @@ def _adapter(step: Callable[..., Any]) -> Any:
 
 
 def _check(module: ModuleType, made: Sequence[str], nodes: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Every input that a wanted step reaches is given."""
+    """Every input that a wanted step reaches is given, unless it has a default; and what is given is not made anew: the
+    model would be trained on another input than it is served."""
+    reached = _reached(made, nodes)
+    for name in sorted(reached):
+        node = nodes[name]
+        needing = sorted(one.name for one in node.depended_on_by if one.name in reached and _needs(one, name))
+        if node.user_defined and name not in given and needing:
+            raise PipelineError(
+                f"nothing makes {name!r}, which {', '.join(needing)} needs",
+                where=str(module.__file__),
+                way_out=f"Add a function {name}(), or use what is given: {', '.join(sorted(given))}.",
+            )
+        if not node.user_defined and name in given:
+            raise PipelineError(
+                f"{name!r} is given; a function can't make it",
+                where=str(module.__file__),
+                way_out="Give the function another name.",
+            )
+
+
+def _reached(made: Sequence[str], nodes: Mapping[str, Any]) -> set[str]:
     queue, seen = list(made), set(made)
     while queue:
-        node = nodes[queue.pop()]
-        if node.user_defined and node.name not in given:
-            users = ", ".join(sorted(one.name for one in node.depended_on_by))
-            raise PipelineError(
-                f"nothing makes {node.name!r}, which {users} needs",
-                where=str(module.__file__),
-                way_out=f"Add a function {node.name}(), or use what is given: {', '.join(sorted(given))}.",
-            )
-        fresh = [one.name for one in node.dependencies if one.name not in seen]
-        seen.update(fresh)
+        fresh = {one.name for one in nodes[queue.pop()].dependencies} - seen
+        seen |= fresh
         queue += fresh
+    return seen
+
+
+def _needs(node: Any, name: str) -> bool:
+    """The parameter has no default."""
+    from hamilton.node import DependencyType
+
+    required: bool = node.input_types[name][1] is DependencyType.REQUIRED
+    return required

@@ -12,7 +12,7 @@ from homeostat.domain.bundle import Backtest
 from homeostat.domain.errors import ConfigError
 from homeostat.domain.gate import GateResult, Measurement, Verdict
 from homeostat.domain.policy import GatePolicy, Policy
-from homeostat.domain.schema import Schema, Task
+from homeostat.domain.schema import Kind, Schema, Task
 from homeostat.engines import gate, labels, metrics
 from homeostat.engines.change import Baseline
 from homeostat.engines.split import Split
@@ -42,8 +42,8 @@ class Evaluation:
 @dataclass(frozen=True, slots=True)
 class Champion:
     """The version that serves, and its bundle's id; its output (m, c) on the m of the n rows of the holdout that it
-    has not learned from, `fresh` (n,); None when it needs inputs that these rows do not have. `stand_in`: it is not
-    the model that serves, but the one that was evaluated before it was refitted on these rows."""
+    has not learned from, `fresh` (n,); None when it is not `comparable`. `stand_in`: it is not the model that serves,
+    but the one that was evaluated before it was refitted on these rows."""
 
     version: int
     bundle: str
@@ -91,7 +91,7 @@ def _versus(one: GatePolicy, y: Array, output: Array, champion: Champion | None)
     if champion is None:
         return gate.no_champion(one)
     if champion.output is None:
-        reason = f"version {champion.version} needs inputs that these rows do not have"
+        reason = f"version {champion.version} has other inputs or other classes than these rows"
         return GateResult(f"{one.metric} versus champion", Verdict.UNKNOWN, reason)
     if not champion.fresh.any():
         reason = f"version {champion.version} has learned from every row of the holdout"
@@ -100,6 +100,12 @@ def _versus(one: GatePolicy, y: Array, output: Array, champion: Champion | None)
     result = gate.versus(one, gate.difference(one.metric, y[fresh], output[fresh], champion.output))
     note = f"; against version {champion.version} as it was evaluated" if champion.stand_in else ""
     return replace(result, reason=result.reason + note)
+
+
+def comparable(champion: Schema, schema: Schema) -> bool:
+    """The champion can answer rows of the schema, in its classes."""
+    old, new = ({(field.name, field.kind is Kind.TEXT) for field in one.fields} for one in (champion, schema))
+    return old <= new and champion.classes == schema.classes
 
 
 def backtest(schema: Schema, evaluated: Evaluated, y: Array, champion: Champion | None) -> Backtest | None:

@@ -48,12 +48,13 @@ class Data:
         own = self.source()
         rows = own.filter(pl.col(EVENT_MS) <= known_ms)
         if rows.is_empty():
+            first = f"the first is of {iso(int(own[EVENT_MS][0]))}" if len(own) else "there is none"
             raise DataError(
-                f"no row is older than the label horizon: the first is of {iso(int(own[EVENT_MS][0]))}",
+                f"no row is older than the label horizon: {first}",
                 where=self.policy.data.source,
                 way_out="Wait, shorten data.label_horizon, or mend the times.",
             )
-        return self._version(pl.concat([rows, self._served(rows, now)]))
+        return self._version(pl.concat([rows, self._served(rows, now)]).sort(EVENT_MS, maintain_order=True))
 
     def read(self, dataset: DatasetVersion) -> pl.DataFrame:
         """Its rows, a prepared frame."""
@@ -76,7 +77,7 @@ class Data:
         until, known_ms = int(own[EVENT_MS][-1]), now - self.policy.data.label_horizon
         rows = self.log.read(self.policy.name, until + 1, known_ms + 1).filter(pl.col("role") == Role.ANSWER.value)
         longest = self.policy.train.window or until - int(own[EVENT_MS][0])
-        if rows.is_empty() or rows["at_ms"][0] - until > longest:
+        if rows.is_empty() or rows.select(pl.col("at_ms").min()).item() - until > longest:
             return own.clear()
         labels = self.labels.read(until + 1, now + 1).select("id", pl.col("label").alias(_LABEL))
         labelled = rows.join(labels, on="id", how="inner", maintain_order="left")
@@ -118,7 +119,7 @@ def content_digest(frame: pl.DataFrame) -> str:
     """SHA-256 over names, types and values; the same rows give the same digest however they lie in memory."""
     whole = hashlib.sha256()
     for column in frame.iter_columns():
-        whole.update(f"{column.name}:{column.dtype}:{len(column)};".encode())
+        whole.update(f"{len(column.name)}:{column.name}:{column.dtype}:{len(column)};".encode())
         whole.update(column.is_null().to_numpy().tobytes())
         if column.dtype == pl.String:
             whole.update(column.str.len_bytes().fill_null(0).to_numpy().tobytes())

@@ -107,11 +107,12 @@ class Runs:
         output = self._output(tested.onnx, prepared.schema, prepared.parts.holdout)
         evaluated = steps(
             "evaluate",
-            self._key("evaluate", tested.fitted.key, prepared.key),
+            self._key("evaluate", tested.fitted.key, prepared.key, repr(self.policy.gates)),
             partial(evaluation.evaluate, self.policy, prepared.schema, prepared.parts, output),
         )
         judged = self._judged(prepared, output, evaluated)
-        identity = self._key("run", tested.fitted.key, prepared.key)[:12]
+        rules = repr((self.policy.gates, self.policy.monitor.windows))
+        identity = self._key("run", tested.fitted.key, prepared.key, rules)[:12]
         if worst(one.verdict for one in judged.gates) in (Verdict.HARM, Verdict.INVALID):
             return RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, judged.gates, None)
         final = self._train(prepared, prepared.parts.window, "refit", steps) if self.policy.train.refit else tested
@@ -156,12 +157,12 @@ class Runs:
     def _judged(self, prepared: Prepared, output: Array, evaluated: Evaluated) -> Judged:
         """The gates on the holdout, and the backtest against the champion."""
         holdout, schema = prepared.parts.holdout, prepared.schema
-        champion = self._champion(holdout)
+        champion = self._champion(schema, holdout)
         y = labels.truth(schema, holdout[schema.target].to_list())
         gates = evaluation.gates(self.policy, evaluated, y, output, champion)
         return Judged(evaluated, gates, evaluation.backtest(schema, evaluated, y, champion))
 
-    def _champion(self, holdout: pl.DataFrame) -> evaluation.Champion | None:
+    def _champion(self, schema: Schema, holdout: pl.DataFrame) -> evaluation.Champion | None:
         route = self.router.read().routes.get(self.policy.name)
         if route is None:
             return None
@@ -170,7 +171,7 @@ class Runs:
         fresh, file = times > manifest.trained_until_ms, "model.onnx"
         if fresh.mean() < MOSTLY:
             fresh, file = times > manifest.evaluated_until_ms, "evaluated.onnx"
-        known = set(manifest.schema.names) <= set(holdout.columns)
+        known = evaluation.comparable(manifest.schema, schema)
         rows = holdout.filter(pl.Series(fresh))
         output = self._output(self.bundles.file(manifest, file), manifest.schema, rows) if known else None
         return evaluation.Champion(route.champion.version, route.champion.bundle, fresh, output, file != "model.onnx")

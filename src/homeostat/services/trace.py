@@ -32,8 +32,7 @@ class Traces:
                 f"no prediction {prediction!r}",
                 way_out="Its id is in the answer and in the header x-prediction-id.",
             )
-        shown = next((row for row in rows.iter_rows(named=True) if row["role"] != Role.SHADOW.value), None)
-        row = shown or rows.row(0, named=True)
+        row = min(rows.iter_rows(named=True), key=_rank)
         rollout, version = self._served(row)
         manifest = self.bundles.load(version.bundle) if version else None
         return Trace(
@@ -63,6 +62,11 @@ class Traces:
     def _label(self, prediction: str) -> Label | None:
         found = self.labels.read(-_FOREVER, _FOREVER).filter(pl.col("id") == prediction)
         return Label(found["label"][0], int(found["at_ms"][0])) if found.height else None
+
+
+def _rank(row: Mapping[str, Any]) -> int:
+    """The answer first: its id may have been refused before, or its candidate have failed."""
+    return [Role.ANSWER.value, Role.REJECTED.value, Role.FAILED.value, Role.SHADOW.value].index(row["role"])
 
 
 def _score(row: Mapping[str, Any]) -> Score:

@@ -78,32 +78,34 @@ class Training:
         index, module = self._index(), self.policy.train.pipeline
 
         def through(step: str, function: str, inputs: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
-            keys[step] = step_key(
-                index.digest(module, function), {name: keys[name] for name in inputs}, self.environment
-            )
+            code = digest([step, index.digest(module, function)])  # a decorated function may make several steps
+            keys[step] = step_key(code, {name: keys[name] for name in inputs}, self.environment)
             return make(f"{step}{note}", keys[step], compute)
 
         made = self._run(given, through)
-        params = {str(name): str(value) for name, value in dict(made.get("params", {})).items()}
+        params = {str(name): str(value) for name, value in made.get("params", {}).items()}
         return Fitted(made["model"], params, keys["model"])
 
     def _run(self, given: Mapping[str, Any], through: Any) -> Mapping[str, Any]:
         module = self.code.module(self.policy.train.pipeline)
-        if not callable(getattr(module, "model", None)):
-            raise PipelineError(
-                f"{self.policy.train.pipeline} makes no model",
-                where=str(module.__file__),
-                way_out="Write a function model(x, y, seed) that returns a fitted estimator.",
-            )
         try:
             with self.code.at_home():
-                return self.pipeline(module, ("model", "params"), given, through)
+                made = self.pipeline(module, ("model", "params"), given, through)
         except HomeostatError:
             raise
         except Exception as error:  # whatever the project's functions raise is the user's to see
             raise PipelineError(
                 f"the pipeline failed: {type(error).__name__}: {error}", where=self.code.place(error)
             ) from error
+        if "model" not in made:
+            raise PipelineError(
+                f"{self.policy.train.pipeline} makes no model",
+                where=str(module.__file__),
+                way_out="Write a function model(x, y, seed) there that returns a fitted estimator.",
+            )
+        if not isinstance(made.get("params", {}), Mapping):
+            raise PipelineError("params() must return a mapping", where=str(module.__file__))
+        return made
 
     def _truth(self, schema: Schema, frame: pl.DataFrame) -> NDArray[Any]:
         """(n,) class indices or values."""
@@ -144,13 +146,12 @@ class Training:
 
 
 def native(estimator: Any, schema: Schema, x: NDArray[np.float32]) -> Array:
-    """(n, c) the estimator's own output. Errors: `PipelineError` when it has another width."""
-    output = estimator.predict(x) if schema.task is Task.REGRESSION else estimator.predict_proba(x)
-    width = 1 if schema.task is Task.REGRESSION else len(schema.classes)
-    found = np.asarray(output, np.float64).reshape(len(x), -1)
+    """(n, c) the estimator's own output. Errors: `PipelineError` when it has none, or another width."""
+    method, width = ("predict", 1) if schema.task is Task.REGRESSION else ("predict_proba", len(schema.classes))
+    way_out = f"A model for the task {schema.task.value} is needed."
+    if not hasattr(estimator, method):
+        raise PipelineError(f"{type(estimator).__name__} has no {method}", way_out=way_out)
+    found = np.asarray(getattr(estimator, method)(x), np.float64).reshape(len(x), -1)
     if found.shape[1] != width:
-        raise PipelineError(
-            f"the model's output has {found.shape[1]} columns, not {width}",
-            way_out=f"A model for the task {schema.task.value} is needed.",
-        )
+        raise PipelineError(f"the model's output has {found.shape[1]} columns, not {width}", way_out=way_out)
     return found

@@ -1,0 +1,67 @@
+"""The split by time."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from homeostat.domain.dataset import EVENT_MS
+from homeostat.domain.errors import DataError
+from homeostat.domain.policy import TrainPolicy
+from homeostat.domain.units import DAY_MS, HOUR_MS
+from homeostat.engines.split import LEAST_HOLDOUT, LEAST_TRAIN, split
+
+
+def frame(times: list[int]) -> pl.DataFrame:
+    return pl.DataFrame({EVENT_MS: times, "row": range(len(times))}, {EVENT_MS: pl.Int64, "row": pl.Int64})
+
+
+def policy(window: int, holdout: int) -> TrainPolicy:
+    return TrainPolicy("roc_auc", window=window, holdout=holdout)
+
+
+def test_the_bounds_are_those_of_the_newest_row() -> None:
+    hourly = frame([hour * HOUR_MS for hour in range(100)])  # the newest at hour 99
+    made = split(policy(50 * HOUR_MS, 10 * HOUR_MS), hourly)
+    assert made.window["row"].to_list() == list(range(50, 100))  # the row 50 hours before is out
+    assert made.train["row"].to_list() == list(range(50, 90))
+    assert made.holdout["row"].to_list() == list(range(90, 100))
+    assert split(policy(0, 10 * HOUR_MS), hourly).window.equals(hourly)
+
+
+def test_too_few_rows_are_counted() -> None:
+    few = frame([day * DAY_MS for day in range(24)])
+    with pytest.raises(DataError, match=r"all of the data until .* holds 19 rows to learn from and 5 to\s+evaluate on"):
+        split(policy(0, 5 * DAY_MS), few)
+    with pytest.raises(DataError, match=r"the last 3 d until .* holds 0 rows to learn from and 3 to\s+evaluate on"):
+        split(policy(3 * DAY_MS, 5 * DAY_MS), few)
+    assert len(split(policy(0, 5 * DAY_MS), frame([day * DAY_MS for day in range(25)])).train) == LEAST_TRAIN
+
+
+@given(
+    st.lists(st.integers(0, 500), min_size=60, max_size=120),
+    st.integers(100, 600),
+    st.integers(1, 99),
+    st.lists(st.integers(-900, -601), max_size=9),
+)
+def test_no_row_of_the_holdout_is_as_old_as_one_that_is_learned_from(
+    times: list[int], window: int, holdout: int, older: list[int]
+) -> None:
+    rows = frame(sorted(times))
+    newest = max(times)
+    try:
+        made = split(policy(window, holdout), rows)
+    except DataError:
+        late = sum(time > newest - holdout for time in times)
+        inside = sum(time > newest - window for time in times)
+        assert late < LEAST_HOLDOUT or inside - late < LEAST_TRAIN
+        return
+    assert pl.concat([made.train, made.holdout]).equals(made.window)
+    assert made.window["row"].to_list() == [
+        row for row, at in rows.select("row", EVENT_MS).rows() if at > newest - window
+    ]
+    assert max(made.train[EVENT_MS]) <= newest - holdout < min(made.holdout[EVENT_MS])
+    longer = pl.concat([frame(sorted(older)).with_columns(row=pl.lit(-1, pl.Int64)), rows])
+    assert split(policy(window, holdout), longer).window.equals(made.window)  # what is older than it changes nothing
