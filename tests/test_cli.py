@@ -156,6 +156,7 @@ COMMANDS = [
             "demo",
             "up",
             "serve",
+            "predict",
             "status",
             "trace",
             "feedback",
