@@ -153,6 +153,16 @@ def test_a_worse_candidate_is_refused_on_the_rows_that_are_new_to_the_champion(r
     assert "as it was evaluated" not in worse.gates[0].reason
 
 
+def test_a_cached_run_is_judged_against_the_champion_of_today(root: Path) -> None:
+    one = projects.system(root)
+    first = one.runs.run()
+    assert first.gates[0].reason == "no champion yet"
+    served(one, first)
+    again = one.runs.run()
+    assert again.version == first.version
+    assert "against version 1" in again.gates[0].reason
+
+
 def test_on_the_same_data_the_champion_stands_as_it_was_evaluated(root: Path) -> None:
     one = projects.system(root)
     served(one, one.runs.run())
@@ -173,6 +183,7 @@ def test_on_the_same_data_the_champion_stands_as_it_was_evaluated(root: Path) ->
         ("seed: int)", "seed: int, weights: np.ndarray)", "nothing makes 'weights', which model needs"),
         ("x: np.ndarray, y", "x, y", "no graph"),
         ("def params() ->", "def params( ->", "not valid Python"),
+        ("return LGBM", "raise SystemExit(3)\n    return LGBM", "SystemExit: 3"),
         (".fit(x, y)", "", r"can't be converted|pipeline failed|not fitted"),
     ],
 )

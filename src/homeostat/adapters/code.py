@@ -93,7 +93,7 @@ class ProjectCode:
         with self.at_home():
             try:
                 return importlib.import_module(name)
-            except Exception as error:  # whatever the user's module raises is the user's to see
+            except (Exception, SystemExit) as error:  # whatever the user's module raises is the user's to see
                 raise PipelineError(
                     f"importing {name} failed: {type(error).__name__}: {error}", where=self.place(error)
                 ) from error

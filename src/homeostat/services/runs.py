@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from homeostat import codec
-from homeostat.domain.bundle import Backtest, Bundle
+from homeostat.domain.bundle import Backtest, Bundle, Version
 from homeostat.domain.dataset import EVENT_MS, DatasetVersion
 from homeostat.domain.errors import PipelineError
 from homeostat.domain.gate import GateResult, Verdict
@@ -121,7 +121,8 @@ class Runs:
             self._key("bundle", identity, final.fitted.key),
             partial(self._bundle, identity, prepared, tested, final, judged, steps),
         )
-        return self._registered(identity, prepared, bundle, final.onnx, steps)
+        version = self._registered(identity, bundle, final.onnx)
+        return RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, judged.gates, version)
 
     def _prepare(self, steps: Steps) -> Prepared:
         dataset = self.data.snapshot()
@@ -225,7 +226,7 @@ class Runs:
         output = self.runtime.load(onnx)(x) if len(x) else np.empty((0, 0))
         return tuple((tuple(row), tuple(scores)) for row, scores in zip(x.tolist(), output.tolist(), strict=True))
 
-    def _registered(self, identity: str, prepared: Prepared, bundle: str, onnx: bytes, steps: Steps) -> RunResult:
+    def _registered(self, identity: str, bundle: str, onnx: bytes) -> Version:
         """The run and its version in the tracker, under the alias `challenger`."""
         manifest = self.bundles.load(bundle)
         record = self.bundles.record(manifest)
@@ -233,7 +234,7 @@ class Runs:
         self.tracker.log_run(identity, self.policy.name, record.params, record.measurements, files)
         version = self.tracker.register(self.policy.name, identity, bundle, onnx)
         self.tracker.alias(version, "challenger")
-        return RunResult(identity, prepared.dataset, steps.done, record.measurements, record.gates, version)
+        return version
 
     def _key(self, step: str, *inputs: str) -> str:
         return step_key(step, {str(i): key for i, key in enumerate(inputs)}, self.training.environment)

@@ -93,7 +93,7 @@ class Training:
                 made = self.pipeline(module, ("model", "params"), given, through)
         except HomeostatError:
             raise
-        except Exception as error:  # whatever the project's functions raise is the user's to see
+        except (Exception, SystemExit) as error:  # whatever the project's functions raise is the user's to see
             raise PipelineError(
                 f"the pipeline failed: {type(error).__name__}: {error}", where=self.code.place(error)
             ) from error
