@@ -265,6 +265,7 @@ def traced(found: Trace) -> None:
             "environment": f"{len(found.environment.splitlines())} names and versions (--json shows them)",
         }
     table = _table("", "")
+    table.show_header = False
     for name, value in facts.items():
         table.add_row(Text(name, style="dim"), Text(value))
     out.print(table)
