@@ -13,7 +13,7 @@ import numpy as np
 import pandera.polars as pa
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -158,7 +158,6 @@ COLUMNS = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.text(min_size=1), COLUMNS, max_size=4), st.sampled_from([[0, 1, 1], [1.5, -2.0, 7.0]]))
 def test_the_checks_take_the_rows_they_were_made_from_and_refuse_broken_ones(
     columns: dict[str, pl.Series], target: list[float]
@@ -273,14 +272,12 @@ def test_a_folder_that_makes_no_name(tmp_path: Path, folder: str) -> None:
         init(tmp_path / folder, ASK)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**12))
 def test_durations_read_back(ms: int) -> None:
     assert duration_ms(duration(ms)) == ms
     assert ms / 2 < readable(ms) <= ms or ms == readable(ms) == 0
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1))
 def test_texts_read_back_from_yaml(text: str) -> None:
     assert YAML(typ="rt").load(f"a: [{yaml(text)}, {yaml(text)}]")["a"] == [text, text]

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import projects
@@ -138,7 +138,6 @@ def frames(draw: st.DrawFn) -> pl.DataFrame:
     return pl.DataFrame([pl.Series(f"c{i}", v, dtype=k) for i, (k, v) in enumerate(zip(kinds, values, strict=True))])
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the first frame of a process is slow
 @given(frames(), st.data())
 def test_the_digest_is_that_of_the_content(frame: pl.DataFrame, data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(frame)))
@@ -151,7 +150,6 @@ def test_the_digest_is_that_of_the_content(frame: pl.DataFrame, data: st.DataObj
         assert content_digest(other) != content_digest(frame)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(frames(), st.data())
 def test_one_other_cell_is_other_content(frame: pl.DataFrame, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(frame.columns))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,14 @@ class Up:
         """Look until it is so."""
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
-            assert self.process.poll() is None, (self.root.parent / "up.log").read_text()
             try:
                 if what():
                     return
             except (OSError, http.client.HTTPException):
                 pass  # not up yet
-            time.sleep(0.05)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.05)
+                raise AssertionError((self.root.parent / "up.log").read_text())
         raise AssertionError(f"not within {PATIENCE_S} s:\n{(self.root.parent / 'up.log').read_text()}")
 
     def serves(self, version: int) -> None:
