@@ -31,7 +31,7 @@ RUN, BUNDLE = "homeostat.run", "homeostat.bundle"
 """Tags of an MLflow run and of a model version."""
 _NAME = re.compile(r"\w[\w .+-]*")  # good in MLflow's registry, in its filters and as a folder
 _ODD = re.compile(r"[^\w/. :-]")  # what MLflow refuses in the name of a parameter
-_NEEDS = {"mlflow": "mlflow-skinny", "onnx": "onnx", "onnxruntime": "onnxruntime", "pandas": "pandas"}
+_NEEDS = {"mlflow": "mlflow-skinny", "onnx": "onnx", "onnxruntime": "onnxruntime"}
 """What a model's folder asks for where it is served: package → the installed one that tells the version."""
 _PYTHON = platform.python_version()
 _changing = threading.RLock()
@@ -106,9 +106,9 @@ class MlflowTracker:
 
             if get_telemetry_client() is not None:  # MLflow was imported before this module
                 set_telemetry_client()  # reads the variable again
-            client = MlflowClient(self._uri, self._uri)
             try:
-                with _silent("mlflow", "alembic"):
+                with _silent("mlflow"):
+                    client = MlflowClient(self._uri, self._uri)
                     client.search_experiments(max_results=1)
             except (MlflowException, SQLAlchemyError) as error:
                 raise _unusable(self._uri, error) from error
@@ -144,17 +144,15 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _silent(*names: str) -> Iterator[None]:
-    """Only errors are logged meanwhile: making a database says some fifty lines."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+def _silent(name: str) -> Iterator[None]:
+    """Only errors are logged meanwhile: MLflow tells on stderr how it makes a database."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logger.setLevel(level)
 
 
 def _unusable(uri: str, error: Exception) -> UsageError:
