@@ -14,7 +14,7 @@ import re
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
@@ -99,13 +99,13 @@ class MlflowTracker:
     def _client(self) -> Any:
         """The first one makes the database. MLflow is imported here: a second and a half. Errors: `UsageError`."""
         with _quiet():
-            from mlflow import MlflowClient
+            from mlflow import MlflowClient, telemetry
             from mlflow.exceptions import MlflowException
-            from mlflow.telemetry import get_telemetry_client, set_telemetry_client
             from sqlalchemy.exc import SQLAlchemyError
 
-            if get_telemetry_client() is not None:  # MLflow was imported before this module
-                set_telemetry_client()  # reads the variable again
+            if telemetry.get_telemetry_client() is not None:  # MLflow was imported before this module
+                read_again: Callable[[], None] = telemetry.set_telemetry_client
+                read_again()
             try:
                 with _silent("mlflow"):
                     client = MlflowClient(self._uri, self._uri)
