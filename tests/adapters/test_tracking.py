@@ -224,11 +224,11 @@ def test_what_people_do_by_hand_does_not_stop_the_loop(database: Path, model: st
 
 
 def test_parameters_that_mlflow_would_refuse(database: Path, model: str) -> None:
-    many = {f"layers[{i}]": "" for i in range(150)} | {"long": "x" * 9_000}
+    many = {f"layers[{i}]": "" for i in range(150)} | {"../up": "x" * 9_000}
     tracker = tracker_in(database)
     turn(tracker, model, "r1", "b1", many)
     (run,) = runs_of(tracker, model)
-    assert {"layers_0_", "layers_149_", "long"} <= set(run.data.params)
+    assert {"layers_0_", "layers_149_", "__up"} <= set(run.data.params)
     assert len(run.data.params) == 151
 
 
@@ -246,6 +246,28 @@ def test_a_database_that_mlflow_can_not_use(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="file is not a database") as raised:
         tracker_in(tmp_path).versions("price")
     assert len(str(raised.value).splitlines()) == 3
+
+
+def test_a_database_appears_whole_and_the_first_one_stays(
+    database: Path,
+    tmp_path: Path,
+    model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Another process that starts at the same time makes its database first, and writes to it. Nothing is printed."""
+    place, copy = tmp_path / "state" / "mlflow.db", shutil.copyfile
+    theirs = turn(tracker_in(database), model, "r1", "b1")
+
+    def late(source: Path, target: Path) -> None:
+        assert not place.exists()
+        copy(source, target)
+        copy(database / "mlflow.db", place)
+
+    monkeypatch.setattr(shutil, "copyfile", late)
+    assert tracker_in(place.parent).versions(model) == [theirs]
+    assert [one.name for one in place.parent.iterdir()] == ["mlflow.db"]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_two_projects_in_one_process_do_not_meet(database: Path, another: Path, model: str) -> None:

@@ -11,11 +11,12 @@ import math
 import os
 import platform
 import re
+import shutil
 import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +31,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 RUN, BUNDLE = "homeostat.run", "homeostat.bundle"
 """Tags of an MLflow run and of a model version."""
 _NAME = re.compile(r"\w[\w .+-]*")  # good in MLflow's registry, in its filters and as a folder
-_ODD = re.compile(r"[^\w/. :-]")  # what MLflow refuses in the name of a parameter
+_ODD = re.compile(r"^\.+|[^\w. :-]")  # what MLflow refuses in the name of a parameter; "/" in some places only
 _NEEDS = {"mlflow": "mlflow-skinny", "onnx": "onnx", "onnxruntime": "onnxruntime"}
 """What a model's folder asks for where it is served: package → the installed one that tells the version."""
 _PYTHON = platform.python_version()
@@ -108,6 +109,7 @@ class MlflowTracker:
                 read_again()
             try:
                 with _silent("mlflow"):
+                    _make_database(self._uri)
                     client = MlflowClient(self._uri, self._uri)
                     client.search_experiments(max_results=1)
             except (MlflowException, SQLAlchemyError) as error:
@@ -155,6 +157,25 @@ def _silent(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _make_database(uri: str) -> None:
+    """A SQLite file appears whole or not at all. MLflow makes it in dozens of migrations; a process killed between
+    them, or a second one that starts meanwhile, would leave one that no MLflow opens."""
+    from mlflow import MlflowClient
+    from sqlalchemy import make_url
+
+    url = make_url(uri)
+    place = Path(url.database or "")
+    if url.get_backend_name() != "sqlite" or not url.database or place.exists():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=place.parent) as name:
+        draft, whole = Path(name) / "draft.db", Path(name) / "whole.db"
+        MlflowClient(f"sqlite:///{draft}", f"sqlite:///{draft}").search_experiments(max_results=1)
+        shutil.copyfile(draft, whole)  # MLflow keeps the draft open
+        with suppress(FileExistsError):  # another process was first
+            place.hardlink_to(whole)
+
+
 def _unusable(uri: str, error: Exception) -> UsageError:
     from sqlalchemy import make_url
 
@@ -177,7 +198,7 @@ def _named(model: str) -> str:
 
 
 def _plain(params: Mapping[str, str]) -> Mapping[str, str]:
-    """Under names that MLflow takes: `a[0]` becomes `a_0_`."""
+    """Under names that MLflow takes: `a[0]` becomes `a_0_`. Of two that become one the last is kept."""
     return {_ODD.sub("_", name): value for name, value in params.items()}
 
 
