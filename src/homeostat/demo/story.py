@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -12,7 +12,9 @@ import polars as pl
 
 from homeostat.adapters.source import Source
 from homeostat.config import read_policy
+from homeostat.demo import telling
 from homeostat.demo.stream import START_MS, Script, payments
+from homeostat.demo.telling import Daily, Line, day_of
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.errors import UsageError
 from homeostat.domain.event import Event
@@ -27,17 +29,7 @@ from homeostat.wiring.system import System, beside, rehearsal, write_report
 
 DATA = "payments.parquet"
 SCRIPT = Script()
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of the story. `day` counts from 1; 0: no day. `kind`: world (what happens, as nobody in the loop knows
-    it), loop (what the loop sees and does), end (the sums)."""
-
-    day: int
-    kind: str
-    text: str
-    verdict: Verdict | None = None
+WEEK = 7
 
 
 Say = Callable[[Line], None]
@@ -45,12 +37,13 @@ Say = Callable[[Line], None]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What came of it. `misled`: callers that the broken version answered."""
+    """What came of it. `misled`: requests that the broken version answered, of `asked` while it was under way."""
 
     lines: tuple[Line, ...]
     result: RehearsalResult
     broken: int
     misled: int
+    asked: int
 
     @property
     def report(self) -> str:
@@ -73,10 +66,9 @@ def tell(root: Path, seed: int, say: Say, progress: Progress, script: Script = S
     teller.tell(0, "world", f"Whether one was fraud is known a day later. The first {script.warmup} days are history.")
     result = replace(staged, each_turn=teller.turn).run(progress)
     result = replace(result, report=write_report(root, f"demo-seed{seed}", rehearsal_report(result)))
-    answers = system.stores.log.read(policy.name, 0, end + DAY_MS).filter(pl.col("role") == Role.ANSWER.value)
-    misled = int((answers["version"] == teller.broken).sum())
-    teller.end(result, misled, len(answers))
-    return Told(tuple(teller.lines), result, teller.broken, misled)
+    misled, asked = teller.misled()
+    teller.end(result)
+    return Told(tuple(teller.lines), result, teller.broken, misled, asked)
 
 
 def make(root: Path, seed: int, script: Script) -> None:
@@ -111,6 +103,7 @@ class _Teller:
     broken: int = 0
     _seen: int = 0
     _day: int = 0
+    _summed: set[str] = field(default_factory=set)
 
     def tell(self, day: int, kind: str, text: str, verdict: Verdict | None = None) -> None:
         self.lines.append(Line(day, kind, text, verdict))
@@ -118,20 +111,38 @@ class _Teller:
 
     def turn(self, now_ms: int) -> None:
         for event in self._news():
-            line = _told(event)
+            line = telling.sentence(event)
             if line:
-                self.tell(_day(event.at_ms), "loop", *line)
-        today = _day(now_ms)
+                self.tell(day_of(event.at_ms), "loop", *line)
+            if event.kind == "release.started":
+                self.tell(day_of(event.at_ms), "loop", self._made(event))
+            if event.kind == "release.rolled_back" and event.body["version"] == self.broken:
+                self.tell(day_of(event.at_ms), "loop", self._reached())
+        today = day_of(now_ms)
         for day in range(self._day + 1, today + 1):
             self._world(day)
         self._day = today
+        self._sums(today)
         if today >= self.script.broken and not self.broken:
             self._mistake(now_ms, today)
 
+    def _events(self, kind: str = "") -> Sequence[Event]:
+        return self.system.stores.journal.read(self.system.policy.name, kind)
+
     def _news(self) -> list[Event]:
-        events = self.system.stores.journal.read(self.system.policy.name)
+        events = self._events()
         fresh, self._seen = list(events[self._seen :]), len(events)
         return fresh
+
+    def _made(self, started: Event) -> str:
+        """What was known of a version before its release."""
+        releases, bundles = self.system.releases.history(), self.system.bundles
+        found = next(release for release in releases if release.id == started.subject)
+        record = bundles.record(bundles.load(found.candidate.bundle))
+        measured = words.measured(record.measurements[0])
+        held = words.duration(self.system.policy.train.holdout)
+        known = f"Version {found.candidate.number} on the {held} held out of its training: {measured}"
+        return f"{known}. {telling.gates(record.gates)}."
 
     def _world(self, day: int) -> None:
         first, last = self.script.season
@@ -139,11 +150,45 @@ class _Teller:
             self.tell(day, "world", "A season begins: people buy in the evening, and gifts. Fraud stays as it is.")
         if day == last + 1:
             self.tell(day, "world", "The season is over.")
-            self.tell(day, "loop", f"{self._trainings(first, day)}: {self._quality()}.", Verdict.OK)
         if day == self.script.concept:
             self.tell(
                 day, "world", "Fraud changes its ways: from large payments to small ones. Payments look the same."
             )
+
+    def _sums(self, today: int) -> None:
+        """What a season or a repair came to, as soon as the labels are there; each once."""
+        for name, sums in (("season", self._season), ("repair", self._repair)):
+            told = None if name in self._summed else sums(list(telling.daily(self._events("monitor.metric"))))
+            if told:
+                self._summed.add(name)
+                self.tell(today, "loop", *told)
+
+    def _season(self, days: Sequence[Daily]) -> tuple[str, Verdict | None] | None:
+        first, last = self.script.season
+        before = [one for one in days if first - WEEK <= one.day < first]
+        within = [one for one in days if first <= one.day <= last]
+        if not before or not within or within[-1].day < last:
+            return None
+        made = sum(first <= day_of(event.at_ms) <= last for event in self._events("training."))
+        performance = self.system.monitors.performance()
+        harm = f" Loss: {telling.plain(performance.change.reason)}." if performance else ""
+        cost = f"{words.counted(made, 'training')} in the season" if made else "Nothing was retrained"
+        metric = words.metric(before[0].metric)
+        text = f"{cost}: {metric} {telling.shown(within)}; before it {telling.shown(before)}.{harm}"
+        return text, None if made else Verdict.OK
+
+    def _repair(self, days: Sequence[Daily]) -> tuple[str, Verdict | None] | None:
+        """Told when the version that followed has served for a week."""
+        before = [one for one in days if self.script.concept - WEEK <= one.day < self.script.concept]
+        changed = [one for one in days if one.day >= self.script.concept]
+        during = [one for one in changed if before and one.version == before[-1].version]
+        after = [one for one in changed if one not in during][:WEEK]
+        if not during or len(after) < WEEK:
+            return None
+        text = f"{words.metric(before[0].metric)} before the change {telling.shown(before)}; from the change to the "
+        text += f"new champion {telling.shown(during)}; since then {telling.shown(after)}."
+        better = telling.mean(after).low > telling.mean(during).high
+        return text, Verdict.OK if better else Verdict.UNKNOWN
 
     def _mistake(self, now_ms: int, day: int) -> None:
         """A model trained on amounts in cents, by the project's own pipeline; on its own data it looks good."""
@@ -155,67 +200,36 @@ class _Teller:
         if result.version is None:
             raise RuntimeError(f"the gates stopped the broken version: {result.gates}")
         self.broken = result.version.number
-        gates = "; ".join(f"{words.metric(gate.name)}: {gate.reason}" for gate in result.gates)
-        self.tell(day, "world", f"Somebody trains version {self.broken} on amounts in cents. Its gates pass: {gates}.")
         started = self.system.releases.start(result.version)
-        self.tell(day, "world", f"They release it, as {started.id}. Requests still come in dollars.")
-
-    def _trainings(self, first: int, last: int) -> str:
-        events = self.system.stores.journal.read(self.system.policy.name, "training.")
-        made = [event for event in events if first <= _day(event.at_ms) < last]
-        return f"{words.counted(len(made), 'training')} because of it" if made else "Nothing was retrained"
-
-    def _quality(self) -> str:
-        performance = self.system.monitors.performance()
-        return performance.change.reason if performance else "nothing is served"
-
-    def end(self, result: RehearsalResult, misled: int, answers: int) -> None:
-        """The sums, from the journal and the log."""
-        found = next(
-            (
-                event
-                for event in result.events
-                if event.kind == "training.done" and _day(event.at_ms) >= self.script.concept
-            ),
-            None,
-        )
-        if found:
-            took = words.duration(found.at_ms - START_MS - (self.script.concept - 1) * DAY_MS)
-            self.tell(0, "end", f"The change of day {self.script.concept} was found from late labels after {took}.")
-        share = words.percent(misled / answers)
         self.tell(
-            0, "end", f"The broken version answered {misled:,} of {answers:,} callers ({share}), none with an error."
+            day,
+            "world",
+            f"Somebody trains version {self.broken} on amounts in cents, and releases it as {started.id}. "
+            "On its own data it looks good. Requests still come in dollars.",
         )
+
+    def misled(self) -> tuple[int, int]:
+        """(requests that the broken version answered, requests while its release was under way)"""
+        found = [one for one in self.system.releases.history() if one.candidate.number == self.broken]
+        if not found:
+            return 0, 0
+        end = found[0].ended_ms or self.system.clock.now_ms()
+        rows = self.system.stores.log.read(self.system.policy.name, found[0].started_ms, end + 1)
+        answers = rows.filter(pl.col("role") == Role.ANSWER.value)
+        return int((answers["version"] == self.broken).sum()), len(answers)
+
+    def _reached(self) -> str:
+        misled, asked = self.misled()
+        reached = f"It answered {misled:,} of {asked:,} requests meanwhile ({words.percent(misled / asked)})"
+        return f"{reached}; the champion answers all again."
+
+    def end(self, result: RehearsalResult) -> None:
+        """The sums, from the journal and the log."""
+        changed_ms = START_MS + (self.script.concept - 1) * DAY_MS
+        found = [one for one in result.events if one.kind == "trigger.fired" and one.at_ms >= changed_ms]
+        if found:
+            took = words.duration(found[0].at_ms - changed_ms)
+            self.tell(0, "end", f"The change of day {self.script.concept} was found from late labels after {took}.")
+        answered = f"{result.rows - result.failed_requests:,} of {result.rows:,} requests were answered"
+        self.tell(0, "end", f"{answered}; {words.counted(result.failed_requests, 'request')} failed.")
         self.tell(0, "end", rehearsal_sentence(result))
-
-
-def _told(event: Event) -> tuple[str, Verdict | None] | None:
-    """An event worth telling, as a sentence."""
-    text = event.text.rstrip(".")
-    match event.kind:
-        case "alert.opened":
-            first, *others = text.split("; ")
-            more = f" (and {words.counted(len(others), 'more sign')})" if others else ""
-            return f"Alert: {first}{more}.", Verdict.UNKNOWN
-        case "alert.closed":
-            return f"Alert closed: {text}.", Verdict.OK
-        case "training.done":
-            return f"A model is trained: {text.partition(' was trained: ')[2]}.", None
-        case "training.failed":
-            return f"A training failed: {text}.", Verdict.HARM
-        case "release.started" | "release.advanced":
-            return f"{event.subject}: {text}.", None
-        case "release.promoted":
-            return f"{event.subject}: {text}.", Verdict.OK
-        case "release.rolled_back":
-            return f"{event.subject} rolled back: {text}.", Verdict.HARM
-        case "release.rejected":
-            return f"{event.subject}: {text}.", Verdict.INVALID
-        case "monitor.metric" if event.subject == str(7 * DAY_MS):
-            week = f"The week that ended on day {_day(event.body['end_ms']) - 1}"
-            return f"{week}: {' '.join(words.metric(part) for part in text.split(' '))}.", None
-    return None
-
-
-def _day(at_ms: int) -> int:
-    return (at_ms - START_MS) // DAY_MS + 1

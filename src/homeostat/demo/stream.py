@@ -21,12 +21,12 @@ CARDS = 2_000
 class Script:
     """The days on which something happens, counted from 1; the season lasts from its first day to its last."""
 
-    days: int = 70
+    days: int = 84
     payments_a_day: int = 800
-    warmup: int = 14
-    season: tuple[int, int] = (27, 36)
-    concept: int = 42
-    broken: int = 58
+    warmup: int = 21
+    season: tuple[int, int] = (30, 39)
+    concept: int = 50
+    broken: int = 68
 
 
 def payments(seed: int, script: Script) -> pl.DataFrame:
