@@ -105,6 +105,14 @@ def ids(found: list[tuple[int, Any]]) -> list[Any]:
 
 
 class TestFraming:
+    def test_headers_are_handed_on_whatever_their_case(self, server: Server) -> None:
+        with client(server) as sock:
+            sock.sendall(framed(json.dumps({"records": [GOOD]}).encode(), b"Idempotency-KEY: order-7\r\n"))
+            assert ids(answers(sock, 1)) == ["order-7"]
+            sock.sendall(framed(body_of("a")))
+            sock.sendall(framed(json.dumps({"records": [GOOD]}).encode()))
+            assert ids(answers(sock, 2)) == ["a", "p1"]
+
     def test_pipelined_requests_are_answered_in_order(self, server: Server) -> None:
         with client(server) as sock:
             wrong = framed(body_of("x", amount=-1))

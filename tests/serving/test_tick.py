@@ -11,6 +11,7 @@ from worlds import BINARY, GOOD, World, loads, logistic
 
 from homeostat.domain.prediction import LogBatch
 from homeostat.domain.schema import Field, Kind, Schema, Task
+from homeostat.serving.messages import Request
 from homeostat.stores.memory_log import MemoryLog
 
 
@@ -54,6 +55,14 @@ class TestAnswers:
         scores = [one["score"] for one in body["predictions"]]
         assert scores == sorted(scores)
         assert len(set(scores)) == 5
+
+    def test_a_request_that_names_itself_gets_the_same_ids_again(self, world: World) -> None:
+        body = json.dumps({"records": [GOOD, {**GOOD, "id": "mine"}, GOOD]}).encode()
+        request = Request("POST", "/v1/models/fraud/predict", body, {"idempotency-key": "order-7"})
+        first, again = (world.engine.answer([request])[0] for _ in range(2))
+        assert [one["id"] for one in loads(first)["predictions"]] == ["order-7", "mine", "order-7-1"]
+        assert first == again
+        assert [row["id"] for row in world.rows()] == ["order-7", "mine", "order-7-1"]
 
     def test_labels_keep_the_type_of_the_data(self) -> None:
         world = World()

@@ -10,11 +10,11 @@ from typing import cast
 
 import httptools
 
-from homeostat.serving.messages import Refusal, Request, Response, refused
+from homeostat.serving.messages import HEADERS, Refusal, Request, Response, refused
 from homeostat.serving.tick import Engine
 
 _LINGER_S = 2.0
-_LENGTH, _EXPECT = len("content-length"), len("expect")
+_KEPT = {name.encode(): name for name in HEADERS}
 _HEADS = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n".encode()
     for status in HTTPStatus
@@ -107,6 +107,7 @@ class Connection(asyncio.Protocol):
         self._since = hub.loop.time()
         self._begun = False
         self._url, self._declared, self._expects = b"", 0, False
+        self._headers = dict[str, str]()
         self._head, self._body, self._size = 0, list[bytes](), 0
 
     # The transport
@@ -151,6 +152,7 @@ class Connection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         self._begun, self._since = True, self._hub.loop.time()
         self._url, self._declared, self._expects = b"", 0, False
+        self._headers = {}
         self._head, self._body, self._size = 0, [], 0
 
     def on_url(self, url: bytes) -> None:
@@ -158,13 +160,16 @@ class Connection(asyncio.Protocol):
         self._grow(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Of the headers only these two are read here; the parser sees to the others that frame a message."""
-        size = len(name)
-        if size == _LENGTH and name.lower() == b"content-length":
+        """Two are read here, some are handed on; the parser sees to the others that frame a message."""
+        self._grow(len(name) + len(value))
+        name = name.lower()
+        kept = _KEPT.get(name)
+        if kept is not None:
+            self._headers[kept] = value.decode("latin-1")
+        elif name == b"content-length":
             self._declared = int(value) if value.isdigit() else 0
-        elif size == _EXPECT and name.lower() == b"expect":
+        elif name == b"expect":
             self._expects = value.lower() == b"100-continue"
-        self._grow(size + len(value))
 
     def on_headers_complete(self) -> None:
         if self._declared > self._limits.max_body:
@@ -190,7 +195,7 @@ class Connection(asyncio.Protocol):
         self._deaf = slot.close
         path = self._url.decode("latin-1").partition("?")[0]
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._hub.submit(slot, Request("GET" if bare else method.decode("latin-1"), path, body))
+        self._hub.submit(slot, Request("GET" if bare else method.decode("latin-1"), path, body, self._headers))
         if len(self._slots) >= self._limits.pipeline:
             self._pause()
 

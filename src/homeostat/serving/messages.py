@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -14,15 +14,28 @@ from homeostat.domain.schema import Value
 
 Row = tuple[Value, ...]
 _SHOWN_IDS = 100
+HEADERS = (
+    "accept",
+    "accept-encoding",
+    "content-encoding",
+    "content-type",
+    "idempotency-key",
+    "inference-header-content-length",
+    "traceparent",
+    "tracestate",
+    "x-homeostat-variant",
+)
+"""The request headers that are read; the others end in the parser."""
 
 
 @dataclass(slots=True)
 class Request:
-    """`path` without its query."""
+    """`path` without its query; `headers`: those of `HEADERS` that were sent."""
 
     method: str
     path: str
     body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from homeostat.domain.schema import Schema, Task, Value
-from homeostat.serving.messages import Ask, Refusal, Reply, Response, Row, refused
+from homeostat.serving.messages import Ask, Refusal, Reply, Request, Response, Row, refused
 from homeostat.serving.typed import LONGEST_ID, fitting, name_text, refusal, row_type
 
 _astuple = msgspec.structs.astuple
@@ -30,10 +30,10 @@ class Records:
             schema.names.index(name) if name in schema.names else next(after) for name in ("id", "key")
         )
 
-    def decode(self, body: bytes) -> Ask:
+    def decode(self, request: Request) -> Ask:
         """Errors: `Refusal`, 400 when it is not JSON, 422 when it does not fit the schema."""
         try:
-            (records,) = _astuple(self._decode(body))
+            (records,) = _astuple(self._decode(request.body))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise refusal(self._schema, error) from None
         if not records:
@@ -43,10 +43,10 @@ class Records:
         keys = [name_text(row[self._key]) for row in rows]
         return Ask([row[: self._k] for row in rows], ids, keys)
 
-    def salvage(self, body: bytes) -> Ask:
+    def salvage(self, request: Request) -> Ask:
         """What can be read of a refused body, for the log: values that fit their field, null for the others."""
         try:
-            loose = msgspec.json.decode(body)
+            loose = msgspec.json.decode(request.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return Ask([], [], [])
         records = [one if isinstance(one, dict) else {} for one in _listed(loose)]

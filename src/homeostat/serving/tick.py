@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Protocol
 
 import numpy as np
@@ -22,6 +23,7 @@ from homeostat.serving.messages import Ask, Refusal, Reply, Request, Response, R
 from homeostat.serving.plan import Plan, Target, build
 from homeostat.serving.record import Page, shadowed
 from homeostat.serving.score import OK, Batch, Index, Scored, Served, attempt, candidate_input, gather, score
+from homeostat.serving.typed import LONGEST_ID
 
 _WANTED = 16  # bundles asked for and not yet loaded
 _RETRY_MS = 5_000  # how long a bundle that would not load is left alone
@@ -31,9 +33,9 @@ _log = logging.getLogger("homeostat.serving")
 class Codec(Protocol):
     """One protocol for one model."""
 
-    def decode(self, body: bytes) -> Ask: ...
+    def decode(self, request: Request) -> Ask: ...
 
-    def salvage(self, body: bytes) -> Ask: ...
+    def salvage(self, request: Request) -> Ask: ...
 
     def encode(self, ask: Ask, reply: Reply, /) -> Response: ...
 
@@ -103,13 +105,13 @@ class Engine:
         """One response a request, in order; never raises for what a caller sent."""
         plan = self._plan
         responses: list[Response | None] = [None] * len(requests)
-        groups: dict[int, tuple[Served, list[tuple[int, Target, bytes]]]] = {}
+        groups: dict[int, tuple[Served, list[tuple[int, Target, Request]]]] = {}
         for i, request in enumerate(requests):
             target = plan.predict.get(request.path) if request.method == "POST" else None
             if target is None:
                 responses[i] = self._other(plan, request)
             else:
-                groups.setdefault(id(target.served), (target.served, []))[1].append((i, target, request.body))
+                groups.setdefault(id(target.served), (target.served, []))[1].append((i, target, request))
         for served, members in groups.values():
             self._tick(served, members, responses)
         return [response or _broken() for response in responses]
@@ -123,11 +125,11 @@ class Engine:
     def _tick(
         self,
         served: Served,
-        members: Sequence[tuple[int, Target, bytes]],
+        members: Sequence[tuple[int, Target, Request]],
         responses: list[Response | None],
     ) -> None:
         now_ms = self._clock.now_ms()
-        jobs = [self._decode(at, target.codec, body) for at, target, body in members]
+        jobs = [self._decode(at, target.codec, request) for at, target, request in members]
         batch = self._checked(served, jobs)
         scored = score(served, batch, self._clock) if batch else None
         page = Page(served, now_ms)
@@ -146,12 +148,14 @@ class Engine:
         if batch and scored:
             self._plan_shadow(served, batch, scored, now_ms)
 
-    def _decode(self, at: int, codec: Codec, body: bytes) -> _Job:
+    def _decode(self, at: int, codec: Codec, request: Request) -> _Job:
         try:
-            job = _Job(at, codec, codec.decode(body))
+            job = _Job(at, codec, codec.decode(request))
         except Refusal as error:
-            job = _Job(at, codec, codec.salvage(body), error)
-        job.ids = [name or next(self._ids) for name in job.ask.ids]
+            job = _Job(at, codec, codec.salvage(request), error)
+        key = request.headers.get("idempotency-key")
+        fresh = self._ids if key is None else _numbered(key[:LONGEST_ID])
+        job.ids = [name or next(fresh) for name in job.ask.ids]
         if job.refusal is None and len(job.ids) > 1 and len(set(job.ids)) < len(job.ids):
             job.refusal = Refusal(422, "an id stands twice in one request", rule="once", name="id")
         return job
@@ -231,6 +235,13 @@ class Engine:
         if len(self._wanted) < _WANTED and bundle not in self._wanted:
             self._wanted.append(bundle)
         return json(503, {"ready": False, "reason": self._shelf.reason(bundle)})
+
+
+def _numbered(key: str) -> Iterator[str]:
+    """The ids of a request that names itself: sent again, it gets the same ones."""
+    yield key
+    for i in count(1):
+        yield f"{key}-{i}"
 
 
 def _only(request: Request, method: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from homeostat.domain.schema import Field, Kind, Schema, Task, Value
-from homeostat.serving.messages import Ask, Refusal, Reply, Response, json
+from homeostat.serving.messages import Ask, Refusal, Reply, Request, Response, json
 from homeostat.serving.typed import Name, name_text, type_of
 
 _FLOATS = frozenset({"FP16", "FP32", "FP64"})
@@ -57,9 +57,9 @@ class V2:
         self._model, self._schema = model, schema
         self._fields = {field.name: field for field in schema.fields}
 
-    def decode(self, body: bytes) -> Ask:
+    def decode(self, request: Request) -> Ask:
         """Errors: `Refusal`, as in the records protocol."""
-        infer = _parse(body)
+        infer = _parse(request.body)
         tensors = {tensor.name: tensor for tensor in infer.inputs}
         self._check_names(tensors, infer)
         n = _rows(infer.inputs[0])
@@ -72,10 +72,10 @@ class V2:
         ids = extra.get("id") or _ids(infer.id, n)
         return Ask(list(zip(*columns.values(), strict=True)), ids, extra.get("key") or [None] * n, infer)
 
-    def salvage(self, body: bytes) -> Ask:
+    def salvage(self, request: Request) -> Ask:
         """The tensors that can be read; null for the others."""
         try:
-            infer = _parse(body)
+            infer = _parse(request.body)
         except Refusal:
             return Ask([], [], [])
         columns = {tensor.name: _fitting(self._fields[tensor.name], tensor) for tensor in infer.inputs
