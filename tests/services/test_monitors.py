@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import polars as pl
 import pytest
 from watching import MODEL, World
 
@@ -48,6 +49,20 @@ def test_harm_is_found_on_mature_labels_only(world: World) -> None:
     assert performance.change.since == 46
     opened = world.journal.read(MODEL, "alert.opened", "performance")[0].at_ms
     assert 48 * DAY_MS <= opened <= 50 * DAY_MS
+
+
+def test_labels_that_come_at_this_very_moment_count() -> None:
+    world = World()
+    world.day()
+    world.clock.now = 32 * DAY_MS
+    world.labels.frame = world.labels.frame.with_columns(at_ms=pl.lit(world.clock.now, pl.Int64))
+    (metric,) = [reading for reading in world.monitors.watch() if reading.test == "metric"]
+    assert metric.verdict is Verdict.OK
+    (event,) = world.journal.read(MODEL, "monitor.metric")
+    assert event.body["rows"] == 96
+    performance = world.monitors.performance()
+    assert performance is not None
+    assert performance.change.n == 96
 
 
 def test_a_restart_changes_no_outcome(world: World) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from homeostat.domain.schema import Value
+from homeostat.domain.units import MINUTE_MS
 
 
 class Role(StrEnum):
@@ -36,6 +37,9 @@ LOG_COLUMNS = (
     "inputs",  # struct of the schema's fields, as served
 )
 """Columns of `PredictionLog.read`, in order."""
+
+SETTLED_MS = MINUTE_MS
+"""A worker may still be writing rows that are younger than this: who reads on reads them again."""
 
 LABEL_COLUMNS = (
     "id",  # text

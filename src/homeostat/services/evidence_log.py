@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from homeostat.domain.prediction import Role
-from homeostat.domain.units import DAY_MS, MINUTE_MS
+from homeostat.domain.prediction import SETTLED_MS, Role
+from homeostat.domain.units import DAY_MS
 from homeostat.ports import LabelLog, PredictionLog
-
-SETTLED_MS = MINUTE_MS
-"""Rows younger than this are read again: a worker may still be writing rows of that time."""
 
 LEAST_ROWS = 100
 """Fewer answers do not fix a limit for slow ones."""

@@ -166,7 +166,7 @@ class Monitors:
         rows = scored_by(self.log.read(self.policy.name, start, end), champion.arm.version)
         if rows.is_empty():
             return ()
-        joined, y = labelled(champion.bundle.schema, rows, self.labels.read(start, self.clock.now_ms()))
+        joined, y = labelled(champion.bundle.schema, rows, self.labels.read(start, self.clock.now_ms() + 1))
         measured = metrics.measure(self.policy.train.metric, y, output_of(champion.bundle.schema, joined))
         known = bool(np.isfinite(measured.value))
         words = str(measured) if known else f"{measured.metric} can't be measured on {measured.n} labels"

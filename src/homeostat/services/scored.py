@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from homeostat.domain.prediction import Role
+from homeostat.domain.prediction import SETTLED_MS, Role
 from homeostat.domain.schema import Schema, Task
 from homeostat.ports import LabelLog, PredictionLog
 
@@ -37,7 +37,7 @@ def labelled(schema: Schema, rows: pl.DataFrame, labels: pl.DataFrame) -> tuple[
 
 
 class LiveRows:
-    """A cache of one version's rows since a moment, and of the labels since then: each is read once."""
+    """A cache of one version's rows since a moment, and of the labels since then: each is read about once."""
 
     def __init__(self, version: int, since_ms: int) -> None:
         self.version, self.since_ms = version, since_ms
@@ -53,13 +53,13 @@ class LiveRows:
     def extend(
         self, model: str, log: PredictionLog, labels: LabelLog, end_ms: int, now_ms: int
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Rows answered before `end_ms`; the last label of each id received before `now_ms`."""
+        """Rows answered before `end_ms`; the last label of each id received by `now_ms`."""
         end_ms = max(end_ms, self._rows_ms)
         rows = scored_by(log.read(model, self._rows_ms, end_ms), self.version).select(_KEPT)
-        new = labels.read(self._labels_ms, now_ms)
+        new = labels.read(self._labels_ms, now_ms + 1)
         if self._rows is not None and self._labels is not None:
             rows = pl.concat([self._rows, rows])
             new = pl.concat([self._labels, new]).unique("id", keep="last", maintain_order=True)
         self._rows, self._labels = rows, new
-        self._rows_ms, self._labels_ms = end_ms, now_ms
+        self._rows_ms, self._labels_ms = end_ms, max(self.since_ms, now_ms - SETTLED_MS)
         return rows, new
