@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import cast
@@ -14,6 +15,8 @@ from homeostat.serving.messages import HEADERS, Refusal, Request, Response, refu
 from homeostat.serving.tick import Engine
 
 _LINGER_S = 2.0
+_HEADS_KEPT = 1_024
+_END = b"\r\n\r\n"
 _KEPT = {name.encode(): name for name in HEADERS}
 _HEADS = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n".encode()
@@ -34,12 +37,24 @@ class Limits:
     slow_s: float = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the bytes before a body say. `bare`: the answer goes without its body; `length`: of the request's body."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    bare: bool
+    length: int
+
+
 class Hub:
     """Gathers what the connections of one worker completed, and has it answered together."""
 
     def __init__(self, engine: Engine, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         self.engine, self.limits, self.loop = engine, limits, loop
         self.connections: set[Connection] = set()
+        self.heads: dict[bytes, Head] = {}
         self.draining = False
         self._waiting: list[tuple[Slot, Request]] = []
 
@@ -57,6 +72,13 @@ class Hub:
         for (slot, _), response in zip(waiting, responses, strict=True):
             slot.answer(response)
         self.loop.call_soon(self.engine.shadow)
+
+    def remember(self, raw: bytes, head: Head) -> None:
+        """A client that stays sends the same head again and again. The parser has passed these bytes once; the same
+        bytes mean the same."""
+        if len(self.heads) >= _HEADS_KEPT:
+            self.heads.clear()
+        self.heads[raw] = head
 
     def sweep(self) -> None:
         """Close connections that are idle or too slow; asks for itself again."""
@@ -109,6 +131,7 @@ class Connection(asyncio.Protocol):
         self._url, self._declared, self._expects = b"", 0, False
         self._headers = dict[str, str]()
         self._head, self._body, self._size = 0, list[bytes](), 0
+        self._plain: Head | None = None
 
     # The transport
 
@@ -126,12 +149,26 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
+        end = data.find(_END) + len(_END)
+        known = None if self._begun else self._hub.heads.get(data[:end])
+        if known is not None and len(data) == end + known.length:
+            self._since = self._hub.loop.time()
+            self._submit(known, data[end:], Slot(self, self._hub.draining, known.bare))
+            return
+        whole, head = not self._begun, self._parse(data)
+        if whole and head is not None and len(data) == end + head.length:
+            self._hub.remember(data[:end], head)
+
+    def _parse(self, data: bytes) -> Head | None:
+        """→ the head of the last request that is complete now, if its like may come again."""
+        self._plain = None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:  # the request was answered; other protocols are not spoken here
             self._refuse(Refusal(400, "no other protocol is spoken here", rule="upgrade"))
         except httptools.HttpParserError:
             self._refuse(Refusal(400, "not HTTP", rule="http"))
+        return self._plain
 
     def eof_received(self) -> bool:
         """A client may close its half and still read its answers."""
@@ -188,14 +225,19 @@ class Connection(asyncio.Protocol):
         self._begun = False
         if self._deaf:
             return
-        method = self._parser.get_method()
-        bare, old = method == b"HEAD", self._parser.get_http_version() == "1.0"
+        method = self._parser.get_method().decode("latin-1")
+        bare, old = method == "HEAD", self._parser.get_http_version() == "1.0"
+        path = self._url.decode("latin-1").partition("?")[0]
+        head = Head("GET" if bare else method, path, self._headers, bare, self._declared)
         slot = Slot(self, not self._parser.should_keep_alive() or self._hub.draining, bare, old)
+        if not (slot.close or old or self._expects):
+            self._plain = head
+        self._submit(head, self._body[0] if len(self._body) == 1 else b"".join(self._body), slot)
+
+    def _submit(self, head: Head, body: bytes, slot: Slot) -> None:
         self._slots.append(slot)
         self._deaf = slot.close
-        path = self._url.decode("latin-1").partition("?")[0]
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._hub.submit(slot, Request("GET" if bare else method.decode("latin-1"), path, body, self._headers))
+        self._hub.submit(slot, Request(head.method, head.path, body, head.headers))
         if len(self._slots) >= self._limits.pipeline:
             self._pause()
 

@@ -76,9 +76,12 @@ class Ask:
     echo: Any = None
 
 
-@dataclass(slots=True)
-class Reply:
-    """The answers to one `Ask`, in its order. `typed` are the labels with the type that the data has."""
+@dataclass
+class Answered:
+    """What one tick answered for one model, row by row; a row without an answer has no score. `typed` are the labels
+    with the type that the data has; `whole`: every row has its answer.
+
+    Texts that every request needs are made here once; `said` is where a protocol keeps its own."""
 
     release: str
     versions: Sequence[int]
@@ -88,17 +91,60 @@ class Reply:
     scores: Sequence[Sequence[float] | None]
     typed: Mapping[str | None, Value]
     classes: Sequence[Value]
+    whole: bool
+    said: Any = None
+
+    def __post_init__(self) -> None:
+        self.alike = len(set(self.versions)) == 1
+        self.shown = self.ids if all(map(_PLAIN, self.ids)) else [quote(one, safe=_SAFE) for one in self.ids]
+        self.told = (("x-release-id", self.release), ("x-model-version", str(self.versions[0])))
+
+
+class Reply:
+    """The answers to one `Ask`, in its order: a part of the tick's."""
+
+    __slots__ = ("part", "tick")
+
+    def __init__(self, tick: Answered, part: slice) -> None:
+        self.tick, self.part = tick, part
 
     @property
-    def headers(self) -> tuple[tuple[str, str], ...]:
-        ids = ",".join([one if _PLAIN(one) else quote(one, safe=_SAFE) for one in self.ids[:_SHOWN_IDS]])
-        versions = str(self.versions[0]) if self.alike else ",".join(map(str, dict.fromkeys(self.versions)))
-        return (("x-prediction-id", ids), ("x-release-id", self.release), ("x-model-version", versions))
+    def release(self) -> str:
+        return self.tick.release
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return self.tick.ids[self.part]
+
+    @property
+    def versions(self) -> Sequence[int]:
+        return self.tick.versions[self.part]
+
+    @property
+    def score(self) -> Sequence[float | None]:
+        return self.tick.score[self.part]
+
+    @property
+    def scores(self) -> Sequence[Sequence[float] | None]:
+        return self.tick.scores[self.part]
+
+    @property
+    def label(self) -> Sequence[Value]:
+        """With the type that the data has."""
+        return [self.tick.typed[label] for label in self.tick.label[self.part]] if self.tick.classes else []
 
     @property
     def alike(self) -> bool:
         """One version made all answers."""
-        return len(self.versions) == 1 or len(set(self.versions)) == 1
+        return self.tick.alike or len(set(self.versions)) == 1
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        ids = ("x-prediction-id", ",".join(self.tick.shown[self.part][:_SHOWN_IDS]))
+        if self.tick.alike:
+            return ids, *self.tick.told
+        versions = ",".join(map(str, dict.fromkeys(self.versions)))
+        return ids, self.tick.told[0], ("x-model-version", versions)
 
 
 _PLAIN = re.compile(r"[\w.:-]+", re.ASCII).fullmatch

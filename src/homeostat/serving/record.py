@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from homeostat.domain.prediction import LogBatch, Role
 from homeostat.domain.rollout import Arm
+from homeostat.domain.schema import Value
 from homeostat.engines.answer import answers
 from homeostat.serving.bundles import Loaded
 from homeostat.serving.messages import Row
@@ -17,48 +19,60 @@ _COLUMNS = ("id", "key", "version", "arm", "role", "status", "model_us", "score"
 
 
 class Page:
-    """Rows of one `LogBatch` under way."""
+    """Rows of one `LogBatch` under way, column by column."""
 
     def __init__(self, served: Served, at_ms: int) -> None:
         self._served, self._at_ms = served, at_ms
-        self._rows: list[tuple[Any, ...]] = []  # in the order of _COLUMNS
-        self._inputs: list[Row] = []
+        self._columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+        self._inputs: dict[str, list[Value]] = {name: [] for name in served.champion.schema.names}
 
     def answered(self, batch: Batch, scored: Scored) -> None:
         """Every row of the batch, and the candidate's failed attempts beside them."""
+        n = len(batch.ids)
         arms = [_ARMS[chosen] for chosen in scored.on_candidate.tolist()]
-        roles = [Role.ANSWER.value] * len(arms)
-        columns = (batch.ids, batch.keys, scored.version, arms, roles, scored.status, scored.us)
-        self._rows += zip(*columns, scored.score, scored.label, scored.scores, strict=True)
-        self._inputs += zip(*batch.columns.values(), strict=True)
+        who = (batch.ids, batch.keys, scored.version, arms, [Role.ANSWER.value] * n, scored.status, scored.us)
+        self._add((*who, scored.score, scored.label, scored.scores), batch.columns)
         if scored.failed is not None:
             self._failed(batch, scored.failed)
 
     def _failed(self, batch: Batch, made: Attempt) -> None:
         arm = self._served.route.candidate
-        version = arm.version if arm else 0
-        for row in made.rows[~made.good].tolist():
-            who = (batch.ids[row], batch.keys[row], version, _ARMS[1], Role.FAILED.value, made.status, made.us)
-            self._rows.append((*who, None, None, None))
-            self._inputs.append(self._blank())
+        rows = made.rows[~made.good].tolist()
+        named = [batch.ids[row] for row in rows], [batch.keys[row] for row in rows]
+        self._unscored(*named, (arm.version if arm else 0, _ARMS[1], Role.FAILED.value, made.status, made.us))
 
     def rejected(self, rows: Sequence[Row], ids: Sequence[str], keys: Sequence[str | None]) -> None:
         """Rows that no model saw."""
         version = self._served.route.champion.version
-        for row, name, key in zip(rows, ids, keys, strict=True):
-            self._rows.append((name, key, version, _ARMS[0], Role.REJECTED.value, "rejected", 0, None, None, None))
-            self._inputs.append(row)
+        inputs = zip(self._inputs, zip(*rows, strict=True), strict=True) if rows else ()
+        self._unscored(ids, keys, (version, _ARMS[0], Role.REJECTED.value, "rejected", 0), dict(inputs))
+
+    def _unscored(
+        self,
+        ids: Sequence[str],
+        keys: Sequence[str | None],
+        alike: Sequence[Value],
+        inputs: Mapping[str, Sequence[Value]] = MappingProxyType({}),
+    ) -> None:
+        blank = [None] * len(ids)
+        self._add((ids, keys, *([value] * len(ids) for value in alike), blank, blank, blank), inputs)
+
+    def _add(self, columns: Sequence[Sequence[Any]], inputs: Mapping[str, Sequence[Value]]) -> None:
+        """A field that is not among the inputs is null."""
+        for column, values in zip(self._columns.values(), columns, strict=True):
+            column += values
+        blank = () if inputs else [None] * len(columns[0])
+        for name, column in self._inputs.items():
+            column += inputs.get(name, blank)
 
     def batch(self) -> LogBatch | None:
         """None when there is nothing to write."""
-        if not self._rows:
+        route = self._served.route
+        if not self._columns["id"]:
             return None
-        names = self._served.champion.schema.names
-        inputs = dict(zip(names, zip(*self._inputs, strict=True), strict=True))
-        return _batch(self._served, self._at_ms, self._rows, inputs)
-
-    def _blank(self) -> Row:
-        return (None,) * len(self._served.champion.schema.names)
+        return LogBatch(
+            self._served.model, self._at_ms, route.release, route.weight, inputs=self._inputs, **self._columns
+        )
 
 
 def shadowed(
@@ -78,10 +92,6 @@ def shadowed(
         )
         seen = (given.score[i], given.label[i], given.scores[i]) if given and good else (None, None, None)
         rows.append((*who, made.us, *seen))
-    return _batch(served, at_ms, rows, {})
-
-
-def _batch(served: Served, at_ms: int, rows: Sequence[tuple[Any, ...]], inputs: dict[str, Any]) -> LogBatch:
     route = served.route
     columns = dict(zip(_COLUMNS, zip(*rows, strict=True), strict=True))
-    return LogBatch(served.model, at_ms, route.release, route.weight, inputs=inputs, **columns)
+    return LogBatch(served.model, at_ms, route.release, route.weight, inputs={}, **columns)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from homeostat.domain.schema import Schema, Task, Value
-from homeostat.serving.messages import Ask, Refusal, Reply, Request, Response, Row, refused
+from homeostat.serving.messages import Answered, Ask, Refusal, Reply, Request, Response, Row, refused
 from homeostat.serving.typed import LONGEST_ID, fitting, name_text, refusal, row_type
 
 _astuple = msgspec.structs.astuple
@@ -55,11 +55,14 @@ class Records:
 
     def encode(self, _: Ask, reply: Reply) -> Response:
         """A record's own `model_version` is told when a canary split the records of one request."""
-        predictions = _SAID[self._schema.task](reply)
+        tick, part = reply.tick, reply.part
+        if tick.said is None:
+            tick.said = _SAID[self._schema.task](tick)
+        predictions = tick.said[part]
         if not reply.alike:
             for prediction, version in zip(predictions, reply.versions, strict=True):
                 prediction.model_version = version
-        return Response(200, _encode(_Body(reply.release, reply.versions[0], predictions)), reply.headers)
+        return Response(200, _encode(_Body(tick.release, tick.versions[part.start], predictions)), reply.headers)
 
     def refuse(self, error: Refusal) -> Response:
         return refused(error)
@@ -97,25 +100,25 @@ class _Body(msgspec.Struct, gc=False):
 _encode = msgspec.json.Encoder().encode
 
 
-def _numbers(reply: Reply) -> list[_Said]:
-    return [_Said(name, value) for name, value in zip(reply.ids, reply.score, strict=True)]
+def _numbers(tick: Answered) -> list[_Said]:
+    return [_Said(name, value) for name, value in zip(tick.ids, tick.score, strict=True)]
 
 
-def _binary(reply: Reply) -> list[_Said]:
-    typed, rows = reply.typed, zip(reply.ids, reply.score, reply.label, strict=True)
-    return [_Said(name, None, score, typed[label]) for name, score, label in rows]
+def _binary(tick: Answered) -> list[_Said]:
+    typed, rows = tick.typed.get, zip(tick.ids, tick.score, tick.label, strict=True)
+    return [_Said(name, None, score, typed(label)) for name, score, label in rows]
 
 
-def _classes(reply: Reply) -> list[_Said]:
-    names, typed = [str(known) for known in reply.classes], reply.typed
-    rows = zip(reply.ids, reply.score, reply.label, reply.scores, strict=True)
+def _classes(tick: Answered) -> list[_Said]:
+    names, typed = [str(known) for known in tick.classes], tick.typed.get
+    rows = zip(tick.ids, tick.score, tick.label, tick.scores, strict=True)
     return [
-        _Said(name, None, score, typed[label], dict(zip(names, scores or (), strict=True)))
+        _Said(name, None, score, typed(label), dict(zip(names, scores, strict=True)) if scores else None)
         for name, score, label, scores in rows
     ]
 
 
-_SAID: Mapping[Task, Callable[[Reply], list[_Said]]] = {
+_SAID: Mapping[Task, Callable[[Answered], list[_Said]]] = {
     Task.REGRESSION: _numbers,
     Task.BINARY: _binary,
     Task.MULTICLASS: _classes,

@@ -7,6 +7,7 @@ model, before any answer leaves.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +20,7 @@ from homeostat.domain.prediction import LogBatch
 from homeostat.ports import Blobs, Clock, LabelLog, PredictionLog, Router, Runtime
 from homeostat.serving import feedback
 from homeostat.serving.bundles import Shelf
-from homeostat.serving.messages import Ask, Refusal, Reply, Request, Response, Row, json, refused
+from homeostat.serving.messages import Answered, Ask, Refusal, Reply, Request, Response, Row, json, refused
 from homeostat.serving.plan import Plan, Target, build
 from homeostat.serving.record import Page, shadowed
 from homeostat.serving.score import OK, Batch, Index, Scored, Served, attempt, candidate_input, gather, score
@@ -105,15 +106,15 @@ class Engine:
         """One response a request, in order; never raises for what a caller sent."""
         plan = self._plan
         responses: list[Response | None] = [None] * len(requests)
-        groups: dict[int, tuple[Served, list[tuple[int, Target, Request]]]] = {}
+        groups: defaultdict[int, list[tuple[int, Target, Request]]] = defaultdict(list)
         for i, request in enumerate(requests):
             target = plan.predict.get(request.path) if request.method == "POST" else None
             if target is None:
                 responses[i] = self._other(plan, request)
             else:
-                groups.setdefault(id(target.served), (target.served, []))[1].append((i, target, request))
-        for served, members in groups.values():
-            self._tick(served, members, responses)
+                groups[id(target.served)].append((i, target, request))
+        for members in groups.values():
+            self._tick(members[0][1].served, members, responses)
         return [response or _broken() for response in responses]
 
     def shadow(self) -> None:
@@ -143,8 +144,9 @@ class Engine:
             for job in jobs:
                 responses[job.at] = job.codec.refuse(failure)
             return
+        answered = _answered(served, batch, scored) if batch and scored else None
         for job in jobs:
-            responses[job.at] = _encode(served, job, scored)
+            responses[job.at] = _encode(job, answered)
         if batch and scored:
             self._plan_shadow(served, batch, scored, now_ms)
 
@@ -262,23 +264,27 @@ def _gather(served: Served, jobs: Sequence[_Job]) -> Batch | None:
     return gather(served.champion, rows, ids, keys) if rows else None
 
 
-def _encode(served: Served, job: _Job, scored: Scored | None) -> Response:
-    part = slice(job.start, job.start + len(job.ids))
-    if job.refusal is not None:
-        return job.codec.refuse(job.refusal)
-    if scored is None or scored.status[part].count(OK) < len(job.ids):
-        return job.codec.refuse(Refusal(500, "the model could not answer", rule="model"))
-    reply = Reply(
+def _answered(served: Served, batch: Batch, scored: Scored) -> Answered:
+    return Answered(
         served.route.release,
-        scored.version[part],
-        job.ids,
-        scored.score[part],
-        scored.label[part],
-        scored.scores[part],
+        scored.version,
+        batch.ids,
+        scored.score,
+        scored.label,
+        scored.scores,
         served.typed,
         served.champion.schema.classes,
+        scored.status.count(OK) == len(batch.ids),
     )
-    return job.codec.encode(job.ask, reply)
+
+
+def _encode(job: _Job, answered: Answered | None) -> Response:
+    if job.refusal is not None:
+        return job.codec.refuse(job.refusal)
+    part = slice(job.start, job.start + len(job.ids))
+    if answered is None or (not answered.whole and None in answered.score[part]):
+        return job.codec.refuse(Refusal(500, "the model could not answer", rule="model"))
+    return job.codec.encode(job.ask, Reply(answered, part))
 
 
 def _broken() -> Response:

@@ -88,7 +88,10 @@ class V2:
         infer: Infer = ask.echo
         wanted = {output.name for output in infer.outputs}
         outputs = [tensor for tensor in self._outputs(reply) if not wanted or tensor["name"] in wanted]
-        parameters: dict[str, Value] = {"release": reply.release, "prediction_ids": ",".join(reply.ids[:_SHOWN_IDS])}
+        parameters: dict[str, Value] = {
+            "release": reply.release,
+            "prediction_ids": ",".join(reply.ids[:_SHOWN_IDS]),
+        }
         body = {
             "model_name": self._model,
             "model_version": str(reply.versions[0]),
@@ -138,7 +141,7 @@ class V2:
     def _outputs(self, reply: Reply) -> list[dict[str, Any]]:
         n = len(reply.ids)
         data: dict[str, list[Any]] = {"id": list(reply.ids), "score": list(reply.score), "value": list(reply.score)}
-        data["label"] = [reply.typed[label] for label in reply.label] if reply.classes else []
+        data["label"] = list(reply.label)
         data["scores"] = [score for scores in reply.scores for score in scores or ()]
         return [
             {"name": name, "datatype": kind, "shape": [n, *shape[1:]], "data": data[name]}

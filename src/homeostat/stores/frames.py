@@ -6,7 +6,9 @@ side; readers get them back as the struct `inputs`.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from itertools import chain
 from typing import Any
@@ -46,13 +48,14 @@ Marked = tuple[int, LabelBatch]
 def _pack(values: Sequence[Any]) -> Any:
     """A long column of floats travels as raw float64: quicker than a number at a time, and as exact. A column holds
     values of one type, and nulls."""
-    if len(values) >= _LONG and type(values[0]) is float and None not in values:
-        return msgspec.msgpack.Ext(1, np.array(values, np.float64).tobytes())
+    if len(values) >= _LONG and type(values[0]) is float:
+        with suppress(struct.error):  # a null
+            return msgspec.msgpack.Ext(1, struct.pack(f"<{len(values)}d", *values))
     return list(values)
 
 
 def _hook(code: int, data: memoryview) -> Any:
-    return np.frombuffer(data, np.float64).tolist() if code == 1 else msgspec.msgpack.Ext(code, bytes(data))
+    return np.frombuffer(data, "<f8").tolist() if code == 1 else msgspec.msgpack.Ext(code, bytes(data))
 
 
 def pack(batch: LogBatch) -> bytes:
