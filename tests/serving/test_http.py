@@ -26,6 +26,7 @@ from homeostat.domain.bundle import Bundle
 from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.serving.http import Connection, Hub, Limits
+from homeostat.serving.tick import LARGE
 from homeostat.stores.predictions import SegmentLog
 from homeostat.stores.routing import FileRouter
 
@@ -102,6 +103,78 @@ def answers(sock: socket.socket, n: int) -> list[tuple[int, Any]]:
 
 def ids(found: list[tuple[int, Any]]) -> list[Any]:
     return [body["predictions"][0]["id"] if status == 200 else status for status, body in found]
+
+
+class TestLoad:
+    def test_what_can_not_wait_is_shed_at_once_in_its_place_and_logged(self) -> None:
+        world = World()
+        world.route(world.bundle(logistic))
+        server = Server(world, Limits(queue=3))
+        with client(server) as sock:
+            sock.sendall(b"".join(framed(body_of(name)) for name in "abcde") + b"GET /v2/health/live HTTP/1.1\r\n\r\n")
+            found = answers(sock, 6)
+            sock.sendall(framed(body_of("f")))
+            found += answers(sock, 1)
+        server.close()
+        assert [status for status, _ in found] == [200, 200, 200, 503, 503, 200, 200]
+        assert found[3][1]["error"]["rule"] == "queue"
+        assert [(row["id"], row["role"], row["status"]) for row in world.rows()] == [
+            *((name, "answer", "ok") for name in "abc"),
+            *((name, "shed", "shed") for name in ("p1", "p2")),
+            ("f", "answer", "ok"),
+        ]
+
+    def test_a_large_request_keeps_nobody_waiting(self) -> None:
+        """It is answered in a thread: here it can't end before the others have their answers."""
+        world, others = World(), threading.Event()
+
+        def model(x: Any, /) -> Any:
+            assert len(x) < 100 or others.wait(10)
+            return logistic(x)
+
+        world.route(world.bundle(model))
+        server = Server(world, Limits())
+        large = json.dumps({"records": [GOOD] * 1_000}).encode()
+        assert len(large) > LARGE
+        with client(server) as slow, client(server) as quick:
+            slow.sendall(framed(large))
+            for name in "abc":
+                quick.sendall(framed(body_of(name)))
+                assert ids(answers(quick, 1)) == [name]
+            others.set()
+            ((status, body),) = answers(slow, 1)
+        server.close()
+        assert (status, len(body["predictions"])) == (200, 1_000)
+
+    def test_shadow_waits_until_nobody_else_does(self) -> None:
+        world, seen = World(), list[int]()
+
+        def candidate(x: Any, /) -> Any:
+            seen.append(len(world.rows()))
+            return logistic(x)
+
+        world.route(world.bundle(logistic), world.bundle(candidate), shadow=True)
+        server = Server(world, Limits())
+        with client(server) as sock:
+            for name in "abc":
+                sock.sendall(framed(body_of(name)))
+                assert ids(answers(sock, 1)) == [name]
+        server.close()
+        assert len(seen) == 3
+        assert [row["role"] for row in world.rows()].count("shadow") == 3
+
+    def test_too_many_connections_are_told_so(self) -> None:
+        world = World()
+        world.route(world.bundle(logistic))
+        server = Server(world, Limits(connections=1))
+        with client(server) as first:
+            first.sendall(framed(body_of("a")))
+            assert ids(answers(first, 1)) == ["a"]
+            with client(server) as second:
+                assert answers(second, 1)[0][0] == 503
+            first.sendall(framed(body_of("b")))
+            assert ids(answers(first, 1)) == ["b"]
+        server.close()
 
 
 class TestFraming:
@@ -195,18 +268,6 @@ class TestLimits:
             sock.sendall(framed(body_of("before")) + message)
             assert ids(answers(sock, 2)) == ["before", status]
             assert sock.recv(1) == b""
-
-    def test_a_full_queue_sheds(self) -> None:
-        world = World()
-        world.route(world.bundle(logistic))
-        server = Server(world, Limits(queue=3))
-        with client(server) as sock:
-            sock.sendall(b"".join(framed(body_of(f"i{i}")) for i in range(5)))
-            found = ids(answers(sock, 5))
-            sock.sendall(framed(body_of("again")))
-            assert ids(answers(sock, 1)) == ["again"]
-        server.close()
-        assert found == ["i0", "i1", "i2", 503, 503]
 
     def test_silent_and_slow_clients_are_let_go(self, server: Server) -> None:
         with client(server) as idle, client(server) as slow:

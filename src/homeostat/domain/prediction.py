@@ -12,12 +12,14 @@ from homeostat.domain.units import MINUTE_MS
 
 class Role(StrEnum):
     """ANSWER: what the caller saw. SHADOW: scored beside it, seen by nobody. FAILED: a candidate's attempt that
-    failed and was answered by the champion instead. REJECTED: a row refused with a 4xx before any model saw it."""
+    failed and was answered by the champion instead. REJECTED: a row refused with a 4xx before any model saw it. SHED: a
+    request refused unread, because too many were waiting; it has no inputs."""
 
     ANSWER = "answer"
     SHADOW = "shadow"
     FAILED = "failed"
     REJECTED = "rejected"
+    SHED = "shed"
 
 
 LOG_COLUMNS = (
@@ -29,7 +31,7 @@ LOG_COLUMNS = (
     "arm",  # text: "champion" or "candidate", the arm the row was assigned to
     "role",  # text: Role
     "weight",  # int: the candidate's weight in force, basis points
-    "status",  # text: "ok", "error", "nonfinite", "timeout", "rejected"
+    "status",  # text: "ok", "error", "nonfinite", "timeout", "rejected", "shed"
     "model_us",  # int: time of the model call that scored it, microseconds
     "score",  # float, null: probability of the second class, of the answered class (multiclass), or the value
     "label",  # text, null: the answered class

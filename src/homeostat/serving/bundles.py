@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from homeostat import codec
 from homeostat.domain.bundle import Bundle
@@ -20,13 +22,16 @@ from homeostat.serving.records import Records
 from homeostat.serving.v2 import V2
 
 KEPT = 4
+SLOW_S = 0.002
+"""A model that takes longer for `TICK` rows is not called on the event loop."""
+TICK = 16
 TOLERANCE = 1e-5  # relative and absolute, between stored and computed scores of the sample
 _log = logging.getLogger("homeostat.serving")
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A bundle that answers. `typed` gives a label its own type back."""
+    """A bundle that answers. `typed` gives a label its own type back; `slow`: see `SLOW_S`."""
 
     id: str
     manifest: Bundle
@@ -35,6 +40,7 @@ class Loaded:
     records: Records
     v2: V2
     typed: Mapping[str | None, Value]
+    slow: bool
 
     @property
     def schema(self) -> Schema:
@@ -82,7 +88,25 @@ class Shelf:
         verify(manifest, model)
         schema = manifest.schema
         typed: dict[str | None, Value] = {str(known): known for known in schema.classes}
-        return Loaded(bundle, manifest, model, Limits(schema), Records(schema), V2(manifest.model, schema), typed)
+        codecs = Records(schema), V2(manifest.model, schema)
+        return Loaded(bundle, manifest, model, Limits(schema), *codecs, typed, is_slow(manifest, model))
+
+
+def is_slow(manifest: Bundle, model: Model) -> bool:
+    """Measured on the sample: the quickest of three calls."""
+    if not manifest.sample:
+        return False
+    x, took = np.resize(_inputs(manifest), (TICK, len(manifest.schema.fields))), []
+    for _ in range(3):
+        started = time.perf_counter()
+        model(x)
+        took.append(time.perf_counter() - started)
+    return min(took) > SLOW_S
+
+
+def _inputs(manifest: Bundle) -> NDArray[np.float32]:
+    """(n, k) of the sample."""
+    return np.array([row for row, _ in manifest.sample], np.float32).reshape(len(manifest.sample), -1)
 
 
 class Unfit(ValueError):
@@ -93,7 +117,7 @@ def verify(manifest: Bundle, model: Model) -> None:
     """Errors: `Unfit` unless the sample gives the stored scores."""
     if not manifest.sample:
         return
-    x = np.array([row for row, _ in manifest.sample], np.float32).reshape(len(manifest.sample), -1)
+    x = _inputs(manifest)
     stored = np.array([scores for _, scores in manifest.sample], np.float64).reshape(len(x), -1)
     output = model(x)
     if output.shape != (len(x), width(manifest.schema)) or output.shape != stored.shape:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import cast
 
 import httptools
 
+from homeostat.serving.limit import Limit
 from homeostat.serving.messages import HEADERS, Refusal, Request, Response, refused
+from homeostat.serving.queues import Member, Queue, Waiting
 from homeostat.serving.tick import Engine
 
 _LINGER_S = 2.0
@@ -26,13 +29,15 @@ _HEADS = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`queue`: requests waiting in one worker; `pipeline`: unanswered requests of one connection before it is no
-    longer read; `idle_s`: how long a connection may be silent; `slow_s`: how long one request may take to arrive."""
+    """`queue`: requests that may wait in one worker, at the very most (see `Limit`); `pipeline`: unanswered requests of
+    one connection before it is no longer read; `idle_s`: how long a connection may be silent; `slow_s`: how long one
+    request may take to arrive."""
 
     max_body: int = 1_000_000
     max_head: int = 32_768
     queue: int = 1_024
     pipeline: int = 64
+    connections: int = 10_000
     idle_s: float = 75.0
     slow_s: float = 30.0
 
@@ -56,22 +61,25 @@ class Hub:
         self.connections: set[Connection] = set()
         self.heads: dict[bytes, Head] = {}
         self.draining = False
-        self._waiting: list[tuple[Slot, Request]] = []
+        self._quick = Queue("quick", engine, loop, Limit(limits.queue))
+        self._slow = Queue("slow", engine, loop, Limit(limits.queue), ThreadPoolExecutor(1, "slow"))
+        self._shed: list[Member] = []
 
-    def submit(self, slot: Slot, request: Request) -> None:
-        if len(self._waiting) >= self.limits.queue:
-            slot.answer(refused(Refusal(503, "too many requests are waiting", rule="queue")))
+    def submit(self, slot: Waiting, request: Request) -> None:
+        """Questions about health and the like are never shed: they are few, and cost little."""
+        queue = self._slow if self.engine.slow(request) else self._quick
+        if not queue.full or request.method == "GET":
+            queue.put(slot, request)
             return
-        if not self._waiting:
-            self.loop.call_soon(self._flush)
-        self._waiting.append((slot, request))
+        if not self._shed:
+            self.loop.call_soon(self._refuse)
+        self._shed.append((slot, request))
 
-    def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        responses = self.engine.answer([request for _, request in waiting])
-        for (slot, _), response in zip(waiting, responses, strict=True):
+    def _refuse(self) -> None:
+        members, self._shed = self._shed, []
+        responses = self.engine.shed([request for _, request in members])
+        for (slot, _), response in zip(members, responses, strict=True):
             slot.answer(response)
-        self.loop.call_soon(self.engine.shadow)
 
     def remember(self, raw: bytes, head: Head) -> None:
         """A client that stays sends the same head again and again. The parser has passed these bytes once; the same
@@ -139,6 +147,8 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._parser = httptools.HttpRequestParser(self)
         self._hub.connections.add(self)
+        if len(self._hub.connections) > self._limits.connections:
+            self._refuse(Refusal(503, "too many connections", rule="connections"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc

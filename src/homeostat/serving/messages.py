@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 from urllib.parse import quote
 
@@ -162,7 +163,4 @@ def refused(refusal: Refusal) -> Response:
 
 def ids(prefix: str) -> Iterator[str]:
     """Prediction ids that never repeat while no two workers, and no two starts of one, share a prefix."""
-    count = 0
-    while True:
-        count += 1
-        yield f"{prefix}-{count:x}"
+    return map((prefix + "-{:x}").format, count(1))  # and not a generator: several threads may take from it

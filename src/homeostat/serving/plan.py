@@ -22,6 +22,11 @@ class Target:
     served: Served
     codec: Records | V2
 
+    @property
+    def slow(self) -> bool:
+        """One of its models is: whoever asks it waits apart from the others."""
+        return self.served.slow
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -47,6 +47,11 @@ class Page:
         inputs = zip(self._inputs, zip(*rows, strict=True), strict=True) if rows else ()
         self._unscored(ids, keys, (version, _ARMS[0], Role.REJECTED.value, "rejected", 0), dict(inputs))
 
+    def shed(self, name: str) -> None:
+        """A request that was refused unread."""
+        version = self._served.route.champion.version
+        self._unscored([name], [None], (version, _ARMS[0], Role.SHED.value, "shed", 0))
+
     def _unscored(
         self,
         ids: Sequence[str],

@@ -37,6 +37,10 @@ class Served:
     candidate: Loaded | None
 
     @property
+    def slow(self) -> bool:
+        return self.champion.slow or (self.candidate is not None and self.candidate.slow)
+
+    @property
     def typed(self) -> Mapping[str | None, Value]:
         """Labels as text → as the data has them."""
         return {**self.candidate.typed, **self.champion.typed} if self.candidate else self.champion.typed

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import signal
 import socket
+import sys
 from collections.abc import Callable
 
 import uvloop
@@ -57,6 +58,7 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+    sys.setswitchinterval(0.001)  # the loop gets its turn soon while a slow tick runs in its thread
 
 
 async def _follow(engine: Engine) -> None:

@@ -7,7 +7,8 @@ model, before any answer leaves.
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+import threading
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +27,10 @@ from homeostat.serving.record import Page, shadowed
 from homeostat.serving.score import OK, Batch, Index, Scored, Served, attempt, candidate_input, gather, score
 from homeostat.serving.typed import LONGEST_ID
 
+Shadow = Callable[[], LogBatch | None]
+Later = deque[Shadow]
+LARGE = 65_536
+"""Bytes of a body that takes long to answer."""
 _WANTED = 16  # bundles asked for and not yet loaded
 _RETRY_MS = 5_000  # how long a bundle that would not load is left alone
 _log = logging.getLogger("homeostat.serving")
@@ -72,7 +77,8 @@ class Engine:
         self._shelf = Shelf(blobs, runtime)
         self._plan, self._again_ms = Plan(), 0
         self._wanted: list[str] = []
-        self._later: list[Callable[[], LogBatch | None]] = []
+        self._later: Later = deque()
+        self._writing = threading.Lock()
 
     # What it serves
 
@@ -102,9 +108,17 @@ class Engine:
 
     # Answering
 
-    def answer(self, requests: Sequence[Request]) -> list[Response]:
-        """One response a request, in order; never raises for what a caller sent."""
-        plan = self._plan
+    def slow(self, request: Request) -> bool:
+        """Its answer takes so long that others should not wait for it."""
+        if len(request.body) > LARGE:
+            return True
+        target = self._plan.predict.get(request.path)
+        return target is not None and target.slow
+
+    def answer(self, requests: Sequence[Request], later: Later | None = None) -> list[Response]:
+        """One response a request, in order; never raises for what a caller sent. What is to be scored in shadow goes
+        to `later`. Several threads may call it."""
+        plan, later = self._plan, self._later if later is None else later
         responses: list[Response | None] = [None] * len(requests)
         groups: defaultdict[int, list[tuple[int, Target, Request]]] = defaultdict(list)
         for i, request in enumerate(requests):
@@ -114,20 +128,36 @@ class Engine:
             else:
                 groups[id(target.served)].append((i, target, request))
         for members in groups.values():
-            self._tick(members[0][1].served, members, responses)
+            self._tick(members[0][1].served, members, responses, later)
         return [response or _broken() for response in responses]
 
-    def shadow(self) -> None:
-        """Score what is to be scored beside the answers. Call it when they are on their way."""
-        later, self._later = self._later, []
-        for work in later:
-            self._write(work())
+    def shadow(self, later: Later | None = None, ticks: int | None = None) -> None:
+        """Score what is to be scored beside the answers, of all `ticks` or the oldest ones. Call it when the answers
+        are on their way."""
+        later = self._later if later is None else later
+        for _ in range(len(later) if ticks is None else min(ticks, len(later))):
+            self._write(later.popleft()())
+
+    def shed(self, requests: Sequence[Request]) -> list[Response]:
+        """Refuse them unread, in the log too."""
+        plan, now_ms = self._plan, self._clock.now_ms()
+        ids = [next(self._fresh(request)) for request in requests]
+        pages: dict[str, Page] = {}
+        for request, name in zip(requests, ids, strict=True):
+            target = plan.predict.get(request.path)
+            if target is not None:
+                page = pages.setdefault(target.served.model, Page(target.served, now_ms))
+                page.shed(name)
+        for page in pages.values():
+            self._write(page.batch())
+        return [_shed(name) for name in ids]
 
     def _tick(
         self,
         served: Served,
         members: Sequence[tuple[int, Target, Request]],
         responses: list[Response | None],
+        later: Later,
     ) -> None:
         now_ms = self._clock.now_ms()
         jobs = [self._decode(at, target.codec, request) for at, target, request in members]
@@ -148,19 +178,23 @@ class Engine:
         for job in jobs:
             responses[job.at] = _encode(job, answered)
         if batch and scored:
-            self._plan_shadow(served, batch, scored, now_ms)
+            later.extend(self._shadows(served, batch, scored, now_ms))
 
     def _decode(self, at: int, codec: Codec, request: Request) -> _Job:
         try:
             job = _Job(at, codec, codec.decode(request))
         except Refusal as error:
             job = _Job(at, codec, codec.salvage(request), error)
-        key = request.headers.get("idempotency-key")
-        fresh = self._ids if key is None else _numbered(key[:LONGEST_ID])
+        fresh = self._fresh(request)
         job.ids = [name or next(fresh) for name in job.ask.ids]
         if job.refusal is None and len(job.ids) > 1 and len(set(job.ids)) < len(job.ids):
             job.refusal = Refusal(422, "an id stands twice in one request", rule="once", name="id")
         return job
+
+    def _fresh(self, request: Request) -> Iterator[str]:
+        """Ids for rows that have none."""
+        key = request.headers.get("idempotency-key")
+        return self._ids if key is None else _numbered(key[:LONGEST_ID])
 
     def _checked(self, served: Served, jobs: Sequence[_Job]) -> Batch | None:
         """The rows of all requests that are sound; the others are refused."""
@@ -178,13 +212,14 @@ class Engine:
         """An answer without a record is no answer."""
         try:
             if page is not None:
-                self._log.append(page)
+                with self._writing:
+                    self._log.append(page)
         except Exception:  # a full disk must not end the worker
             _log.exception("the prediction log can't be written")
             return False
         return True
 
-    def _plan_shadow(self, served: Served, batch: Batch, scored: Scored, at_ms: int) -> None:
+    def _shadows(self, served: Served, batch: Batch, scored: Scored, at_ms: int) -> Iterator[Shadow]:
         route = served.route
         if not route.shadow or route.candidate is None or served.candidate is None:
             return
@@ -194,7 +229,7 @@ class Engine:
         for arm in (0, 1):
             rows = np.flatnonzero(good & (scored.on_candidate == bool(arm)))
             if len(rows):
-                self._later.append(partial(self._shadowed, served, batch, arm, rows, at_ms))
+                yield partial(self._shadowed, served, batch, arm, rows, at_ms)
 
     def _shadowed(self, served: Served, batch: Batch, arm: int, rows: Index, at_ms: int) -> LogBatch | None:
         """Rows of one arm, scored by the other."""
@@ -285,6 +320,11 @@ def _encode(job: _Job, answered: Answered | None) -> Response:
     if answered is None or (not answered.whole and None in answered.score[part]):
         return job.codec.refuse(Refusal(500, "the model could not answer", rule="model"))
     return job.codec.encode(job.ask, Reply(answered, part))
+
+
+def _shed(name: str) -> Response:
+    refusal = Refusal(503, "too many requests are waiting", rule="queue")
+    return json(503, {"error": {**refusal.detail, "id": name}}, (("x-prediction-id", name), *refusal.headers))
 
 
 def _broken() -> Response:

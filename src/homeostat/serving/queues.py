@@ -1,0 +1,107 @@
+"""Where requests wait for their tick: one queue is worked off on the event loop, one beside it in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from functools import partial
+from typing import Protocol
+
+from homeostat.serving.limit import Limit
+from homeostat.serving.messages import Refusal, Request, Response, refused
+from homeostat.serving.tick import Engine, Later
+
+_LATER = 256  # ticks whose shadow is still to be scored; beyond that the oldest are let go
+_TOLD = math.log(1.5)  # how much the limit has moved when it is told
+_TOLD_S = 10.0
+_log = logging.getLogger("homeostat.load")
+
+
+class Waiting(Protocol):
+    """Somebody who waits for an answer."""
+
+    def answer(self, response: Response) -> None: ...
+
+
+Member = tuple[Waiting, Request]
+
+
+class Queue:
+    """All that wait are answered together, in one tick; those that come meanwhile, in the next. `pool`: one thread
+    that the ticks run in; without it they run on the loop."""
+
+    def __init__(
+        self, name: str, engine: Engine, loop: asyncio.AbstractEventLoop, limit: Limit, pool: Executor | None = None
+    ) -> None:
+        self._name, self._engine, self._loop, self._pool = name, engine, loop, pool
+        self.limit = limit
+        self._waiting: list[Member] = []
+        self._later: Later = deque(maxlen=_LATER)
+        self._busy = False
+        self._told, self._told_s = limit.value, 0.0
+
+    @property
+    def full(self) -> bool:
+        return len(self._waiting) >= self.limit.value
+
+    def put(self, slot: Waiting, request: Request) -> None:
+        self._waiting.append((slot, request))
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        members, self._waiting = self._waiting, []
+        self._do(partial(self._answers, [request for _, request in members]), partial(self._answered, members))
+
+    def _do(self, work: Callable[[], list[Response]], then: Callable[[list[Response]], None]) -> None:
+        if self._pool is None:
+            then(work())
+        else:
+            done = self._loop.run_in_executor(self._pool, work)
+            done.add_done_callback(lambda one: then(one.result()))
+
+    def _answers(self, requests: Sequence[Request]) -> list[Response]:
+        started = time.perf_counter()
+        try:
+            responses = self._engine.answer(requests, self._later)
+        except Exception:  # a defect of ours must not leave callers without an answer
+            _log.exception("a tick failed")
+            responses = [refused(Refusal(500, "the request got no answer")) for _ in requests]
+        self.limit.seen(len(requests), 1e6 * (time.perf_counter() - started))
+        return responses
+
+    def _answered(self, members: Sequence[Member], responses: Sequence[Response]) -> None:
+        for (slot, _), response in zip(members, responses, strict=True):
+            slot.answer(response)
+        self._tell()
+        self._next()
+
+    def _next(self) -> None:
+        """Callers first; shadow while nobody waits."""
+        self._busy = bool(self._waiting or self._later)
+        if self._busy:
+            self._loop.call_soon(self._flush if self._waiting else self._shadow)
+
+    def _shadow(self) -> None:
+        if self._waiting:
+            self._flush()
+        else:
+            self._do(self._scored, lambda _: self._next())
+
+    def _scored(self) -> list[Response]:
+        self._engine.shadow(self._later, 1)
+        return []
+
+    def _tell(self) -> None:
+        """A limit that has moved much is told, with its reason."""
+        limit, now = self.limit, self._loop.time()
+        if now - self._told_s > _TOLD_S and abs(math.log(limit.value / self._told)) > _TOLD:
+            why = f"a tick costs {limit.fixed_us:.0f} us and {limit.each_us:.1f} us a request"
+            _log.info("%s: at most %d requests wait, %d before: %s", self._name, limit.value, self._told, why)
+            self._told, self._told_s = limit.value, now
