@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from worlds import BINARY, GOOD, World, loads, logistic
 
 from homeostat.domain.prediction import LogBatch
 from homeostat.domain.schema import Field, Kind, Schema, Task
+from homeostat.domain.units import ALL
 from homeostat.serving.messages import Request
 from homeostat.stores.memory_log import MemoryLog
 
@@ -184,6 +186,21 @@ class TestArms:
         assert (answer["version"], answer["arm"], answer["status"]) == (1, "candidate", "ok")
         assert (failed["version"], failed["arm"], failed["status"], failed["score"]) == (2, "candidate", status, None)
         assert (("b", "failed") in rows) == (status == "error")
+
+    def test_a_candidate_that_does_not_end_is_given_up(self) -> None:
+        world, ended = World(timeout_s=0.05), threading.Event()
+
+        def endless(x: Any, /) -> Any:
+            ended.wait(60)
+            return logistic(x)
+
+        world.route(world.bundle(logistic), world.bundle(endless), weight=ALL)
+        for _ in range(6):  # more than there are threads for
+            response = world.records(GOOD)
+            assert (response.status, loads(response)["model_version"]) == (200, 1)
+        ended.set()
+        rows = [(row["role"], row["arm"], row["status"]) for row in world.rows()]
+        assert rows == [("answer", "candidate", "ok"), ("failed", "candidate", "timeout")] * 6
 
     def test_a_champion_that_fails_tells_nothing(self, world: World) -> None:
         world.route(world.bundle(failing))

@@ -92,8 +92,11 @@ class World:
     router: MemoryRouter = field(default_factory=MemoryRouter)
     ids: Iterator[str] = field(default_factory=lambda: (f"p{i}" for i in itertools.count(1)))
 
+    timeout_s: float | None = None
+
     def __post_init__(self) -> None:
-        self.engine = Engine(self.blobs, self.runtime, self.log, self.labels, self.clock, self.router, self.ids)
+        ports = self.blobs, self.runtime, self.log, self.labels, self.clock, self.router, self.ids
+        self.engine = Engine(*ports, timeout_s=self.timeout_s)
 
     def bundle(self, onnx: bytes | Callable[..., Any], schema: Schema = BINARY, **changes: Any) -> str:
         if callable(onnx):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,9 +21,10 @@ from homeostat.serving.bundles import Loaded
 from homeostat.serving.limits import Fault
 from homeostat.serving.messages import Row
 
-OK, ERROR, NONFINITE = "ok", "error", "nonfinite"
+OK, ERROR, NONFINITE, TIMEOUT = "ok", "error", "nonfinite", "timeout"
 Index = NDArray[np.intp]
 Output = NDArray[np.float64]
+_CALLS = 4  # of candidates at a time, those that were given up included
 _log = logging.getLogger("homeostat.serving")
 
 
@@ -77,25 +79,68 @@ class Attempt:
     us: int
 
 
-def attempt(loaded: Loaded | None, rows: Index, x: Callable[[Index], NDArray[np.float32]], clock: Clock) -> Attempt:
-    """`x` gives the model's input for the rows. Never raises: a model that fails is an outcome."""
+Call = Callable[[], Output]
+
+
+def patiently(call: Call) -> Output:
+    return call()
+
+
+def attempt(
+    loaded: Loaded | None,
+    rows: Index,
+    x: Callable[[Index], NDArray[np.float32]],
+    clock: Clock,
+    within: Callable[[Call], Output] = patiently,
+) -> Attempt:
+    """`x` gives the model's input for the rows, `within` calls the model. Never raises: a model that fails is an
+    outcome."""
     started = clock.timer_ns()
-    output = _call(loaded, rows, x)
+    output, status = _call(loaded, rows, x, within)
     us = (clock.timer_ns() - started) // 1_000
     if output is None:
-        return Attempt(rows, np.full((len(rows), 1), np.nan), np.zeros(len(rows), bool), ERROR, us)
+        return Attempt(rows, np.full((len(rows), 1), np.nan), np.zeros(len(rows), bool), status, us)
     return Attempt(rows, output, np.asarray(np.isfinite(output).all(axis=1)), NONFINITE, us)
 
 
-def _call(loaded: Loaded | None, rows: Index, x: Callable[[Index], NDArray[np.float32]]) -> Output | None:
+def _call(
+    loaded: Loaded | None,
+    rows: Index,
+    x: Callable[[Index], NDArray[np.float32]],
+    within: Callable[[Call], Output],
+) -> tuple[Output | None, str]:
     if loaded is None:
-        return None
+        return None, ERROR
     try:
-        output = loaded.model(x(rows))
+        output = within(lambda: loaded.model(x(rows)))
+    except TimeoutError:
+        return None, TIMEOUT
     except Exception:  # a model may raise anything
         _log.exception("bundle %s failed", loaded.id[:12])
-        return None
-    return output if output.shape == (len(rows), width(loaded.schema)) else None
+        return None, ERROR
+    return (output if output.shape == (len(rows), width(loaded.schema)) else None), ERROR
+
+
+class Patience:
+    """Waits for a candidate's answer for so long and no longer. A call that goes on is left alone in its thread; while
+    too many do, no new one is begun."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._pool = ThreadPoolExecutor(_CALLS, "candidate")
+        self._left: set[Future[Output]] = set()
+
+    def __call__(self, call: Call) -> Output:
+        """Errors: `TimeoutError`, and the call's own."""
+        self._left = {one for one in self._left if not one.done()}
+        if len(self._left) >= _CALLS - 1:
+            raise TimeoutError
+        future = self._pool.submit(call)
+        try:
+            return future.result(self._timeout_s)
+        except TimeoutError:
+            self._left.add(future)
+            raise
 
 
 @dataclass(slots=True)
@@ -130,8 +175,9 @@ def filled(made: Attempt) -> Output:
     return made.output if made.good.all() else np.where(made.good[:, None], made.output, 0.0)
 
 
-def score(served: Served, batch: Batch, clock: Clock) -> Scored:
-    """One call for each arm. The champion answers its own rows and those on which the candidate failed."""
+def score(served: Served, batch: Batch, clock: Clock, within: Callable[[Call], Output]) -> Scored:
+    """One call for each arm, the candidate's `within` its time. The champion answers its own rows and those on which
+    the candidate failed."""
     route, n = served.route, len(batch.ids)
     keys = [name if key is None else key for key, name in zip(batch.keys, batch.ids, strict=True)]
     chosen = to_candidate(route.salt, keys, route.weight)
@@ -139,7 +185,7 @@ def score(served: Served, batch: Batch, clock: Clock) -> Scored:
     rest: Index = np.arange(n)
     if route.candidate is not None and route.weight and chosen.any():
         rows: Index = np.flatnonzero(chosen)
-        made = attempt(served.candidate, rows, partial(candidate_input, served, batch), clock)
+        made = attempt(served.candidate, rows, partial(candidate_input, served, batch), clock, within)
         if served.candidate is not None and made.good.any():
             scored.take(served.candidate, route.candidate.version, made)
         scored.failed = None if made.good.all() else made

@@ -24,7 +24,19 @@ from homeostat.serving.bundles import Shelf
 from homeostat.serving.messages import Answered, Ask, Refusal, Reply, Request, Response, Row, json, refused
 from homeostat.serving.plan import Plan, Target, build
 from homeostat.serving.record import Page, shadowed
-from homeostat.serving.score import OK, Batch, Index, Scored, Served, attempt, candidate_input, gather, score
+from homeostat.serving.score import (
+    OK,
+    Batch,
+    Index,
+    Patience,
+    Scored,
+    Served,
+    attempt,
+    candidate_input,
+    gather,
+    patiently,
+    score,
+)
 from homeostat.serving.typed import LONGEST_ID
 
 Shadow = Callable[[], LogBatch | None]
@@ -61,7 +73,8 @@ class _Job:
 
 
 class Engine:
-    """Holds what is loaded; everything else comes in through ports. `ids` gives fresh prediction ids."""
+    """Holds what is loaded; everything else comes in through ports. `ids` gives fresh prediction ids; a candidate that
+    has not answered after `timeout_s` has failed."""
 
     def __init__(
         self,
@@ -72,7 +85,9 @@ class Engine:
         clock: Clock,
         router: Router,
         ids: Iterator[str],
+        timeout_s: float | None = None,
     ) -> None:
+        self._within = Patience(timeout_s) if timeout_s else patiently
         self._log, self._labels, self._clock, self._router, self._ids = log, labels, clock, router, ids
         self._shelf = Shelf(blobs, runtime)
         self._plan, self._again_ms = Plan(), 0
@@ -162,7 +177,7 @@ class Engine:
         now_ms = self._clock.now_ms()
         jobs = [self._decode(at, target.codec, request) for at, target, request in members]
         batch = self._checked(served, jobs)
-        scored = score(served, batch, self._clock) if batch else None
+        scored = score(served, batch, self._clock, self._within) if batch else None
         page = Page(served, now_ms)
         if batch and scored:
             page.answered(batch, scored)
@@ -238,7 +253,7 @@ class Engine:
             return shadowed(served, at_ms, batch, arm, served.champion, served.route.champion, made)
         if served.candidate is None or served.route.candidate is None:
             return None
-        made = attempt(served.candidate, rows, partial(candidate_input, served, batch), self._clock)
+        made = attempt(served.candidate, rows, partial(candidate_input, served, batch), self._clock, self._within)
         return shadowed(served, at_ms, batch, arm, served.candidate, served.route.candidate, made)
 
     # Everything but predictions
