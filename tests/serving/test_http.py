@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -291,7 +292,8 @@ def project(root: Path, onnx: bytes) -> str:
 
 
 class Worker:
-    """A real process. `answered` collects the ids that its clients saw."""
+    """A real process. `answered` collects the ids that its clients saw, `broken` counts the connections that it
+    broke."""
 
     def __init__(self, root: Path) -> None:
         script = Path(__file__).with_name("plane_process.py")
@@ -299,20 +301,27 @@ class Worker:
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
         self.answered: list[str] = []
+        self.statuses: Counter[int] = Counter()
+        self.release, self.broken = "", 0
         self.enough = threading.Semaphore(0)
 
-    def load(self) -> None:
-        """Ask until the worker is gone."""
+    def load(self, going_on: Callable[[], bool] = lambda: True) -> None:
+        """Ask until the worker is gone, or one need not go on."""
         record = {f"f{i}": i / 10 for i in range(20)}
         body = json.dumps({"records": [record, record]})
         connection = HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
-            while True:
+            while going_on():
                 connection.request("POST", "/v1/models/fraud/predict", body)
                 response: HTTPResponse = connection.getresponse()
-                self.answered += [one["id"] for one in json.loads(response.read())["predictions"]]
+                said = json.loads(response.read())
+                self.statuses[response.status] += 1
+                self.answered += [one["id"] for one in said["predictions"]]
+                self.release = said["release"]
                 self.enough.release()
-        except (OSError, HTTPException, ValueError):
+        except (OSError, HTTPException):
+            self.broken += going_on()
+        finally:
             connection.close()
 
     def end(self, how: int) -> int:
@@ -366,4 +375,24 @@ def test_a_new_route_is_followed_and_readiness_is_told(tmp_path: Path, lightgbm_
     connection.close()
     assert release == "R2"
     assert not HttpPlane("http://127.0.0.1:1").ready("fraud", bundle)
+    assert worker.end(signal.SIGTERM) == 0
+
+
+def test_a_hundred_swaps_under_load_fail_no_request(tmp_path: Path, lightgbm_onnx: bytes) -> None:
+    bundle, blobs = project(tmp_path, lightgbm_onnx), Folder(tmp_path / "blobs")
+    bundles = [bundle, blobs.put(blobs.get(bundle).replace(b'"run":"run"', b'"run":"two"'))]
+    worker, swapped, router = Worker(tmp_path), threading.Event(), FileRouter(tmp_path / "routing.json")
+    clients = [threading.Thread(target=worker.load, args=(lambda: not swapped.is_set(),)) for _ in range(4)]
+    for thread in clients:
+        thread.start()
+    for version in range(2, 102):
+        router.publish(Routing(version, {"fraud": Route(f"R{version}", Arm(version, bundles[version % 2]))}))
+        while worker.release != f"R{version}":
+            assert worker.enough.acquire(timeout=20)
+    swapped.set()
+    for thread in clients:
+        thread.join(20)
+    assert worker.broken == 0
+    assert set(worker.statuses) == {200}
+    assert len(worker.answered) == 2 * worker.statuses[200]
     assert worker.end(signal.SIGTERM) == 0

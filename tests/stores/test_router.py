@@ -55,11 +55,3 @@ class TestFileRouter(RouterCases):
             assert router.read() == routing(1)
         path.unlink()
         assert router.read() == routing(1)
-
-    def test_a_poll_sees_each_change_once(self, tmp_path: Path) -> None:
-        router = FileRouter(tmp_path / "routing.json")
-        assert not router.changed()
-        for version in (1, 2):
-            router.publish(routing(version))
-            assert router.changed()
-            assert not router.changed()

@@ -14,7 +14,7 @@ import uvloop
 from homeostat.serving.http import Connection, Hub, Limits
 from homeostat.serving.tick import Engine
 
-POLL_S = 0.2
+POLL_S = 0.1
 GRACE_S = 10.0
 _BACKLOG = 1_024
 

@@ -16,7 +16,6 @@ class FileRouter:
 
     def __init__(self, path: Path) -> None:
         self._path, self._kept = path, path.with_suffix(".last.json")
-        self._seen: tuple[int, int] | None = None
 
     def read(self) -> Routing:
         """The published document; version 0 with no routes before the first. Errors: `Corrupt` when neither the
@@ -38,15 +37,6 @@ class FileRouter:
         if published.version:
             _replace(self._kept, codec.encode(published))
         _replace(self._path, codec.encode(routing))
-
-    def changed(self) -> bool:
-        """True when the file was replaced since this was last asked: a `stat`, cheap enough for every worker's poll."""
-        try:
-            stat = self._path.stat()
-        except FileNotFoundError:
-            return False
-        before, self._seen = self._seen, (stat.st_ino, stat.st_mtime_ns)
-        return before != self._seen
 
 
 def _replace(path: Path, data: bytes) -> None:
