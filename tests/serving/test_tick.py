@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from plane_process import NoTables
 from worlds import BINARY, GOOD, World, loads, logistic
 
 from homeostat.domain.prediction import LogBatch
@@ -15,6 +17,7 @@ from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import ALL
 from homeostat.serving.messages import Request
 from homeostat.stores.memory_log import MemoryLog
+from homeostat.stores.predictions import SegmentLog
 
 
 @pytest.fixture
@@ -341,15 +344,30 @@ class TestV2:
         assert loads(self.infer(world, "/v2/models/fraud/versions/2/infer"))["model_version"] == "2"
 
 
-def test_alone_or_together_byte_for_byte(lightgbm_onnx: bytes, linear_onnx: bytes) -> None:
+class Forgetful(MemoryLog):
+    """Logging switched off."""
+
+    def append(self, batch: LogBatch) -> None:
+        pass
+
+
+def test_alone_or_together_logged_or_not_byte_for_byte(
+    lightgbm_onnx: bytes, linear_onnx: bytes, tmp_path: Path
+) -> None:
     schema = Schema(tuple(Field(f"f{i}", Kind.NUMBER) for i in range(20)), Task.BINARY, "y", (0, 1))
     rows = np.random.default_rng(1).normal(size=(50, 20)).tolist()
     bodies = [
         json.dumps({"records": [{**{f"f{j}": x for j, x in enumerate(row)}, "id": str(i)}]}).encode()
         for i, row in enumerate(rows)
     ]
-    for onnx in (lightgbm_onnx, linear_onnx):
-        world = World()
-        world.route(world.bundle(onnx, schema))
-        together = [response.body for response in world.ask(*bodies)]
-        assert together == [world.ask(body)[0].body for body in bodies]
+    for number, onnx in enumerate((lightgbm_onnx, linear_onnx)):
+        log = SegmentLog(tmp_path / str(number), "w", NoTables())
+        logged, forgotten = World(log=log), World(log=Forgetful())
+        for world in (logged, forgotten):
+            world.route(world.bundle(onnx, schema))
+        together = logged.ask(*bodies)
+        assert together == [logged.ask(body)[0] for body in bodies]
+        assert together == forgotten.ask(*bodies)
+        assert together == [forgotten.ask(body)[0] for body in bodies]
+        assert len(logged.rows()) == 50
+        assert not forgotten.rows()
