@@ -6,7 +6,7 @@
 //   await edge.sync("https://host:8701");
 
 const TOLERANCE = 1e-6;
-const AT_ONCE = 200; // predictions a request of `sync`
+const [AT_ONCE, BYTES] = [200, 250_000]; // predictions, and about how many bytes of them, a request of `sync`
 const WORDS = { number: "a number", integer: "an integer", boolean: "true or false", text: "text" };
 const NUMERIC = new Set(["number", "integer"]);
 
@@ -81,8 +81,7 @@ class Edge {
     const done = { accepted: 0, refused: [] };
     const target = `${url.replace(/\/$/, "")}/v1/models/${this.schema.model}/predictions`;
     const rows = this.log ? await this.log.rows() : [];
-    for (let start = 0; start < rows.length; start += AT_ONCE) {
-      const predictions = rows.slice(start, start + AT_ONCE);
+    for (const predictions of parts(rows)) {
       const response = await fetch(target, { method: "POST", body: JSON.stringify({ predictions }) });
       if (!response.ok) throw new Error(`the data plane answers ${response.status}: ${await response.text()}`);
       const { accepted, refused } = await response.json();
@@ -165,6 +164,21 @@ export async function fileLog(path) {
       fs.renameSync(`${path}.new`, path);
     },
   };
+}
+
+/** A request's worth of rows each. */
+function* parts(rows) {
+  let [part, size] = [[], 0];
+  for (const row of rows) {
+    const bytes = JSON.stringify(row).length;
+    if (part.length && (size + bytes > BYTES || part.length === AT_ONCE)) {
+      yield part;
+      [part, size] = [[], 0];
+    }
+    part.push(row);
+    size += bytes;
+  }
+  if (part.length) yield part;
 }
 
 function parsed(line) {

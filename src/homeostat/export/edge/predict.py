@@ -31,7 +31,7 @@ import onnxruntime
 Record = dict[str, Any]
 LOG = "predictions.jsonl"
 TOLERANCE = 1e-6
-_AT_ONCE = 200  # predictions a request of `sync`
+_AT_ONCE, _BYTES = 200, 250_000  # predictions, and about how many bytes of them, a request of `sync`
 _WORDS = {"number": "a number", "integer": "an integer", "boolean": "true or false", "text": "text"}
 
 
@@ -89,9 +89,7 @@ class Edge:
         """Send the log to the data plane at `url`, and empty it. Sent twice, a prediction is kept once. → `accepted`,
         a number, and `refused`, a list: those leave the log too. Errors: OSError without a network: the log stays."""
         done: Record = {"accepted": 0, "refused": []}
-        rows = list(self._logged())
-        for start in range(0, len(rows), _AT_ONCE):
-            part = rows[start : start + _AT_ONCE]
+        for part in _parts(list(self._logged())):
             body = json.dumps({"predictions": part}).encode()
             asked = urllib.request.Request(f"{url.rstrip('/')}/v1/models/{self.schema['model']}/predictions", body)
             with urllib.request.urlopen(asked, timeout=30) as response:
@@ -150,6 +148,21 @@ class Edge:
             fresh = self.log.with_suffix(".new")
             fresh.write_text(_lines([row for row in self._logged() if row["id"] not in ids]), "utf-8")
             fresh.replace(self.log)
+
+
+def _parts(rows: Sequence[Record]) -> Iterator[list[Record]]:
+    """A request's worth each."""
+    part: list[Record] = []
+    size = 0
+    for row in rows:
+        more = len(json.dumps(row))
+        if part and (size + more > _BYTES or len(part) == _AT_ONCE):
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += more
+    if part:
+        yield part
 
 
 def _lines(rows: Sequence[Record]) -> str:
