@@ -298,6 +298,8 @@ def test_signatures_are_verified(message: bytes, bit: int) -> None:
     public, signature = key.public_key().public_bytes_raw(), bytearray(key.sign(message))
     assert predict.signed_by(public, bytes(signature), message)
     assert not predict.signed_by(public, bytes(signature), message + b"x")
+    more = int.from_bytes(signature[32:], "little") + predict._ORDER  # the same point, but not the same signature
+    assert not predict.signed_by(public, bytes(signature[:32]) + more.to_bytes(32, "little"), message)
     signature[bit // 8] ^= 1 << bit % 8
     assert not predict.signed_by(public, bytes(signature), message)
     assert not predict.signed_by(public, bytes(signature[:63]), message)

@@ -31,7 +31,7 @@ from homeostat.serving.messages import Refusal, Request, Response, Row, json, re
 from homeostat.serving.score import OK
 from homeostat.serving.typed import LONGEST_ID, Int64, Name, name_text, refusal, row_type
 
-MOST = 500
+MOST = 200
 """Predictions a request: each is checked and logged within one turn of the event loop."""
 _ANYWHERE = (("access-control-allow-origin", "*"),)  # a page on the edge has another origin
 

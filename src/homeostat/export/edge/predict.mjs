@@ -1,6 +1,6 @@
 // Predictions from this folder in a browser or in Node, without a network: it needs onnxruntime-web only.
 //
-//   const edge = await open({ folder: "./", log: storageLog("cards") });        // in a page
+//   const edge = await open({ log: storageLog("cards") });                                             // in a page
 //   const edge = await open({ runtime: "onnxruntime-web", log: await fileLog("predictions.jsonl") });  // in Node
 //   await edge.predict([{ amount: 12.5, country: "de" }]);
 //   await edge.sync("https://host:8701");
@@ -22,13 +22,13 @@ export class Refused extends Error {
 }
 
 /**
- * The model in `folder` (a URL; this file's own by default). `runtime`: what to import onnxruntime-web from, by default
- * the folder `onnxruntime-web` beside this file. `log`: where answers are written before they are given.
- * `fingerprint`: that of the key which must have signed. Throws `Tampered`.
+ * The model beside this file. `runtime`: what to import onnxruntime-web from, by default the folder `onnxruntime-web`
+ * here. `log`: where answers are written before they are given. `fingerprint`: that of the key which must have signed.
+ * Throws `Tampered`.
  */
-export async function open({ folder = ".", runtime, log = null, fingerprint = "" } = {}) {
-  const root = new URL(folder, import.meta.url);
-  const ort = await import(runtime ?? new URL("onnxruntime-web/ort.wasm.min.mjs", import.meta.url).href);
+export async function open({ runtime, log = null, fingerprint = "" } = {}) {
+  const root = new URL(".", import.meta.url);
+  const ort = await import(runtime ?? new URL("onnxruntime-web/ort.wasm.min.mjs", root).href);
   ort.env.wasm.numThreads = 1; // more need a page that is isolated from others
   const manifest = await signedManifest(root, fingerprint);
   const schema = json(await signedFile(root, manifest, "schema.json"));
