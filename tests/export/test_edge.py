@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-import homeostat
-import projects
+from export.pages import Site
+from homeostat import cli
 from homeostat.adapters.convert import OnnxConverter
 from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.domain.bundle import Bundle, Version
-from homeostat.domain.errors import Corrupt, NotFound, PipelineError, UsageError
+from homeostat.domain.errors import Corrupt, PipelineError, UsageError
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.engines.transform import matrix
 from homeostat.export.edge import predict
@@ -37,7 +38,6 @@ from homeostat.export.edge.folder import export
 from homeostat.export.edge.graph import edge_graph, null_text
 from homeostat.project import Project
 from serving.worlds import World, loads
-from test_cli import homeostat as run
 
 N = 1_000
 TASKS = ("binary", "multiclass", "regression")
@@ -358,73 +358,6 @@ def test_the_graph_stands_alone(models: dict[str, Model]) -> None:
 # In a browser, and back
 
 
-class Site(SimpleHTTPRequestHandler):
-    """The exported folders as a web server gives them, with onnxruntime-web beside each; results come by POST."""
-
-    folders: Mapping[str, Path]
-    runtime: Path
-    results: queue.Queue[Any]
-
-    def translate_path(self, path: str) -> str:
-        top, *rest = path.strip("/").split("/")
-        if rest[:1] == ["onnxruntime-web"]:
-            return str(self.runtime / rest[1])
-        return str(self.folders[top].joinpath(*rest)) if top in self.folders else str(self.folders["web"] / top)
-
-    def guess_type(self, path: Any) -> str:
-        return {".mjs": "text/javascript", ".wasm": "application/wasm"}.get(Path(path).suffix) or super().guess_type(
-            path
-        )
-
-    def do_POST(self) -> None:
-        self.results.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
-
-
-@pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Its first version serves."""
-    opened = homeostat.load(projects.make(tmp_path_factory.mktemp("project") / "cards"))
-    opened.run()
-    system = opened.system
-    system.plane = system.engine
-    system.control.begin()
-    system.control.settle()
-    return opened
-
-
-@pytest.fixture(scope="session")
-def exported(project: Project) -> Path:
-    folder = project.root / "site" / "model"
-    code, out, _ = run("export", "edge", folder, "-p", project.root, "--json")
-    made = json.loads(out)
-    assert (code, made["version"], made["folder"]) == (0, 1, str(folder))
-    key = project.root / ".homeostat" / "keys" / "edge.key"
-    assert key.stat().st_mode & 0o777 == 0o600
-    again = project.export.edge(folder, 1)
-    assert (again.fingerprint, again.bundle) == (made["fingerprint"], made["bundle"])
-    with pytest.raises(NotFound, match="no version 7"):
-        project.export.edge(folder, 7)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def plane(project: Project) -> Iterator[str]:
-    """`homeostat serve` → its address."""
-    command = [sys.executable, "-m", "homeostat", "serve", "-p", str(project.root), "--port", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stderr is not None
-        yield next(line for line in process.stderr if "Data plane on" in line).split()[-1]
-    finally:
-        process.terminate()
-        process.communicate()
-
-
 def card(i: int) -> dict[str, Any]:
     country = ("de", None, "xx")[i % 3]
     return {"id": f"e{i}", "amount": 10.0 + i, "hour": i % 24, "country": country, "online": i % 2 == 0}
@@ -490,8 +423,8 @@ def test_python_sends_its_log_and_labels_find_it(exported: Path, project: Projec
     assert (found.key, found.bundle, found.label is not None) == ("7", edge.manifest["bundle"], True)
     assert found.run is not None
     assert (found.scores[0].version, found.scores[0].score, found.scores[0].role) == (1, answer["score"], "answer")
-    code, out, _ = run("trace", "py-2", "-p", project.root)
-    assert (code, "answered on the edge" in out, other["id"]) == (0, True, "py-2")
+    said = CliRunner().invoke(cli.app, ["trace", "py-2", "-p", str(project.root)])
+    assert (said.exit_code, "answered on the edge" in said.stdout, other["id"]) == (0, True, "py-2")
 
 
 def test_node_sends_its_log(exported: Path, project: Project, plane: str, js: Jobs) -> None:
