@@ -29,6 +29,8 @@ app = typer.Typer(
 )
 release = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What serves, what comes next, and why.")
 app.add_typer(release, name="release")
+export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What leaves the project.")
+app.add_typer(export, name="export")
 
 
 def _duration(text: str) -> int:
@@ -367,6 +369,24 @@ def release_reject(name: Name = "", reason: Reason = "", folder: Folder = HERE, 
 def release_rollback(name: Name = "", reason: Reason = "", folder: Folder = HERE, as_json: Json = False) -> None:
     """Give all traffic back to the version before. Example: homeostat release rollback --reason "complaints" """
     _ordered("rollback", folder, name, reason, as_json)
+
+
+@export.command("edge")
+def export_edge(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="An empty or new folder, or an older export.")],
+    version: Annotated[int | None, typer.Option(help="The version to export; the one that serves by default.")] = None,
+    folder: Folder = HERE,
+    as_json: Json = False,
+) -> None:
+    """A signed folder that answers without a network: in a browser, in Node, in Python.
+
+    Example: homeostat export edge site/model -p price
+    """
+    from homeostat import terminal
+
+    made = _open(folder).export.edge(out, version)
+    said = f"{made.model} version {made.version} is in {made.folder}; {made.checked} answers of it checked."
+    _show(made, as_json, lambda: terminal.lines(said, f"Signed by {made.fingerprint}"))
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import polars as pl
@@ -42,7 +42,11 @@ from homeostat.services.monitors import Performance
 from homeostat.services.rollouts import Explanation, Releases, Standing
 from homeostat.serving.bundles import Shelf
 from homeostat.serving.messages import Request
+from homeostat.wiring.plane import STATE
 from homeostat.wiring.system import System, project_system, rehearsal, write_report
+
+if TYPE_CHECKING:
+    from homeostat.export.edge.folder import Exported
 
 RECENT = 8
 PART_ROWS = 100_000
@@ -80,6 +84,7 @@ class Project:
     def __init__(self, root: Path, policy: Policy) -> None:
         self.root, self.policy = root, policy
         self.release = ReleaseVerbs(self)
+        self.export = ExportVerbs(self)
 
     @classmethod
     def open(cls, root: str | Path, overlay: str | None = None) -> Project:
@@ -156,6 +161,25 @@ class Project:
             raise Corrupt("the version that serves can't be loaded", where=shelf.reason(route.champion.bundle))
         return score(loaded, route.champion.version, source, out, part_rows, progress)
 
+    def version(self, number: int | None = None) -> Version:
+        """A registered version, the newest by default. Errors: `NotFound`."""
+        versions = self.system.stores.tracker.versions(self.policy.name)
+        if not versions:
+            raise NotFound("no version is registered yet", way_out="Make one with `homeostat run`.")
+        found = versions[-1] if number is None else next((one for one in versions if one.number == number), None)
+        if found is None:
+            known = ", ".join(str(one.number) for one in versions[-5:])
+            raise NotFound(f"there is no version {number}", way_out=f"The newest are: {known}.")
+        return found
+
+    def served(self) -> Version:
+        """The champion. Errors: `NotFound` before the first release."""
+        route = self.system.stores.router.read().routes.get(self.policy.name)
+        if route is None:
+            raise self._nothing_serves()
+        arm = route.champion
+        return Version(self.policy.name, arm.version, arm.bundle, self.system.bundles.load(arm.bundle).run)
+
     def _nothing_serves(self) -> NotFound:
         return NotFound(f"{self.policy.name} serves no version yet", way_out="Start with `homeostat up`.")
 
@@ -213,7 +237,7 @@ class ReleaseVerbs:
 
     def start(self, version: int | None = None) -> Rollout:
         """Release a version, the newest by default. Errors: `NotFound`, `Refused`."""
-        return self._releases.start(self._version(version))
+        return self._releases.start(self._project.version(version))
 
     def status(self) -> Standing | None:
         """The open release, else the one that serves."""
@@ -254,15 +278,24 @@ class ReleaseVerbs:
             raise NotFound("nothing is released yet", way_out="Start with `homeostat release start`.")
         return standing.rollout.id
 
-    def _version(self, number: int | None) -> Version:
-        versions = self._project.system.stores.tracker.versions(self._project.policy.name)
-        if not versions:
-            raise NotFound("no version is registered yet", way_out="Make one with `homeostat run`.")
-        found = versions[-1] if number is None else next((one for one in versions if one.number == number), None)
-        if found is None:
-            known = ", ".join(str(one.number) for one in versions[-5:])
-            raise NotFound(f"there is no version {number}", way_out=f"The newest are: {known}.")
-        return found
+
+class ExportVerbs:
+    """`project.export`: what leaves the project."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def edge(self, folder: str | Path, version: int | None = None) -> Exported:
+        """A folder that answers without a network, with the version that serves or another one. Errors: `NotFound`,
+        `UsageError` when the folder holds something else, `PipelineError` when the model can't be exported."""
+        from homeostat.export.edge.folder import export  # onnx and cryptography: nobody else needs them
+
+        project, bundles = self._project, self._project.system.bundles
+        chosen = project.served() if version is None else project.version(version)
+        manifest = bundles.load(chosen.bundle)
+        onnx = bundles.file(manifest, "model.onnx")
+        key = project.root / STATE / "keys" / "edge.key"
+        return export(chosen, manifest, onnx, OnnxRuntime().load(onnx), key, Path(folder))
 
 
 def view(found: Explanation) -> ReleaseView:

@@ -20,6 +20,7 @@ from homeostat import codec
 from homeostat.demo import Line
 from homeostat.domain.errors import HomeostatError
 from homeostat.domain.gate import GateResult, Measurement, Verdict
+from homeostat.domain.prediction import EDGE
 from homeostat.domain.rehearsal import RehearsalResult
 from homeostat.domain.rollout import Lane, Rollout
 from homeostat.domain.run import RunResult
@@ -250,7 +251,9 @@ def traced(found: Trace) -> None:
         "inputs": ", ".join(f"{name} = {value}" for name, value in found.inputs.items()),
         "scores": "; ".join(_score(one) for one in found.scores),
         "label": f"{found.label.value}, came {words.time(found.label.at_ms)}" if found.label else "none yet",
-        "release": f"{found.release}, {found.arm} arm, {show_share(found.weight)} to the candidate",
+        "release": "none: answered on the edge"
+        if found.release.startswith(EDGE)
+        else f"{found.release}, {found.arm} arm, {show_share(found.weight)} to the candidate",
         "bundle": found.bundle or "none",
     }
     if run:

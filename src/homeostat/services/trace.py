@@ -7,9 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from homeostat.domain.bundle import Version
 from homeostat.domain.errors import NotFound
-from homeostat.domain.prediction import Role
+from homeostat.domain.prediction import EDGE, Role
 from homeostat.domain.rollout import Rollout
 from homeostat.domain.trace import Label, Score, Trace
 from homeostat.ports import LabelLog, PredictionLog, Rollouts
@@ -33,8 +32,8 @@ class Traces:
                 way_out="Its id is in the answer and in the header x-prediction-id.",
             )
         row = min(rows.iter_rows(named=True), key=_rank)
-        rollout, version = self._served(row)
-        manifest = self.bundles.load(version.bundle) if version else None
+        rollout, bundle = self._served(row)
+        manifest = self.bundles.load(bundle) if bundle else None
         return Trace(
             id=prediction,
             model=self.model,
@@ -47,17 +46,19 @@ class Traces:
             scores=tuple(_score(one) for one in rows.iter_rows(named=True)),
             label=self._label(prediction),
             rollout=rollout,
-            bundle=version.bundle if version else "",
+            bundle=bundle,
             run=self.bundles.record(manifest) if manifest else None,
             environment=self.bundles.file(manifest, "environment.txt").decode() if manifest else "",
         )
 
-    def _served(self, row: Mapping[str, Any]) -> tuple[Rollout | None, Version | None]:
-        """The release in force, and the version that answered."""
+    def _served(self, row: Mapping[str, Any]) -> tuple[Rollout | None, str]:
+        """The release in force, and the bundle that answered; None and "" where there is none."""
+        if row["release"].startswith(EDGE):
+            return None, row["release"].removeprefix(EDGE)
         rollout = next((one for one in self.rollouts.all(self.model) if one.id == row["release"]), None)
         sides = (rollout.candidate, rollout.champion) if rollout else ()
         answered = row["role"] != Role.REJECTED.value
-        return rollout, next((one for one in sides if one and answered and one.number == row["version"]), None)
+        return rollout, next((one.bundle for one in sides if one and answered and one.number == row["version"]), "")
 
     def _label(self, prediction: str) -> Label | None:
         found = self.labels.read(-_FOREVER, _FOREVER).filter(pl.col("id") == prediction)

@@ -29,7 +29,7 @@ class Limits:
         self._fields = schema.fields
         self._low = np.array([-np.inf if field.low is None else field.low for field in schema.fields])
         self._high = np.array([np.inf if field.high is None else field.high for field in schema.fields])
-        self._texts = {f.name: frozenset((*f.values, None)) for f in schema.fields if f.values is not None}
+        self._texts = {field: frozenset((*field.values, None)) for field in schema.fields if field.values is not None}
 
     def faults(
         self, columns: Mapping[str, Sequence[Value]], x: NDArray[np.float64], narrow: NDArray[np.float32]
@@ -41,31 +41,38 @@ class Limits:
         if bad.any():
             for row, column in zip(*(axis.tolist() for axis in np.nonzero(bad)), strict=True):
                 found.setdefault(row, _number_fault(self._fields[column], float(x[row, column])))
-        for name, allowed in self._texts.items():
-            if not allowed.issuperset(columns[name]):
-                for row, value in enumerate(columns[name]):
+        for field, allowed in self._texts.items():
+            if not allowed.issuperset(columns[field.name]):
+                for row, value in enumerate(columns[field.name]):
                     if value not in allowed:
-                        found.setdefault(row, _text_fault(name, allowed))
+                        found.setdefault(row, _fault(field, rules(field)["values"]))
         return found
 
 
+def rules(field: Field) -> dict[str, str]:
+    """What may be sent, in words, as far as it is bounded: `low`, `high`, `values`."""
+    told = {}
+    if field.low is not None:
+        told["low"] = f"at least {field.low:g}"
+    if field.high is not None:
+        told["high"] = f"at most {field.high:g}"
+    if field.values is not None:
+        told["values"] = f"one of {', '.join(_listed(field.values))}"
+    return told
+
+
 def _number_fault(field: Field, value: float) -> Fault:
-    if field.low is not None and value < field.low:
-        rule = f"at least {field.low:g}"
-    elif field.high is not None and value > field.high:
-        rule = f"at most {field.high:g}"
-    else:
-        rule = "finite"
+    bound = "low" if field.low is not None and value < field.low else "high"
+    beyond = bound == "low" or (field.high is not None and value > field.high)
+    return _fault(field, rules(field)[bound] if beyond else "finite")
+
+
+def _fault(field: Field, rule: str) -> Fault:
     return Fault(field.name, rule, f"{field.name} must be {rule}")
 
 
-def _text_fault(name: str, allowed: frozenset[str | None]) -> Fault:
-    rule = f"one of {', '.join(_listed(allowed))}"
-    return Fault(name, rule, f"{name} must be {rule}")
-
-
-def _listed(allowed: frozenset[str | None]) -> Iterator[str]:
-    texts = sorted(text for text in allowed if text is not None)
+def _listed(values: Sequence[str]) -> Iterator[str]:
+    texts = sorted(set(values))
     yield from texts[:_LISTED]
     if len(texts) > _LISTED:
         yield f"{len(texts) - _LISTED} more"

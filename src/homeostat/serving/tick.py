@@ -21,6 +21,7 @@ from homeostat.domain.prediction import LogBatch
 from homeostat.ports import Blobs, Clock, LabelLog, PredictionLog, Router, Runtime
 from homeostat.serving import feedback
 from homeostat.serving.bundles import Shelf
+from homeostat.serving.edge import Edge, model_of
 from homeostat.serving.messages import Answered, Ask, Refusal, Reply, Request, Response, Row, json, refused
 from homeostat.serving.plan import Plan, Target, build
 from homeostat.serving.record import Page, shadowed
@@ -89,7 +90,7 @@ class Engine:
     ) -> None:
         self._within = Patience(timeout_s) if timeout_s else patiently
         self._log, self._labels, self._clock, self._router, self._ids = log, labels, clock, router, ids
-        self._shelf = Shelf(blobs, runtime)
+        self._shelf, self._edge = Shelf(blobs, runtime), Edge(blobs)
         self._plan, self._again_ms = Plan(), 0
         self._wanted: list[str] = []
         self._later: Later = deque()
@@ -263,6 +264,9 @@ class Engine:
             if request.path == "/v1/feedback":
                 _only(request, "POST")
                 return self._feedback(plan, request.body)
+            if (model := model_of(request.path)) is not None:
+                now_ms = self._clock.now_ms()
+                return self._edge.answer(request, lambda: plan.one(model).route, self._write, now_ms)
             if request.path.startswith("/v1/bundles/") and request.path.endswith("/ready"):
                 _only(request, "GET")
                 return self._bundle(request.path.split("/")[3])
