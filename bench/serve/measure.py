@@ -28,7 +28,6 @@ class Server:
     takes the score out of an answer; None: there is none."""
 
     key: str
-    name: str
     command: Sequence[str]
     path: str
     body: str

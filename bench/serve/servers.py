@@ -6,9 +6,9 @@ work at hand; ours writes its prediction log all the same, since that is part of
 every environment, though MLflow and BentoML do not ask for them: uvicorn is quicker with them. Metrics stay on where
 they are by default. OMP_NUM_THREADS is 1 for all: threads would fight for the one core.
 
-MLflow: `mlflow models serve` with a signature (without one it warns, and checks nothing); `dataframe_split`, its
-leanest form of a table. MLServer: its LightGBM runtime; no parallel workers for one core, where its pool of processes
-only adds a hop; V2 JSON.
+MLflow: `mlflow models serve` with a signature (without one it warns, and checks nothing); `inputs`, of its four forms
+the quickest here. MLServer: its LightGBM runtime, V2 JSON; as it comes, with a pool of one process beside the one that speaks HTTP, and
+(`mlserver0`) with the pool turned off, which is quicker on one core, and keeps it to one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from bench.serve.world import NAMES, ROW, World
 
 _RECORDS = json.dumps({"records": [dict(zip(NAMES, ROW, strict=True))]})
 _ROWS = json.dumps({"rows": [ROW]})
-_SPLIT = json.dumps({"dataframe_split": {"columns": NAMES, "data": [ROW]}})
+_INPUTS = json.dumps({"inputs": {name: [value] for name, value in zip(NAMES, ROW, strict=True)}})
 _V2 = json.dumps({"inputs": [{"name": "x", "shape": [1, len(ROW)], "datatype": "FP32", "data": ROW}]})
 _OURS = "/v1/models/bench/predict"
 
@@ -38,32 +39,42 @@ def _score(said: Any) -> float:
 
 def _echo(*_: object) -> Server:
     command = [sys.executable, "-m", "bench.serve.echo", "{port}", "{workers}"]
-    return Server("echo", "echo on our stack", command, "/", _RECORDS, None)
+    return Server("echo", command, "/", _RECORDS, None)
 
 
 def _ours(world: World, _: Path) -> Server:
     command = [sys.executable, "-m", "homeostat", "serve", "-p", str(world.root), "--port", "{port}"]
-    return Server("ours", "ours", command, _OURS, _RECORDS, _score, more=["--workers", "{workers}"])
+    return Server("ours", command, _OURS, _RECORDS, _score, more=["--workers", "{workers}"])
 
 
 def _unlogged(world: World, _: Path) -> Server:
     command = [sys.executable, "-m", "bench.serve.unlogged", str(world.root), "{port}"]
-    return Server("unlogged", "ours, its log dropped", command, _OURS, _RECORDS, _score)
+    return Server("unlogged", command, _OURS, _RECORDS, _score)
 
 
 def _hand(world: World, _: Path) -> Server:
     env = {"BENCH_MODEL": str(world.onnx)}
-    return Server("hand", "FastAPI + onnxruntime, by hand", _uvicorn("hand"), "/predict", _RECORDS, _score, env)
+    return Server("hand", _uvicorn("hand"), "/predict", _RECORDS, _score, env)
 
 
 def _tutorial(world: World, _: Path) -> Server:
     env = {"BENCH_MODEL": str(world.text)}
-    return Server("tutorial", "FastAPI + pydantic + pandas", _uvicorn("tutorial"), "/predict", _RECORDS, _score, env)
+    return Server("tutorial", _uvicorn("tutorial"), "/predict", _RECORDS, _score, env)
 
 
 def _uvicorn(module: str) -> list[str]:
     quiet = ["--log-level", "error", "--no-access-log"]
-    return [sys.executable, "-m", "uvicorn", f"bench.serve.{module}:app", "--port", "{port}", "--workers", "{workers}", *quiet]
+    return [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        f"bench.serve.{module}:app",
+        "--port",
+        "{port}",
+        "--workers",
+        "{workers}",
+        *quiet,
+    ]
 
 
 def _mlflow(world: World, folder: Path) -> Server:
@@ -75,7 +86,7 @@ def _mlflow(world: World, folder: Path) -> Server:
     command = [str(bin_ / "mlflow"), "models", "serve", "-m", str(model), "-h", "127.0.0.1", "-p", "{port}"]
     command += ["--env-manager", "local", "-w", "{workers}"]
     env = _env(bin_) | {"UVICORN_ACCESS_LOG": "false", "UVICORN_LOG_LEVEL": "error"}
-    return Server("mlflow", "MLflow", command, "/invocations", _SPLIT, lambda said: float(said["predictions"][0]), env)
+    return Server("mlflow", command, "/invocations", _INPUTS, lambda said: float(said["predictions"][0]), env)
 
 
 def _bentoml(world: World, _: Path) -> Server:
@@ -83,14 +94,14 @@ def _bentoml(world: World, _: Path) -> Server:
     command = [str(bin_ / "bentoml"), "serve", "bento_service:Scorer", "--working-dir", str(PEERS)]
     command += ["--host", "127.0.0.1", "--port", "{port}"]
     env = _env(bin_) | {"BENCH_MODEL": str(world.onnx), "BENCH_WORKERS": "{workers}", "BENTOML_DO_NOT_TRACK": "true"}
-    return Server("bentoml", "BentoML + onnxruntime", command, "/predict", _ROWS, lambda said: float(said[0]), env)
+    return Server("bentoml", command, "/predict", _ROWS, lambda said: float(said[0]), env)
 
 
 def _litserve(world: World, _: Path) -> Server:
     bin_ = programs("litserve")
     command = [str(bin_ / "python"), str(PEERS / "lit_server.py"), "{port}"]
     env = _env(bin_) | {"BENCH_MODEL": str(world.onnx), "BENCH_WORKERS": "{workers}"}
-    return Server("litserve", "LitServe + onnxruntime", command, "/predict", _RECORDS, _score, env)
+    return Server("litserve", command, "/predict", _RECORDS, _score, env)
 
 
 def _mlserver(world: World, folder: Path) -> Server:
@@ -107,11 +118,17 @@ def _mlserver(world: World, folder: Path) -> Server:
         "MLSERVER_GRPC_PORT": "{other}",
         "MLSERVER_METRICS_PORT": "{third}",
         "MLSERVER_METRICS_DIR": str(home),
-        "MLSERVER_PARALLEL_WORKERS": "{pool}",
+        "MLSERVER_PARALLEL_WORKERS": "{workers}",
         "MLSERVER_DEBUG": "false",
     }
     command = [str(bin_ / "mlserver"), "start", str(home)]
-    return Server("mlserver", "MLServer", command, "/v2/models/bench/infer", _V2, _tensor, env)
+    return Server("mlserver", command, "/v2/models/bench/infer", _V2, _tensor, env)
+
+
+def _mlserver_inline(world: World, folder: Path) -> Server:
+    pooled = _mlserver(world, folder)
+    env = {**pooled.env, "MLSERVER_PARALLEL_WORKERS": "{pool}"}
+    return replace(pooled, key="mlserver0", env=env)
 
 
 def _tensor(said: Any) -> float:
@@ -133,9 +150,23 @@ SERVERS: Mapping[str, Callable[[World, Path], Server]] = {
     "bentoml": _bentoml,
     "litserve": _litserve,
     "mlserver": _mlserver,
+    "mlserver0": _mlserver_inline,
 }
 """How to make each ready: it gets the model and a folder of its own. Errors: `Unable`."""
 
-PRODUCTS = ("tutorial", "mlflow", "bentoml", "litserve", "mlserver")
+TITLES = {
+    "echo": "echo on our stack",
+    "ours": "ours",
+    "unlogged": "ours, its log dropped",
+    "hand": "FastAPI + onnxruntime, by hand",
+    "tutorial": "FastAPI + pydantic + pandas",
+    "mlflow": "MLflow",
+    "bentoml": "BentoML + onnxruntime",
+    "litserve": "LitServe + onnxruntime",
+    "mlserver": "MLServer",
+    "mlserver0": "MLServer, no pool",
+}
+
+PRODUCTS = ("tutorial", "mlflow", "bentoml", "litserve", "mlserver", "mlserver0")
 """`best_peer` is the quickest of these: the products, and the framework server that tutorials show. The skilled hand's
 is compared by itself."""

@@ -23,7 +23,7 @@ class Scorer(litserve.LitAPI):
         self.session = onnxruntime.InferenceSession(model, options)
         self.source, self.wanted = self.session.get_inputs()[0].name, [self.session.get_outputs()[-1].name]
 
-    def decode_request(self, request: dict[str, Any]) -> np.ndarray:
+    def decode_request(self, request) -> np.ndarray:  # an annotation would be taken for the request's form
         return np.array([[record[name] for name in NAMES] for record in request["records"]], np.float32)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
