@@ -5,8 +5,9 @@ FastAPI, the products, each with its first core to itself and wrk on the second.
 worker only. The rows with two workers share both cores with wrk: compare them with each other only.
 
 `ours_vs_echo`, `ours_vs_hand` and `log_cost` (against ours with a log that drops) come from alternating rounds, since
-machines are noisy: the ratio of the medians; `cpu_vs_echo` compares CPU time a request, steadier still. `best_peer` is the quickest of the products (MLflow, BentoML, LitServe, MLServer in two set-ups) and of FastAPI
-as tutorials have it; the skilled hand's is not among them. What can't be installed or started is named with its reason.
+machines are noisy: the ratio of the medians. `cpu_vs_echo` compares CPU time a request, steadier still. `best_peer` is
+the quickest of the products (MLflow, BentoML, LitServe, MLServer in two set-ups) and of FastAPI as tutorials have it;
+the skilled hand's is not among them. What can't be installed or started is named with its reason.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -100,8 +101,10 @@ def _rounds(found: Found, servers: Sequence[Server], made: world.World, seconds:
 
 
 def _median(several: Sequence[Measured]) -> Measured:
-    middle = Measured(*map(median, zip(*map(astuple, several), strict=True)))
-    return Measured(*astuple(middle)[:-1], sum(one.errors for one in several))
+    """The round in the middle; CPU time and the tail have medians of their own."""
+    middle = sorted(several, key=lambda one: one.rps)[len(several) // 2]
+    cpu_us, p99_ms = median(one.cpu_us for one in several), median(one.p99_ms for one in several)
+    return replace(middle, cpu_us=cpu_us, p99_ms=p99_ms, errors=sum(one.errors for one in several))
 
 
 def _stages(found: Found, made: world.World, ours: Server) -> None:
@@ -119,10 +122,10 @@ def _levels(
     missing = [level for level in levels if (server.key, workers, level) not in found.rows]
     if not missing or server.key in found.failed or server.key == "unlogged":
         return
-    with found.noting(server.key if workers == 1 else f"{server.key}, 2 workers"):
-        with running(server, workers, made.score, home) as one:
-            for level in missing:
-                found.rows[server.key, workers, level] = one.load(level, seconds)
+    name = server.key if workers == 1 else f"{server.key}, {workers} workers"
+    with found.noting(name), running(server, workers, made.score, home) as one:
+        for level in missing:
+            found.rows[server.key, workers, level] = one.load(level, seconds)
 
 
 def _summary(found: Found) -> dict[str, object]:

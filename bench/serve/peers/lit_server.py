@@ -1,4 +1,4 @@
-"""LitServe: onnxruntime; its ZeroMQ queue, which it advises from 100 requests a second on; no batching (its default)."""
+"""LitServe: onnxruntime; its ZeroMQ queue, which it advises above 100 requests a second; no batching (its default)."""
 
 from __future__ import annotations
 
