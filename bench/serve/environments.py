@@ -1,4 +1,8 @@
-"""A virtual environment for each product: its pins would not fit ours. Made once, kept in the user's cache."""
+"""A virtual environment for each product: its pins would not fit ours. Made once, kept in the user's cache.
+
+`peers/<name>.txt` is what `pip freeze` says after installing mlflow or litserve or ..., with uvloop and httptools.
+(MLServer's pool of processes does not start with uvloop 0.23: it has 0.21.)
+"""
 
 from __future__ import annotations
 

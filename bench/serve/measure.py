@@ -38,8 +38,8 @@ class Server:
 
 @dataclass(frozen=True)
 class Measured:
-    """Requests a second; percentiles of the latency; CPU time a request, and resident and proportional memory, of all
-    its processes; from the start of the process to its first answer."""
+    """Good answers a second; percentiles of the latency; CPU time a request, and resident and proportional memory, of
+    all its processes; from the start of the process to its first answer."""
 
     rps: float
     p50_ms: float
@@ -69,9 +69,11 @@ class Running:
         after = tree(self._pid)
         spent = sum(map(_cpu_s, after)) - before
         count, rps = int(_found(r"(\d+) requests in", said)), float(_found(r"Requests/sec:\s+([\d.]+)", said))
-        if not count:
-            raise Unable("it gave no answer under load")
-        errors = sum(map(int, re.findall(r"(?:responses:|connect|read|write|timeout) (\d+)", said)))
+        refused = sum(map(int, re.findall(r"responses: (\d+)", said)))
+        if count == refused:
+            raise Unable("it gave no good answer under load")
+        errors = refused + sum(map(int, re.findall(r"(?:connect|read|write|timeout) (\d+)", said)))
+        rps *= 1 - refused / count
         rss, pss = (sum(_memory_mb(pid, name) for pid in after) for name in ("Rss", "Pss"))
         return Measured(rps, _ms(said, "50%"), _ms(said, "99%"), 1e6 * spent / count, rss, pss, self._start_s, errors)
 

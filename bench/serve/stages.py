@@ -16,7 +16,7 @@ from homeostat.serving import http, limits, record, records, score, tick
 from homeostat.stores import frames, segments
 from homeostat.wiring.plane import STATE, data_plane
 
-TURNS, REPEATS = 100, 7
+TURNS, REPEATS = 100, 5
 _STAGES = (
     ("parse HTTP", http.Connection, "data_received"),
     ("decode", records.Records, "decode"),
