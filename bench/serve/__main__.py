@@ -5,9 +5,9 @@ FastAPI, the products, each with its first core to itself and wrk on the second.
 worker only. The rows with two workers share both cores with wrk: compare them with each other only.
 
 `ours_vs_echo`, `ours_vs_hand` and `log_cost` (against ours with a log that drops) come from alternating rounds, since
-machines are noisy: the ratio of the medians. `cpu_vs_echo` compares CPU time a request, steadier still. `best_peer` is
-the quickest of the products (MLflow, BentoML, LitServe, MLServer in two set-ups) and of FastAPI as tutorials have it;
-the skilled hand's is not among them. What can't be installed or started is named with its reason.
+machines are noisy: the ratio of the medians. `cpu_vs` compares CPU time a request, steadier when other things run.
+`best_peer` is the quickest of the products (MLflow, BentoML, LitServe, MLServer in two set-ups) and of FastAPI as
+tutorials have it; the skilled hand's is not among them. What can't be installed or started is named with its reason.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def _arguments() -> argparse.Namespace:
 
 
 def _summary(race: Race) -> dict[str, object]:
-    at = {key: row.rps for (key, workers, level), row in race.rows.items() if (workers, level) == (1, 64)}
+    rows = {key: row for (key, workers, level), row in race.rows.items() if (workers, level) == (1, 64)}
+    at, cpu = {key: row.rps for key, row in rows.items()}, {key: row.cpu_us for key, row in rows.items()}
     best = max((key for key in PRODUCTS if key in at), key=lambda key: at[key], default=None)
     ours, unlogged = at.get("ours"), at.get("unlogged")
     levels: dict[str, dict[str, dict[int, object]]] = {}
@@ -68,18 +69,12 @@ def _summary(race: Race) -> dict[str, object]:
         "ours_vs_hand": _ratio(ours, at.get("hand")),
         "ours_vs_echo": _ratio(ours, at.get("echo")),
         "ours_vs": {key: _ratio(ours, rps) for key, rps in at.items() if key != "ours"},
-        "cpu_vs_echo": _cheaper(race, "echo"),
+        "cpu_vs": {key: cpu_us / cpu["ours"] for key, cpu_us in cpu.items() if key != "ours" and "ours" in cpu},
         "log_cost": 1 - ours / unlogged if ours and unlogged else None,
         "levels": levels,
         "stages": asdict(race.shares) if race.shares else None,
         "failed": race.failed,
     }
-
-
-def _cheaper(race: Race, key: str) -> float | None:
-    """Its CPU time a request over ours: steadier than throughput when something else runs on the machine."""
-    both = [race.rows.get((one, 1, 64)) for one in (key, "ours")]
-    return both[0].cpu_us / both[1].cpu_us if both[0] and both[1] else None
 
 
 def _ratio(a: float | None, b: float | None) -> float | None:
@@ -114,9 +109,11 @@ def _order(item: tuple[tuple[str, int, int], Measured]) -> tuple[int, int, int]:
 
 
 def _ratios(summary: Mapping[str, object]) -> Iterator[str]:
-    for name in ("ours_vs_best_peer", "ours_vs_hand", "ours_vs_echo", "cpu_vs_echo", "log_cost"):
+    for name in ("ours_vs_best_peer", "ours_vs_hand", "ours_vs_echo", "log_cost"):
         if isinstance(value := summary[name], float):
             yield f"{name}: {value:.3g}" + (f" ({summary['best_peer']})" if name == "ours_vs_best_peer" else "")
+    if isinstance(cpu := summary["cpu_vs"], dict):
+        yield "CPU time a request, in ours: " + ", ".join(f"{key} {value:.3g}" for key, value in cpu.items())
     yield f"one-minute load average before: {summary['load_before']:.2f}"
 
 

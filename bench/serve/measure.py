@@ -24,8 +24,8 @@ _LUA = 'wrk.method = "POST"\nwrk.headers["content-type"] = "application/json"\nw
 @dataclass(frozen=True)
 class Server:
     """In `command` and `env`, {port} becomes the port, {other} and {third} further free ones, {workers} the number of
-    workers, {pool} the same with none for one. `more`: what the command needs besides for several workers. `read`
-    takes the score out of an answer; None: there is none."""
+    workers. `more`: what the command needs besides for several workers. `read` takes the score out of an answer; None:
+    there is none."""
 
     key: str
     command: Sequence[str]
@@ -88,8 +88,7 @@ class Running:
 def running(server: Server, workers: int, expected: float, folder: Path) -> Iterator[Running]:
     """One worker has the first core, more have all. Errors: `Unable`."""
     port, other, third = _free_ports()
-    pool = workers if workers > 1 else 0
-    fill = {"port": port, "other": other, "third": third, "workers": workers, "pool": pool}
+    fill = {"port": port, "other": other, "third": third, "workers": workers}
     parts = [*server.command, *(server.more if workers > 1 else ())]
     command = on_core(0 if workers == 1 else None, [part.format_map(fill) for part in parts])
     env = os.environ | {"OMP_NUM_THREADS": "1"} | {name: text.format_map(fill) for name, text in server.env.items()}

@@ -14,6 +14,7 @@ from bench.serve.servers import SERVERS
 from bench.serve.stages import Shares, shares
 
 IN_ROUNDS = ("echo", "ours", "unlogged", "hand")
+ONE_WORKER = ("mlserver0",)
 Rows = dict[tuple[str, int, int], Measured]  # by name, workers, connections
 
 
@@ -45,9 +46,10 @@ class Race:
         if ("ours", 1, 64) in self.rows:
             self._shares(servers["ours"])
         for server in servers.values():
-            if server.key != "unlogged" and server.key not in self.failed:
-                for workers in self._effort.workers:
-                    self._levels(server, workers)
+            if server.key == "unlogged" or server.key in self.failed:
+                continue
+            for workers in self._effort.workers[:1] if server.key in ONE_WORKER else self._effort.workers:
+                self._levels(server, workers)
 
     def _rounds(self, servers: Sequence[Server]) -> None:
         """All of them started; one after another under load, several times over."""

@@ -128,7 +128,7 @@ def _mlserver(world: World, folder: Path) -> Server:
 
 def _mlserver_inline(world: World, folder: Path) -> Server:
     pooled = _mlserver(world, folder)
-    env = {**pooled.env, "MLSERVER_PARALLEL_WORKERS": "{pool}"}
+    env = {**pooled.env, "MLSERVER_PARALLEL_WORKERS": "0"}
     return replace(pooled, key="mlserver0", env=env)
 
 
