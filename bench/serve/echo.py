@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 
 import httptools
@@ -25,9 +26,12 @@ class Echo(asyncio.Protocol):
 
 
 async def main(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", port)
+    server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", port, reuse_port=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
+    for _ in range(int(sys.argv[2]) - 1):  # the other workers
+        if not os.fork():
+            break
     uvloop.run(main(int(sys.argv[1])))
