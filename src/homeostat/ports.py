@@ -136,6 +136,41 @@ class Plane(Protocol):
         ...
 
 
+class Asked(Protocol):
+    """A request, as far as a trace tells of it."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+
+class Told(Protocol):
+    """An answer that can be given more headers."""
+
+    status: int
+    headers: Sequence[tuple[str, str]]
+
+
+class TickTrace(Protocol):
+    """What a distributed trace learns of one tick."""
+
+    def stage(self, name: str) -> None:
+        """The stage `name` is over; it began with the tick, or with the end of the stage before."""
+        ...
+
+    def end(self, requests: Sequence[Asked], answers: Sequence[Told]) -> None:
+        """Their spans; the answers carry the trace context on."""
+        ...
+
+
+class Tracing(Protocol):
+    """Where the spans of the data plane go."""
+
+    def tick(self) -> TickTrace:
+        """A tick begins. Ticks of several threads may run at the same time."""
+        ...
+
+
 class Tracker(Protocol):
     """Experiment tracking and the model registry (MLflow)."""
 

@@ -136,7 +136,9 @@ class TestRefusals:
         kept = {row["id"]: (row["role"], row["status"], row["inputs"]["items"]) for row in world.rows()}
         assert kept.pop("far") == ("rejected", "rejected", 3)
         assert kept.pop("odd") == ("rejected", "rejected", None)
-        assert sorted(role for role, _, _ in kept.values()) == ["answer", "answer", "rejected"]
+        assert sorted(role for role, _, _ in kept.values()) == ["answer", "answer", "rejected", "rejected"]
+        assert [loads(response).get("ids") for response in responses[1:4]] == [["far", "p2"], ["p3"], ["odd"]]
+        assert dict(responses[2].headers)["x-prediction-id"] == "p3"
 
     def test_paths_and_methods(self, world: World) -> None:
         assert world.get("/v1/models/fraud/predict").status == 405

@@ -18,7 +18,7 @@ from homeostat.domain.bundle import Bundle
 from homeostat.domain.errors import NotFound
 from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.domain.schema import Field, Kind, Schema, Task
-from homeostat.ports import Model, PredictionLog
+from homeostat.ports import Model, PredictionLog, Tracing
 from homeostat.serving.messages import Request, Response
 from homeostat.serving.tick import Engine
 from homeostat.stores.memory import MemoryRouter
@@ -93,10 +93,11 @@ class World:
     ids: Iterator[str] = field(default_factory=lambda: (f"p{i}" for i in itertools.count(1)))
 
     timeout_s: float | None = None
+    tracing: Tracing | None = None
 
     def __post_init__(self) -> None:
         ports = self.blobs, self.runtime, self.log, self.labels, self.clock, self.router, self.ids
-        self.engine = Engine(*ports, timeout_s=self.timeout_s)
+        self.engine = Engine(*ports, timeout_s=self.timeout_s, tracing=self.tracing)
 
     def bundle(self, onnx: bytes | Callable[..., Any], schema: Schema = BINARY, **changes: Any) -> str:
         if callable(onnx):

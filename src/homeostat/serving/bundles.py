@@ -18,6 +18,7 @@ from homeostat.domain.schema import Schema, Value
 from homeostat.engines.answer import width
 from homeostat.ports import Blobs, Model, Runtime
 from homeostat.serving.limits import Limits
+from homeostat.serving.mlflow import Mlflow
 from homeostat.serving.records import Records
 from homeostat.serving.v2 import V2
 
@@ -39,6 +40,7 @@ class Loaded:
     limits: Limits
     records: Records
     v2: V2
+    mlflow: Mlflow
     typed: Mapping[str | None, Value]
     slow: bool
 
@@ -88,7 +90,7 @@ class Shelf:
         verify(manifest, model)
         schema = manifest.schema
         typed: dict[str | None, Value] = {str(known): known for known in schema.classes}
-        codecs = Records(schema), V2(manifest.model, schema)
+        codecs = Records(schema), V2(manifest.model, schema), Mlflow(schema)
         return Loaded(bundle, manifest, model, Limits(schema), *codecs, typed, is_slow(manifest, model))
 
 

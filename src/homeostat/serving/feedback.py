@@ -12,15 +12,17 @@ from homeostat.domain.prediction import LabelBatch
 from homeostat.domain.schema import Schema
 from homeostat.engines.labels import canonical
 from homeostat.serving.messages import Refusal
-from homeostat.serving.typed import LONGEST_ID
+from homeostat.serving.typed import LONGEST_ID, Int64
 
-_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_ID)] | int
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_ID)] | Int64
+
+_Ms = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]  # the year 9999
 
 
 class Given(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: _Id
     label: str | int | float | bool
-    at: int | datetime | None = None
+    at: _Ms | datetime | None = None
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True):

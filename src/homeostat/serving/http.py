@@ -12,8 +12,9 @@ from typing import cast
 
 import httptools
 
+from homeostat.serving.compression import opened
 from homeostat.serving.limit import Limit
-from homeostat.serving.messages import HEADERS, Refusal, Request, Response, refused
+from homeostat.serving.messages import HEADERS, JSON, Refusal, Request, Response, refused
 from homeostat.serving.queues import Member, Queue, Waiting
 from homeostat.serving.tick import Engine
 
@@ -21,10 +22,8 @@ _LINGER_S = 2.0
 _HEADS_KEPT = 1_024
 _END = b"\r\n\r\n"
 _KEPT = {name.encode(): name for name in HEADERS}
-_HEADS = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n".encode()
-    for status in HTTPStatus
-}
+_STARTS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_HEADS = {status: start + b"content-type: application/json\r\n" for status, start in _STARTS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,12 @@ class Hub:
 
     def submit(self, slot: Waiting, request: Request) -> None:
         """Questions about health and the like are never shed: they are few, and cost little."""
+        if "content-encoding" in request.headers:
+            try:
+                request = opened(request, self.limits.max_body)
+            except Refusal as error:
+                slot.answer(refused(error))
+                return
         queue = self._slow if self.engine.slow(request) else self._quick
         if not queue.full or request.method == "GET":
             queue.put(slot, request)
@@ -114,12 +119,15 @@ class Slot:
     def answer(self, response: Response) -> None:
         """`bare`: a HEAD request, answered without its body; `old`: HTTP/1.0, which must be told to stay."""
         head = "".join([f"{name}: {value}\r\n" for name, value in response.headers])
+        start = _HEADS[response.status]
+        if response.media is not JSON:
+            start, head = _STARTS[response.status], f"content-type: {response.media}\r\n{head}"
         if self.close:
             head += "connection: close\r\n"
         elif self.old:
             head += "connection: keep-alive\r\n"
         self.data = b"%bcontent-length: %d\r\n%b\r\n%b" % (
-            _HEADS[response.status],
+            start,
             len(response.body),
             head.encode("latin-1", "replace"),
             b"" if self.bare else response.body,

@@ -14,6 +14,8 @@ import msgspec
 from homeostat.domain.schema import Value
 
 Row = tuple[Value, ...]
+JSON = "application/json"
+RETRY = (("retry-after", "1"),)
 _SHOWN_IDS = 100
 HEADERS = (
     "accept",
@@ -41,13 +43,19 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
+    """`media` is its content type."""
+
     status: int
     body: bytes
     headers: Sequence[tuple[str, str]] = ()
+    media: str = JSON
 
 
 class Refusal(Exception):
-    """A request that gets no prediction. `rule` names what was broken, `field` and `record` where."""
+    """A request that gets no prediction. `rule` names what was broken, `field` and `record` where; for a 405 and a 415
+    it lists what would do. `ids` are those under which the refused rows stand in the log."""
+
+    ids: Sequence[str] = ()
 
     def __init__(self, status: int, message: str, *, rule: str = "", name: str = "", record: int | None = None) -> None:
         super().__init__(message)
@@ -61,9 +69,15 @@ class Refusal(Exception):
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
-        if self.status == 503:
-            return (("retry-after", "1"),)
-        return (("allow", self.rule),) if self.status == 405 else ()
+        told = (("x-prediction-id", header(self.ids)),) if self.ids else ()
+        match self.status:
+            case 503:
+                return (*RETRY, *told)
+            case 405:
+                return (("allow", self.rule), *told)
+            case 415:
+                return (("accept-encoding" if self.field == "content-encoding" else "accept", self.rule), *told)
+        return told
 
 
 @dataclass(slots=True)
@@ -152,13 +166,21 @@ _PLAIN = re.compile(r"[\w.:-]+", re.ASCII).fullmatch
 _SAFE = "!#$&'()*+/:;=?@[]~ "
 
 
+def header(ids: Sequence[str]) -> str:
+    """The first ids, with commas between; what could break a header is percent-encoded."""
+    return ",".join([one if _PLAIN(one) else quote(one, safe=_SAFE) for one in ids[:_SHOWN_IDS]])
+
+
 def json(status: int, value: Any, headers: Sequence[tuple[str, str]] = ()) -> Response:
     return Response(status, msgspec.json.encode(value), headers)
 
 
 def refused(refusal: Refusal) -> Response:
-    """`{"error": {field, rule, record, message}}`."""
-    return json(refusal.status, {"error": refusal.detail}, refusal.headers)
+    """`{"error": {field, rule, record, message}, "ids": […]}`, without `ids` where nothing was logged."""
+    body: dict[str, Any] = {"error": refusal.detail}
+    if refusal.ids:
+        body["ids"] = refusal.ids
+    return json(refusal.status, body, refusal.headers)
 
 
 def ids(prefix: str) -> Iterator[str]:

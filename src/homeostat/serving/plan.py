@@ -8,8 +8,11 @@ from importlib.metadata import version
 
 from homeostat.domain.rollout import Route, Routing
 from homeostat.domain.units import ALL
+from homeostat.serving import mlflow, openapi, v2
+from homeostat.serving.binary import EXTENSION
 from homeostat.serving.bundles import Shelf
-from homeostat.serving.messages import Refusal, Request, Response, json
+from homeostat.serving.messages import RETRY, Refusal, Request, Response, json, refused
+from homeostat.serving.mlflow import Mlflow
 from homeostat.serving.records import Records
 from homeostat.serving.score import Served
 from homeostat.serving.v2 import V2
@@ -20,7 +23,7 @@ class Target:
     """Where a prediction request goes."""
 
     served: Served
-    codec: Records | V2
+    codec: Records | V2 | Mlflow
 
     @property
     def slow(self) -> bool:
@@ -31,7 +34,7 @@ class Target:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Replaced whole. `missing` says of a model why its champion can't answer; `complete`: every bundle that the
-    document names is loaded."""
+    document names is loaded; `started`: since this worker came up, every champion has been ready once."""
 
     version: int = 0
     models: Mapping[str, Served] = field(default_factory=dict)
@@ -39,6 +42,7 @@ class Plan:
     predict: Mapping[str, Target] = field(default_factory=dict)
     bundles: set[str] = field(default_factory=set)
     complete: bool = True
+    started: bool = False
 
     def one(self, name: str | None) -> Served:
         """The model of that name; the only one there is where none is named. Errors: `Refusal`."""
@@ -62,21 +66,43 @@ class Plan:
         if request.path in self.predict:
             raise Refusal(405, "use POST", rule="POST")
         match request.path.strip("/").split("/"):
+            case ["openapi.json"]:
+                return _get(request, openapi.document(self.models))
+            case ["docs"]:
+                return _got(request, Response(200, openapi.page(self.models), media="text/html; charset=utf-8"))
             case ["v2"]:
-                return _get(request, {"name": "homeostat", "version": version("homeostat"), "extensions": []})
-            case ["v2", "health", "live"]:
-                return _get(request, {"live": True})
-            case ["v2", "health", "ready"]:
-                return self._ready(request, not self.missing and bool(self.models))
-            case ["v1", "models", name, "predict"]:
+                return _get(request, {"name": "homeostat", "version": version("homeostat"), "extensions": [EXTENSION]})
+            case ["v2", "health", kind]:
+                return self._health(request, kind)
+            case ["ping" | "health"]:
+                return self._state(request, "ready", self._all_ready)
+            case ["version"]:
+                return _got(request, Response(200, version("mlflow-skinny").encode(), media="text/plain"))
+            case ["invocations"]:
+                self.one(None)
+            case ["v1", "models", name, "predict" | "invocations"]:
                 self.one(name)
             case ["v2", "models", name, *rest]:
                 return self._model(request, name, rest)
         raise Refusal(404, "nothing is here", rule="path")
 
+    @property
+    def _all_ready(self) -> bool:
+        return not self.missing and bool(self.models)
+
+    def _health(self, request: Request, kind: str) -> Response:
+        match kind:
+            case "live":
+                return self._state(request, "live", True)
+            case "ready":
+                return self._state(request, "ready", self._all_ready)
+            case "startup":
+                return self._state(request, "started", self.started)
+        raise Refusal(404, "nothing is here", rule="path")
+
     def _model(self, request: Request, name: str, rest: list[str]) -> Response:
         if rest[-1:] == ["ready"] and name in self.missing and name not in self.models:
-            return self._ready(request, False)
+            return self._state(request, "ready", False)
         served = self.one(name)
         versions = [arm.version for arm in (served.route.champion, served.route.candidate) if arm]
         match rest:
@@ -85,18 +111,31 @@ class Plan:
             case [] | ["versions", _]:
                 return _get(request, served.champion.v2.metadata(versions))
             case ["ready"] | ["versions", _, "ready"]:
-                return self._ready(request, True)
+                return self._state(request, "ready", True)
         raise Refusal(404, "nothing is here", rule="path")
 
-    def _ready(self, request: Request, ready: bool) -> Response:
+    def _state(self, request: Request, name: str, good: bool) -> Response:
+        if good:
+            return _get(request, {name: True})
         reasons = "; ".join(self.missing.values()) or "no model is released yet"
-        return _get(request, {"ready": True}) if ready else json(503, {"ready": False, "reason": reasons})
+        return _got(request, json(503, {name: False, "reason": reasons}, RETRY))
+
+
+def refuse(request: Request, error: Refusal) -> Response:
+    """In the words of the protocol that the path belongs to."""
+    if request.path.startswith("/v2"):
+        return v2.refused(error)
+    return mlflow.refused(error) if request.path.endswith("/invocations") else refused(error)
 
 
 def _get(request: Request, value: object) -> Response:
+    return _got(request, json(200, value))
+
+
+def _got(request: Request, response: Response) -> Response:
     if request.method != "GET":
-        raise Refusal(405, "use GET", rule="GET")
-    return json(200, value)
+        raise Refusal(405, "use GET", rule="GET, HEAD")
+    return response
 
 
 def build(routing: Routing, shelf: Shelf, before: Plan) -> Plan:
@@ -117,7 +156,11 @@ def build(routing: Routing, shelf: Shelf, before: Plan) -> Plan:
         complete = complete and champion is not None and (route.candidate is None or candidate is not None)
     predict = {path: target for served in models.values() for path, target in _paths(served)}
     bundles = {bundle for served in models.values() for bundle in _bundles(served)}
-    return Plan(routing.version, models, missing, predict, bundles, complete)
+    if len(models) == len(routing.routes) == 1:
+        (only,) = models.values()
+        predict["/invocations"] = Target(only, only.champion.mlflow)
+    started = before.started or (bool(models) and not missing)
+    return Plan(routing.version, models, missing, predict, bundles, complete, started)
 
 
 def _bundles(served: Served) -> Iterator[str]:
@@ -129,6 +172,7 @@ def _bundles(served: Served) -> Iterator[str]:
 def _paths(served: Served) -> Iterator[tuple[str, Target]]:
     champion, name = served.champion, served.model
     yield f"/v1/models/{name}/predict", Target(served, champion.records)
+    yield f"/v1/models/{name}/invocations", Target(served, champion.mlflow)
     yield f"/v2/models/{name}/infer", Target(served, champion.v2)
     for number, weight in _pins(served.route):
         pinned = replace(served, route=replace(served.route, weight=weight))

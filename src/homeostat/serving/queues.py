@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Protocol
 
+from homeostat.serving.compression import SMALL, packed
 from homeostat.serving.limit import Limit
 from homeostat.serving.messages import Refusal, Request, Response, refused
 from homeostat.serving.tick import Engine, Later
@@ -69,7 +70,11 @@ class Queue:
     def _answers(self, requests: Sequence[Request]) -> list[Response]:
         started = time.perf_counter()
         try:
-            responses = self._engine.answer(requests, self._later)
+            answers = self._engine.answer(requests, self._later)
+            responses = [
+                answer if len(answer.body) < SMALL else packed(request, answer)
+                for request, answer in zip(requests, answers, strict=True)
+            ]
         except Exception:  # a defect of ours must not leave callers without an answer
             _log.exception("a tick failed")
             responses = [refused(Refusal(500, "the request got no answer")) for _ in requests]

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from homeostat.domain.schema import Schema, Task, Value
-from homeostat.serving.messages import Answered, Ask, Refusal, Reply, Request, Response, Row, refused
-from homeostat.serving.typed import LONGEST_ID, fitting, name_text, refusal, row_type
+from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Reply, Request, Response, Row, refused
+from homeostat.serving.typed import LONGEST_ID, fitting, media, name_text, refusal, row_type, unread
 
 _astuple = msgspec.structs.astuple
 
@@ -31,7 +31,9 @@ class Records:
         )
 
     def decode(self, request: Request) -> Ask:
-        """Errors: `Refusal`, 400 when it is not JSON, 422 when it does not fit the schema."""
+        """Errors: `Refusal`, 400 when it is not JSON, 415 when it says so, 422 when it does not fit the schema."""
+        if request.headers.get("content-type", JSON) != JSON:
+            media(request, JSON)
         try:
             (records,) = _astuple(self._decode(request.body))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -48,7 +50,7 @@ class Records:
         try:
             loose = msgspec.json.decode(request.body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return Ask([], [], [])
+            return unread(self._schema)
         records = [one if isinstance(one, dict) else {} for one in _listed(loose)]
         rows = [tuple(fitting(field, record.get(field.name)) for field in self._schema.fields) for record in records]
         return Ask(rows, [_name(record, "id") for record in records], [_name(record, "key") for record in records])

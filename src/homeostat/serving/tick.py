@@ -18,12 +18,12 @@ from typing import Protocol
 import numpy as np
 
 from homeostat.domain.prediction import LogBatch
-from homeostat.ports import Blobs, Clock, LabelLog, PredictionLog, Router, Runtime
+from homeostat.ports import Blobs, Clock, LabelLog, PredictionLog, Router, Runtime, TickTrace, Tracing
 from homeostat.serving import feedback
 from homeostat.serving.bundles import Shelf
 from homeostat.serving.edge import Edge, model_of
-from homeostat.serving.messages import Answered, Ask, Refusal, Reply, Request, Response, Row, json, refused
-from homeostat.serving.plan import Plan, Target, build
+from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Reply, Request, Response, Row, json, refused
+from homeostat.serving.plan import Plan, Target, build, refuse
 from homeostat.serving.record import Page, shadowed
 from homeostat.serving.score import (
     OK,
@@ -38,7 +38,8 @@ from homeostat.serving.score import (
     patiently,
     score,
 )
-from homeostat.serving.typed import LONGEST_ID
+from homeostat.serving.trace_context import PassedOn
+from homeostat.serving.typed import LONGEST_ID, media
 
 Shadow = Callable[[], LogBatch | None]
 Later = deque[Shadow]
@@ -87,8 +88,10 @@ class Engine:
         router: Router,
         ids: Iterator[str],
         timeout_s: float | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._within = Patience(timeout_s) if timeout_s else patiently
+        self._tracing = tracing or PassedOn()
         self._log, self._labels, self._clock, self._router, self._ids = log, labels, clock, router, ids
         self._shelf, self._edge = Shelf(blobs, runtime), Edge(blobs)
         self._plan, self._again_ms = Plan(), 0
@@ -134,7 +137,7 @@ class Engine:
     def answer(self, requests: Sequence[Request], later: Later | None = None) -> list[Response]:
         """One response a request, in order; never raises for what a caller sent. What is to be scored in shadow goes
         to `later`. Several threads may call it."""
-        plan, later = self._plan, self._later if later is None else later
+        plan, later, trace = self._plan, self._later if later is None else later, self._tracing.tick()
         responses: list[Response | None] = [None] * len(requests)
         groups: defaultdict[int, list[tuple[int, Target, Request]]] = defaultdict(list)
         for i, request in enumerate(requests):
@@ -144,8 +147,10 @@ class Engine:
             else:
                 groups[id(target.served)].append((i, target, request))
         for members in groups.values():
-            self._tick(members[0][1].served, members, responses, later)
-        return [response or _broken() for response in responses]
+            self._tick(members[0][1].served, members, responses, later, trace)
+        answered = [response or _broken() for response in responses]
+        trace.end(requests, answered)
+        return answered
 
     def shadow(self, later: Later | None = None, ticks: int | None = None) -> None:
         """Score what is to be scored beside the answers, of all `ticks` or the oldest ones. Call it when the answers
@@ -166,7 +171,7 @@ class Engine:
                 page.shed(name)
         for page in pages.values():
             self._write(page.batch())
-        return [_shed(name) for name in ids]
+        return [_shed(request, name) for request, name in zip(requests, ids, strict=True)]
 
     def _tick(
         self,
@@ -174,11 +179,15 @@ class Engine:
         members: Sequence[tuple[int, Target, Request]],
         responses: list[Response | None],
         later: Later,
+        trace: TickTrace,
     ) -> None:
         now_ms = self._clock.now_ms()
         jobs = [self._decode(at, target.codec, request) for at, target, request in members]
+        trace.stage("decode")
         batch = self._checked(served, jobs)
+        trace.stage("check")
         scored = score(served, batch, self._clock, self._within) if batch else None
+        trace.stage("predict")
         page = Page(served, now_ms)
         if batch and scored:
             page.answered(batch, scored)
@@ -186,13 +195,15 @@ class Engine:
             if job.refusal:
                 page.rejected(job.ask.rows, job.ids, job.ask.keys)
         if not self._write(page.batch()):
-            failure = Refusal(503, "the prediction log can't be written", rule="log")
             for job in jobs:
+                failure = Refusal(503, "the prediction log can't be written", rule="log")
                 responses[job.at] = job.codec.refuse(failure)
             return
+        trace.stage("log")
         answered = _answered(served, batch, scored) if batch and scored else None
         for job in jobs:
             responses[job.at] = _encode(job, answered)
+        trace.stage("encode")
         if batch and scored:
             later.extend(self._shadows(served, batch, scored, now_ms))
 
@@ -210,7 +221,7 @@ class Engine:
     def _fresh(self, request: Request) -> Iterator[str]:
         """Ids for rows that have none."""
         key = request.headers.get("idempotency-key")
-        return self._ids if key is None else _numbered(key[:LONGEST_ID])
+        return _numbered(key[:LONGEST_ID]) if key else self._ids
 
     def _checked(self, served: Served, jobs: Sequence[_Job]) -> Batch | None:
         """The rows of all requests that are sound; the others are refused."""
@@ -263,16 +274,17 @@ class Engine:
         try:
             if request.path == "/v1/feedback":
                 _only(request, "POST")
+                media(request, JSON)
                 return self._feedback(plan, request.body)
             if (model := model_of(request.path)) is not None:
                 now_ms = self._clock.now_ms()
                 return self._edge.answer(request, lambda: plan.one(model).route, self._write, now_ms)
             if request.path.startswith("/v1/bundles/") and request.path.endswith("/ready"):
-                _only(request, "GET")
+                _only(request, "GET, HEAD")
                 return self._bundle(request.path.split("/")[3])
             return plan.other(request)
         except Refusal as error:
-            return refused(error)
+            return refuse(request, error)
 
     def _feedback(self, plan: Plan, body: bytes) -> Response:
         parsed = feedback.parse(body)
@@ -300,9 +312,9 @@ def _numbered(key: str) -> Iterator[str]:
         yield f"{key}-{i}"
 
 
-def _only(request: Request, method: str) -> None:
-    if request.method != method:
-        raise Refusal(405, f"use {method}", rule=method)
+def _only(request: Request, methods: str) -> None:
+    if request.method not in methods.split(", "):
+        raise Refusal(405, f"use {methods.partition(',')[0]}", rule=methods)
 
 
 def _gather(served: Served, jobs: Sequence[_Job]) -> Batch | None:
@@ -333,17 +345,18 @@ def _answered(served: Served, batch: Batch, scored: Scored) -> Answered:
 
 
 def _encode(job: _Job, answered: Answered | None) -> Response:
-    if job.refusal is not None:
-        return job.codec.refuse(job.refusal)
     part = slice(job.start, job.start + len(job.ids))
-    if answered is None or (not answered.whole and None in answered.score[part]):
-        return job.codec.refuse(Refusal(500, "the model could not answer", rule="model"))
-    return job.codec.encode(job.ask, Reply(answered, part))
+    if job.refusal is None and answered is not None and (answered.whole or None not in answered.score[part]):
+        return job.codec.encode(job.ask, Reply(answered, part))
+    refusal = job.refusal or Refusal(500, "the model could not answer", rule="model")
+    refusal.ids = job.ids
+    return job.codec.refuse(refusal)
 
 
-def _shed(name: str) -> Response:
+def _shed(request: Request, name: str) -> Response:
     refusal = Refusal(503, "too many requests are waiting", rule="queue")
-    return json(503, {"error": {**refusal.detail, "id": name}}, (("x-prediction-id", name), *refusal.headers))
+    refusal.ids = [name]
+    return refuse(request, refusal)
 
 
 def _broken() -> Response:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from homeostat.domain.schema import Field, Kind, Schema, Value
-from homeostat.serving.messages import Refusal
+from homeostat.serving.messages import JSON, Ask, Refusal, Request
 
 LONGEST_ID = 256
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -42,6 +42,34 @@ def fitting(field: Field, value: object) -> Value:
     except msgspec.ValidationError:
         return None
     return checked
+
+
+FORM = "application/x-www-form-urlencoded"
+"""What curl says of any body unless it is told otherwise: taken as if nothing had been said."""
+
+
+def media(request: Request, *spoken: str) -> str:
+    """The content type of the body, one of `spoken`; the first where none is named. Errors: `Refusal` (415)."""
+    told = request.headers.get("content-type", FORM)
+    if told in spoken:
+        return told
+    kind, _, parameters = told.lower().partition(";")
+    kind = kind.strip()
+    charset = parameters.partition("charset=")[2].partition(";")[0]
+    if charset.strip(' "') not in ("", "utf-8", "utf8", "us-ascii"):
+        raise Refusal(415, "text must be UTF-8", rule="charset=utf-8", name="content-type")
+    if kind in ("", FORM):
+        return spoken[0]
+    if kind.endswith("+json") or kind == "text/json":
+        kind = JSON
+    if kind not in spoken:
+        raise Refusal(415, f"send {' or '.join(spoken)}", rule=", ".join(spoken), name="content-type")
+    return kind
+
+
+def unread(schema: Schema) -> Ask:
+    """Stands in the log for a request that could not be read: one row of nulls."""
+    return Ask([(None,) * len(schema.fields)], [None], [None])
 
 
 def name_text(value: object) -> str | None:

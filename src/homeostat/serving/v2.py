@@ -1,4 +1,5 @@
-"""The Open Inference Protocol V2 over JSON: one tensor a feature, by name, shape [n] or [n, 1]; text is BYTES.
+"""The Open Inference Protocol V2 over HTTP: one tensor a feature, by name, shape [n] or [n, 1]; text is BYTES. Its data
+stand in the JSON or, by the binary data extension, behind it.
 
 Two more tensors may come along, `id` and `key`, unless the schema has fields of that name.
 """
@@ -6,48 +7,110 @@ Two more tensors may come along, `id` and `key`, unless the schema has fields of
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 import msgspec
 
 from homeostat.domain.schema import Field, Kind, Schema, Task, Value
-from homeostat.serving.messages import Ask, Refusal, Reply, Request, Response, json
-from homeostat.serving.typed import Name, name_text, type_of
+from homeostat.serving import binary
+from homeostat.serving.messages import JSON, Ask, Refusal, Reply, Request, Response, json
+from homeostat.serving.tensors import decode_raw
+from homeostat.serving.typed import LONGEST_ID, Name, media, name_text, type_of, unread
 
 _FLOATS = frozenset({"FP16", "FP32", "FP64"})
 _INTEGERS = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
-_TAKEN = {
+TAKEN = {
     Kind.NUMBER: _FLOATS | _INTEGERS,
     Kind.INTEGER: _INTEGERS,
     Kind.BOOLEAN: frozenset({"BOOL"}),
     Kind.TEXT: frozenset({"BYTES"}),
 }
+"""The datatypes of each kind of field."""
 _TOLD = {Kind.NUMBER: "FP64", Kind.INTEGER: "INT64", Kind.BOOLEAN: "BOOL", Kind.TEXT: "BYTES"}
+_NAMES = _INTEGERS | {"BYTES"}
 _SHOWN_IDS = 100
+_NO_DATA = msgspec.Raw()
 
 
 class Tensor(msgspec.Struct, gc=False):
+    """`data` is decoded later, when the type of its values is known."""
+
     name: str
     shape: list[int]
     datatype: str
-    data: list[Any]
-    parameters: dict[str, Any] = {}
+    data: msgspec.Raw = _NO_DATA
+    parameters: dict[str, Any] | None = None
 
 
 class Wanted(msgspec.Struct, gc=False):
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = None
 
 
 class Infer(msgspec.Struct, gc=False):
     inputs: list[Tensor]
-    id: str | None = None
-    parameters: dict[str, Any] = {}
-    outputs: list[Wanted] = []
+    id: Annotated[str, msgspec.Meta(max_length=LONGEST_ID)] | None = None
+    parameters: dict[str, Any] | None = None
+    outputs: list[Wanted] | None = None
 
 
 _decode = msgspec.json.Decoder(Infer).decode
+
+
+class Column:
+    """The values of one field out of its tensor."""
+
+    def __init__(self, name: str, taken: frozenset[str], told: str, kind: Any, exact: bool = False) -> None:
+        self._name, self._taken, self._told, self._exact = name, taken, told, exact
+        self._type = types.GenericAlias(list, (kind,))
+        self._flat = msgspec.json.Decoder(self._type).decode
+        self._nested = msgspec.json.Decoder(types.GenericAlias(list, (self._type,))).decode
+
+    @classmethod
+    def of(cls, field: Field) -> Column:
+        return cls(field.name, TAKEN[field.kind], _TOLD[field.kind], type_of(field), field.kind is Kind.NUMBER)
+
+    def values(self, tensor: Tensor, raw: bytes | None, n: int) -> list[Any]:
+        """n of them; `raw` is the tensor's binary content, None when the data stand in the JSON. Errors: `Refusal`."""
+        if tensor.datatype not in self._taken:
+            raise self._wrong(f"datatype {self._told}", f"datatype {self._told}")
+        if tensor.shape != [n] and tensor.shape != [n, 1]:
+            raise self._wrong("shape", f"shape [{n}] or [{n}, 1]")
+        try:
+            values = self._json(tensor.data) if raw is None else self._raw(tensor.datatype, raw, n)
+        except msgspec.ValidationError as error:
+            at = str(error).rpartition("`$[")[2].partition("]")[0]
+            kind, record = tensor.datatype, int(at) if at.isdigit() else None
+            raise self._wrong(f"type {kind}", f"values that fit {kind} and the field", record) from None
+        if len(values) != n:
+            raise self._wrong("shape", f"{n} values")
+        return values
+
+    def _json(self, data: msgspec.Raw) -> list[Any]:
+        """[n, 1] may come nested."""
+        if not data:
+            raise self._wrong("required", "data")
+        try:
+            values: list[Any] = self._flat(data)
+        except msgspec.ValidationError as error:
+            if "got `array`" not in str(error):
+                raise
+            values = [value for row in self._nested(data) for value in row]
+        return values
+
+    def _raw(self, datatype: str, raw: bytes, n: int) -> list[Any]:
+        try:
+            found = decode_raw(datatype, raw, n)
+        except ValueError as error:
+            raise Refusal(422, f"{self._name} {error}", rule="binary data", name=self._name) from None
+        if self._exact and datatype in _FLOATS and None not in found:
+            return found
+        values: list[Any] = msgspec.convert(found, self._type)
+        return values
+
+    def _wrong(self, rule: str, needed: str, record: int | None = None) -> Refusal:
+        return Refusal(422, f"{self._name} must have {needed}", rule=rule, name=self._name, record=record)
 
 
 class V2:
@@ -55,38 +118,37 @@ class V2:
 
     def __init__(self, model: str, schema: Schema) -> None:
         self._model, self._schema = model, schema
-        self._fields = {field.name: field for field in schema.fields}
+        self._columns = {field.name: Column.of(field) for field in schema.fields}
+        self._extra = {name: Column(name, _NAMES, "BYTES", Name) for name in ("id", "key")}
+        self._declared = declared(schema)
 
     def decode(self, request: Request) -> Ask:
         """Errors: `Refusal`, as in the records protocol."""
-        infer = _parse(request.body)
+        infer, raw = _parse(request)
         tensors = {tensor.name: tensor for tensor in infer.inputs}
         self._check_names(tensors, infer)
         n = _rows(infer.inputs[0])
-        columns = {name: self._column(field, tensors[name], n) for name, field in self._fields.items()}
-        extra = {
-            name: list(map(name_text, columns[name])) if name in columns else _names(tensors[name], n)
-            for name in ("id", "key")
-            if name in tensors
-        }
-        ids = extra.get("id") or _ids(infer.id, n)
-        return Ask(list(zip(*columns.values(), strict=True)), ids, extra.get("key") or [None] * n, infer)
+        try:
+            columns = {name: one.values(tensors[name], raw.get(name), n) for name, one in self._columns.items()}
+            ids, keys = (self._named(name, columns, tensors, raw, n) for name in ("id", "key"))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise _not_json() from None
+        return Ask(list(zip(*columns.values(), strict=True)), ids or _ids(infer.id, n), keys or [None] * n, infer)
 
     def salvage(self, request: Request) -> Ask:
         """The tensors that can be read; null for the others."""
         try:
-            infer = _parse(request.body)
+            infer, raw = _parse(request)
         except Refusal:
-            return Ask([], [], [])
-        columns = {tensor.name: _fitting(self._fields[tensor.name], tensor) for tensor in infer.inputs
-                   if tensor.name in self._fields}  # fmt: skip
-        n = max(map(len, columns.values()), default=1)
+            return unread(self._schema)
+        columns = {tensor.name: list(self._readable(tensor, raw)) for tensor in infer.inputs}
+        n = max(map(len, columns.values())) or 1
         padded = [[*columns.get(name, ()), *[None] * (n - len(columns.get(name, ())))] for name in self._schema.names]
         return Ask(list(zip(*padded, strict=True)), _ids(infer.id, n), [None] * n)
 
     def encode(self, ask: Ask, reply: Reply) -> Response:
         infer: Infer = ask.echo
-        wanted = {output.name for output in infer.outputs}
+        wanted = {output.name: output.parameters or {} for output in infer.outputs or ()}
         outputs = [tensor for tensor in self._outputs(reply) if not wanted or tensor["name"] in wanted]
         parameters: dict[str, Value] = {
             "release": reply.release,
@@ -99,16 +161,17 @@ class V2:
             "parameters": parameters,
             "outputs": outputs,
         }
-        return json(200, body, reply.headers)
+        every = (infer.parameters or {}).get("binary_data_output", False)
+        raw = [one["name"] for one in outputs if wanted.get(one["name"], {}).get("binary_data", every) is True]
+        return binary.response(body, raw, reply.headers) if raw else json(200, body, reply.headers)
 
     def refuse(self, error: Refusal) -> Response:
-        """The protocol wants a text; what it names stands beside it."""
-        return json(error.status, {"error": error.message, **error.detail}, error.headers)
+        return refused(error)
 
     def metadata(self, versions: Sequence[int]) -> dict[str, Any]:
         """Model metadata as the protocol defines it."""
         inputs = [{"name": f.name, "datatype": _TOLD[f.kind], "shape": [-1]} for f in self._schema.fields]
-        outputs = [{"name": name, "datatype": kind, "shape": shape} for name, kind, shape in _declared(self._schema)]
+        outputs = [{"name": name, "datatype": kind, "shape": shape} for name, kind, shape in self._declared]
         return {
             "name": self._model,
             "versions": [str(version) for version in versions],
@@ -118,25 +181,40 @@ class V2:
         }
 
     def _check_names(self, tensors: Mapping[str, Tensor], infer: Infer) -> None:
-        known = {*self._fields, "id", "key"}
         for name in tensors:
-            if name not in known:
+            if name not in self._columns and name not in self._extra:
                 raise Refusal(422, f"input {name} is unknown", rule="unknown", name=name)
         if len(tensors) < len(infer.inputs):
             raise Refusal(422, "an input is given twice", rule="once")
-        for name in self._fields:
+        for name in self._columns:
             if name not in tensors:
                 raise Refusal(422, f"input {name} is missing", rule="required", name=name)
-        told = {name for name, _, _ in _declared(self._schema)}
-        for output in infer.outputs:
+        told = {name for name, _, _ in self._declared}
+        for output in infer.outputs or ():
             if output.name not in told:
                 raise Refusal(422, f"output {output.name} is unknown", rule="unknown", name=output.name)
 
-    def _column(self, field: Field, tensor: Tensor, n: int) -> Sequence[Value]:
-        if tensor.datatype not in _TAKEN[field.kind]:
-            rule = f"datatype {_TOLD[field.kind]}"
-            raise Refusal(422, f"{field.name} must have {rule}", rule=rule, name=field.name)
-        return _values(tensor, n, type_of(field))
+    def _named(
+        self,
+        name: str,
+        columns: Mapping[str, list[Value]],
+        tensors: Mapping[str, Tensor],
+        raw: Mapping[str, bytes],
+        n: int,
+    ) -> list[str | None]:
+        """The tensor `id` or `key` as text, be it a field or not; empty when it was not sent."""
+        if name not in tensors:
+            return []
+        values = columns[name] if name in columns else self._extra[name].values(tensors[name], raw.get(name), n)
+        return [name_text(value) for value in values]
+
+    def _readable(self, tensor: Tensor, raw: Mapping[str, bytes]) -> Iterator[Value]:
+        column = self._columns.get(tensor.name)
+        if column is not None and tensor.shape:
+            try:
+                yield from column.values(tensor, raw.get(tensor.name), tensor.shape[0])
+            except (Refusal, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                return  # it is what the request was refused for
 
     def _outputs(self, reply: Reply) -> list[dict[str, Any]]:
         n = len(reply.ids)
@@ -145,53 +223,40 @@ class V2:
         data["scores"] = [score for scores in reply.scores for score in scores or ()]
         return [
             {"name": name, "datatype": kind, "shape": [n, *shape[1:]], "data": data[name]}
-            for name, kind, shape in _declared(self._schema)
+            for name, kind, shape in self._declared
         ]
 
 
-def _parse(body: bytes) -> Infer:
+def refused(error: Refusal) -> Response:
+    """The protocol wants a text; what it names stands beside it."""
+    body = {"error": error.message, **error.detail}
+    return json(error.status, {**body, "ids": error.ids} if error.ids else body, error.headers)
+
+
+def _parse(request: Request) -> tuple[Infer, dict[str, bytes]]:
+    """→ the JSON, and the binary contents by the names of their tensors. Errors: `Refusal`."""
+    if request.headers.get("content-type", JSON) != JSON:
+        media(request, JSON, binary.MEDIA)
+    head, rest = binary.split(request)
     try:
-        infer = _decode(body)
+        infer = _decode(head)
     except msgspec.ValidationError as error:
         raise Refusal(422, f"not an inference request: {error}", rule="form") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Refusal(400, "the body is not JSON", rule="json") from None
+        raise _not_json() from None
     if not infer.inputs:
         raise Refusal(422, "inputs must not be empty", rule="not empty", name="inputs")
-    return infer
+    return infer, binary.blobs([(tensor.name, tensor.parameters) for tensor in infer.inputs], rest)
+
+
+def _not_json() -> Refusal:
+    return Refusal(400, "the body is not JSON", rule="json")
 
 
 def _rows(tensor: Tensor) -> int:
     if not tensor.shape or tensor.shape[0] < 1:
         raise Refusal(422, f"{tensor.name} must have shape [n] or [n, 1]", rule="shape", name=tensor.name)
     return tensor.shape[0]
-
-
-def _values(tensor: Tensor, n: int, kind: Any) -> list[Any]:
-    """The tensor's n values, each a `kind`."""
-    name, data = tensor.name, _flat(tensor)
-    if tensor.shape not in ([n], [n, 1]) or len(data) != n:
-        raise Refusal(422, f"{name} must have shape [{n}] or [{n}, 1]", rule="shape", name=name)
-    try:
-        values: list[Any] = msgspec.convert(data, types.GenericAlias(list, (kind,)))
-    except msgspec.ValidationError as error:
-        at = str(error).rpartition("$[")[2].partition("]")[0]
-        record = int(at) if at.isdigit() else None
-        raise Refusal(
-            422, f"{name} has a value of the wrong type", rule=f"type {tensor.datatype}", name=name, record=record
-        ) from None
-    return values
-
-
-def _flat(tensor: Tensor) -> list[Any]:
-    """[n, 1] may come nested."""
-    if all(isinstance(value, list) and len(value) == 1 for value in tensor.data):
-        return [value[0] for value in tensor.data]
-    return tensor.data
-
-
-def _names(tensor: Tensor, n: int) -> list[str | None]:
-    return [name_text(value) for value in _values(tensor, n, Name)]
 
 
 def _ids(given: str | None, n: int) -> list[str | None]:
@@ -201,16 +266,7 @@ def _ids(given: str | None, n: int) -> list[str | None]:
     return [given] if n == 1 else [f"{given}-{i}" for i in range(n)]
 
 
-def _fitting(field: Field, tensor: Tensor) -> list[Value]:
-    values = _flat(tensor)
-    try:
-        checked: list[Value] = msgspec.convert(values, types.GenericAlias(list, (type_of(field),)))
-    except msgspec.ValidationError:
-        return [None] * len(values)
-    return checked
-
-
-def _declared(schema: Schema) -> list[tuple[str, str, list[int]]]:
+def declared(schema: Schema) -> list[tuple[str, str, list[int]]]:
     """Name, datatype and shape of each output tensor."""
     if schema.task is Task.REGRESSION:
         return [("value", "FP64", [-1]), ("id", "BYTES", [-1])]

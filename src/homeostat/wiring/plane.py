@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from homeostat.adapters.clock import SystemClock
 from homeostat.adapters.runtime import OnnxRuntime
+from homeostat.domain.errors import ConfigError
+from homeostat.ports import Tracing
 from homeostat.serving import messages
 from homeostat.serving.tick import Engine
 from homeostat.stores.blobs import FileBlobs
@@ -24,4 +28,28 @@ def data_plane(root: Path) -> Engine:
     log, labels = SegmentLog(state / "log", "plane", tables), SegmentLabels(state / "log", "plane", tables)
     ids = messages.ids(secrets.token_hex(5))
     router = FileRouter(state / "routing.json")
-    return Engine(FileBlobs(state / "blobs"), OnnxRuntime(), log, labels, SystemClock(), router, ids)
+    blobs = FileBlobs(state / "blobs")
+    return Engine(blobs, OnnxRuntime(), log, labels, SystemClock(), router, ids, tracing=_tracing())
+
+
+def _tracing() -> Tracing | None:
+    """Spans where OTEL_* variables ask for them; OpenTelemetry is not imported otherwise."""
+    name = _exporter(os.environ)
+    if name is None:
+        return None
+    try:
+        from homeostat.adapters import otel
+    except ImportError:
+        way_out = "Run pip install 'homeostat[otel]', or set OTEL_SDK_DISABLED=true."
+        raise ConfigError(
+            "OTEL_* variables ask for spans, but OpenTelemetry is not installed", way_out=way_out
+        ) from None
+    return otel.Spans(otel.provider(name).get_tracer("homeostat"))
+
+
+def _exporter(environment: Mapping[str, str]) -> str | None:
+    """Its name, as OpenTelemetry's own variables say it."""
+    endpoint = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    name = environment.get("OTEL_TRACES_EXPORTER") or ("otlp" if endpoint else "none")
+    disabled = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    return None if disabled or name == "none" else name
