@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -313,6 +316,31 @@ class TestTraceContext:
     )
     def test_only_when_it_is_asked_for(self, variables: dict[str, str], name: str | None) -> None:
         assert plane._exporter(variables) == name
+
+    def test_spans_over_the_wire(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        received: Queue[tuple[str, bytes]] = Queue()
+
+        class Collector(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                received.put((self.path, self.rfile.read(int(self.headers["content-length"]))))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        with HTTPServer(("127.0.0.1", 0), Collector) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+            monkeypatch.setenv("OTEL_SERVICE_NAME", "fraud")
+            provider = otel.provider("otlp")
+            otel.Spans(provider.get_tracer("test")).tick().end([], [])
+            provider.shutdown()
+            server.shutdown()
+            thread.join()
+        path, body = received.get_nowait()
+        assert (path, b"tick" in body, b"fraud" in body) == ("/v1/traces", True, True)
 
     def test_an_exporter_that_is_not_there_is_an_error(self) -> None:
         with pytest.raises(ConfigError, match="carrier-pigeon is not installed"):
