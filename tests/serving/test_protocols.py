@@ -236,6 +236,35 @@ class TestContentTypes:
         assert response.status == 200
 
 
+class TestDocument:
+    def test_tells_of_every_model_and_of_the_plain_path_while_there_is_one(self, world: World) -> None:
+        paths = loads(world.get("/openapi.json"))["paths"]
+        assert {INVOKE, INFER, "/invocations", "/v1/models/fraud/predict", "/v1/feedback", "/v2/health/startup"} <= set(
+            paths
+        )
+        given = paths["/v1/models/fraud/predict"]["post"]["requestBody"]["content"]["application/json"]
+        assert post(world, "/v1/models/fraud/predict", given["example"]).status == 200
+        known = given["schema"]["properties"]["records"]["items"]["properties"]
+        assert known["country"] == {"type": "string", "enum": ["de", "fr", "pl"]}
+        assert (known["amount"]["minimum"], known["amount"]["maximum"]) == (0, 1_000)
+
+    def test_every_example_is_answered(self, world: World) -> None:
+        for path, one in loads(world.get("/openapi.json"))["paths"].items():
+            if "post" in one:
+                example = one["post"]["requestBody"]["content"]["application/json"]["example"]
+                assert post(world, path, example).status == 200, path
+            else:
+                assert world.get(path).status == 200, path
+
+    def test_the_page_shows_what_a_schema_says_as_text(self) -> None:
+        world = World()
+        schema = Schema((Field("<script>", Kind.TEXT, values=("</pre>", "'")),), Task.REGRESSION, "y")
+        world.route(world.bundle(lambda x: x, schema))
+        page = world.get("/docs").body
+        assert b"<script" not in page and b'</pre>"' not in page
+        assert b"//" not in page.replace(b"http://localhost:8701/", b"")
+
+
 class TestHealth:
     def test_not_ready_before_a_release_and_started_for_good_after_it(self) -> None:
         world = World()

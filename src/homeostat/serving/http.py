@@ -15,6 +15,7 @@ import httptools
 from homeostat.serving.compression import opened
 from homeostat.serving.limit import Limit
 from homeostat.serving.messages import HEADERS, JSON, Refusal, Request, Response, refused
+from homeostat.serving.plan import refuse
 from homeostat.serving.queues import Member, Queue, Waiting
 from homeostat.serving.tick import Engine
 
@@ -70,7 +71,7 @@ class Hub:
             try:
                 request = opened(request, self.limits.max_body)
             except Refusal as error:
-                slot.answer(refused(error))
+                slot.answer(refuse(request, error))
                 return
         queue = self._slow if self.engine.slow(request) else self._quick
         if not queue.full or request.method == "GET":

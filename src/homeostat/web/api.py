@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from fastapi import Body, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from jinja2 import Environment, PackageLoader
+from jinja2 import ChoiceLoader, Environment, PackageLoader
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -23,7 +23,9 @@ from homeostat.domain.errors import Corrupt, HomeostatError, NotFound, Refused
 from homeostat.domain.schema import Value
 from homeostat.project import Project
 
-_PAGES = Environment(loader=PackageLoader("homeostat.web"), autoescape=True)
+_PAGES = Environment(
+    loader=ChoiceLoader([PackageLoader("homeostat.web"), PackageLoader("homeostat.serving")]), autoescape=True
+)
 EXAMPLES = {
     "Start": '{"version": 2}',
     "Order": '{"reason": "checked by hand"}',
