@@ -97,6 +97,7 @@ class TestBinary:
             (binary(*COLUMNS, told="²"), 400, LENGTH, "length"),
             (binary(*COLUMNS[:4], ({"name": "class"}, b"more")), 422, None, "form"),
             (binary(*COLUMNS[:4], (COLUMNS[4][0], bytes(17))), 400, None, "binary_data_size"),
+            (binary(*COLUMNS[:4], (COLUMNS[4][0], bytes(15))), 400, "class", "binary_data_size"),
             (binary(tensor("amount", "FP64", bytes(15)), *COLUMNS[1:]), 422, "amount", "binary data"),
             (binary(COLUMNS[0], tensor("items", "UINT64", b"\xff" * 16), *COLUMNS[2:]), 422, "items", "type UINT64"),
             (binary(tensor("amount", "FP16", b"\0\x7e\0\0"), *COLUMNS[1:]), 422, "amount", "type FP16"),
@@ -185,6 +186,7 @@ class TestMlflow:
             ({"instances": [ROWS[0], 5]}, "", 422, {"record": 1}),
             ({"instances": [[1, 2]]}, "", 422, {"record": 0}),
             ({"dataframe_split": {"columns": ["amount", "amount"], "data": []}}, "", 422, {"field": "columns"}),
+            ({"dataframe_records": [dict(list(GOOD.items())[:-1])]}, "", 422, {"field": "class", "rule": "required"}),
             ({"dataframe_records": [{**GOOD, "amount": -1}]}, "", 422, {"field": "amount", "rule": "at least 0"}),
             (b"amount\n\xff", "text/csv", 400, {"rule": "csv"}),
             (b"amount,items\n1\n", "text/csv", 422, {"record": 0}),
@@ -246,6 +248,9 @@ class TestDocument:
         assert post(world, "/v1/models/fraud/predict", given["example"]).status == 200
         known = given["schema"]["properties"]["records"]["items"]["properties"]
         assert known["country"] == {"type": "string", "enum": ["de", "fr", "pl"]}
+        assert (
+            -known["class"]["exclusiveMinimum"] == known["class"]["exclusiveMaximum"] > float(np.finfo(np.float32).max)
+        )
         assert (known["amount"]["minimum"], known["amount"]["maximum"]) == (0, 1_000)
 
     def test_every_example_is_answered(self, world: World) -> None:
