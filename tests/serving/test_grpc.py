@@ -22,7 +22,7 @@ from homeostat.domain.errors import Refused
 from homeostat.serving.grpc.messages import MESSAGES
 from homeostat.serving.grpc.server import door, submitted
 from homeostat.serving.grpc.translate import RPCS
-from homeostat.serving.http import Hub, Limits
+from homeostat.serving.http import Hub, Limits, Waiting
 from homeostat.serving.messages import Request
 
 DTYPES = {"amount": "FP64", "items": "INT64", "member": "BOOL", "country": "BYTES", "class": "FP32"}
@@ -197,7 +197,8 @@ class TestErrors:
         ("request_", "text"),
         [
             (typed(*TYPED[1:]), "input amount is missing"),
-            (typed(*TYPED, raw_input_contents=[b""]), "raw_input_contents must hold each input"),
+            (typed(*TYPED, raw_input_contents=[b""] * 5), "raw_input_contents must hold each input"),
+            (typed(*TYPED[:1], raw_input_contents=[b"", b""]), "raw_input_contents must hold each input"),
             (typed(("items", "INT8", "int_contents", [300])), "items must have values of INT8"),
             (typed(("amount", "FP64", "fp32_contents", [1.0]), *TYPED[1:]), "amount must"),
             (typed(("amount", "FP16", "fp32_contents", [1.0]), *TYPED[1:]), "amount must"),
@@ -262,33 +263,57 @@ def test_calls_and_requests_of_one_turn_share_a_tick() -> None:
     assert sizes == [4]
 
 
-def test_what_is_under_way_is_answered_before_the_door_shuts() -> None:
-    world, begun, go = World(), threading.Event(), threading.Event()
+class Held(Hub):
+    """Answers only when it is told to."""
 
-    def slow(x: Any, /) -> Any:
-        begun.set()
-        assert go.wait(20)
-        return logistic(x)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.held: list[tuple[Waiting, Request]] = []
+        self.holds = threading.Event()
 
-    world.route(world.bundle(slow))
-    plane = Plane(world, Limits())
-    with grpc.insecure_channel(f"127.0.0.1:{plane.grpc_port}") as channel:
+    def submit(self, slot: Waiting, request: Request) -> None:
+        self.held.append((slot, request))
+        self.holds.set()
+
+    async def release(self) -> None:
+        for slot, request in self.held:
+            super().submit(slot, request)
+
+
+def test_what_is_under_way_is_answered_before_the_door_shuts(plane: Plane) -> None:
+    async def opened() -> tuple[Held, Any, int]:
+        hub = Held(plane.world.engine, Limits(), asyncio.get_running_loop())
+        way = door("127.0.0.1:0", hub)
+        return hub, way, await way.__aenter__()
+
+    hub, way, port = plane.run(opened())
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         call = stub.ModelInfer.future(typed(*TYPED))
-        assert begun.wait(20)
-        shutting = asyncio.run_coroutine_threadsafe(plane._door.__aexit__(None, None, None), plane._loop)
-        go.set()
+        assert hub.holds.wait(20)
+        shutting = asyncio.run_coroutine_threadsafe(way.__aexit__(None, None, None), plane._loop)
+        for _ in range(50):
+            plane.run(asyncio.sleep(0))
+        assert not shutting.done()
+        plane.run(hub.release())
         assert len(call.result(20).outputs) == 3
         shutting.result(20)
         assert error(stub.ServerLive, service_pb2.ServerLiveRequest())[0] == "UNAVAILABLE"
-    plane.close()
 
 
-def test_a_call_that_was_cancelled_harms_no_other(stub: Any) -> None:
-    calls = [stub.ModelInfer.future(typed(*TYPED)) for _ in range(20)]
-    for call in calls[::2]:
-        call.cancel()
-    assert all(len(call.result(20).outputs) == 3 for call in calls[1::2])
+def test_a_call_that_was_cancelled_harms_no_other() -> None:
+    world = World()
+    world.route(world.bundle(logistic))
+    health = Request("GET", "/v2/health/live")
+
+    async def ask() -> int:
+        hub = Hub(world.engine, Limits(), asyncio.get_running_loop())
+        one, other = (asyncio.create_task(submitted(hub, health)) for _ in range(2))
+        await asyncio.sleep(0)  # both wait for the next tick
+        one.cancel()
+        return (await other).status
+
+    assert asyncio.run(ask()) == 200
 
 
 def test_a_taken_port_is_told(plane: Plane) -> None:

@@ -62,14 +62,12 @@ def _record(i: int, record: Any) -> dict[str, Any]:
 
 
 def _plain(i: int, name: Any, value: Any) -> Any:
-    """As JSON has it: a number of numpy as Python's, NaN as null, a time as its text."""
+    """As JSON can have it: a number of numpy as Python's, a time as its text. NaN stays: it is written as null."""
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()
-    if isinstance(value, float):
-        if math.isinf(value):
-            raise DataError(f"{name} must be finite", where=f"record {i}")
-        return None if math.isnan(value) else value
-    if value is None or isinstance(value, str | int):
+    if isinstance(value, float) and math.isinf(value):
+        raise DataError(f"{name} must be finite", where=f"record {i}")
+    if value is None or isinstance(value, str | int | float):
         return value
     if type(value).__name__ in _MISSING:
         return None
