@@ -160,6 +160,11 @@ class TestErrors:
         assert "secret" not in str(refused.value)
         assert server.world.rows() == []
 
+    @pytest.mark.parametrize("rows", ["abc", 5, None, pl.LazyFrame({"a": [1]}), [5], iter([GOOD])])
+    def test_what_are_no_rows(self, rows: Any) -> None:
+        with Client("http://127.0.0.1:1", "fraud") as client, pytest.raises(DataError):
+            client.predict(rows)
+
     def test_a_model_that_fails_is_not_asked_again(self, make: Make) -> None:
         asked: list[int] = []
 

@@ -143,6 +143,11 @@ class TestAnswers:
             assert dict(call.trailing_metadata())["x-prediction-id"] == "once,once-1,once-2"
         assert [row["id"] for row in plane.world.rows()] == ["once", "once-1", "once-2"]
 
+    def test_a_trace_goes_on(self, stub: Any) -> None:
+        parent = f"00-{'a' * 32}-{'b' * 16}-01"
+        _, call = stub.ModelInfer.with_call(typed(*TYPED), metadata=[("traceparent", parent)])
+        assert dict(call.trailing_metadata())["traceparent"].startswith(f"00-{'a' * 32}-")
+
     def test_health_and_metadata(self, triton: InferenceServerClient) -> None:
         assert triton.is_server_live()
         assert triton.is_server_ready()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Self, TypeVar, overload
 
 import httpx
@@ -65,7 +66,7 @@ class Client:
     def predict(self, rows: Record) -> Prediction: ...
 
     @overload
-    def predict(self, rows: list[Record] | Frame) -> Predictions: ...
+    def predict(self, rows: Sequence[Record] | Frame) -> Predictions: ...
 
     def predict(self, rows: Rows) -> Prediction | Predictions:
         """One record → its prediction; a list of records, or a pandas or polars frame → theirs, in order. A record may
@@ -136,7 +137,7 @@ class AsyncClient:
     async def predict(self, rows: Record) -> Prediction: ...
 
     @overload
-    async def predict(self, rows: list[Record] | Frame) -> Predictions: ...
+    async def predict(self, rows: Sequence[Record] | Frame) -> Predictions: ...
 
     async def predict(self, rows: Rows) -> Prediction | Predictions:
         """As `Client.predict`."""

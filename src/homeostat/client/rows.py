@@ -52,7 +52,9 @@ def _listed(rows: Sequence[Record] | Frame) -> Iterable[Any]:
     if isinstance(rows, PandasFrame):
         listed: list[dict[str, Any]] = rows.to_dict("records")
         return listed
-    return rows
+    if isinstance(rows, Sequence):
+        return rows
+    raise DataError(f"a {type(rows).__name__} can't be sent", way_out="Send dicts, or a polars or pandas frame.")
 
 
 def _record(i: int, record: Any) -> dict[str, Any]:

@@ -127,7 +127,8 @@ def up(project: Project, host: str, port: int, started: Callable[[], None], grpc
     project is up already, or a port is taken."""
     (project.root / STATE).mkdir(mode=0o700, exist_ok=True)
     with _alone(project.root / STATE / "control.lock"), _bound(host, port) as bound:
-        _free(host, port + 1)
+        for other in filter(None, (port + 1, grpc_port)):
+            _free(host, other)
         (project.root / STATE / "plane.url").write_text(f"http://{host}:{port + 1}")
         plane = DataPlane(project.root, host, port + 1, grpc_port)
         server = _Server(uvicorn.Config(api.create(project), log_level="warning", lifespan="off"))
@@ -173,4 +174,4 @@ def _free(host: str, port: int) -> None:
 
 
 def _taken(host: str, port: int, error: OSError) -> Refused:
-    return Refused(f"can't listen on {host}:{port}: {os.strerror(error.errno or 0)}", way_out="Choose another --port.")
+    return Refused(f"can't listen on {host}:{port}: {os.strerror(error.errno or 0)}", way_out="Choose another port.")

@@ -19,11 +19,14 @@ from homeostat.domain.errors import Refused
 from homeostat.serving.grpc.messages import SERVICE
 from homeostat.serving.grpc.translate import RPCS, Headers, Rpc
 from homeostat.serving.http import Hub
-from homeostat.serving.messages import Refusal, Request, Response, refused
+from homeostat.serving.messages import HEADERS, Refusal, Request, Response, refused
 
 GRACE_S = 10.0
-_READ = frozenset({"idempotency-key", "traceparent", "tracestate", "x-homeostat-variant"})
-_SAID = frozenset({"retry-after", "x-model-version", "x-prediction-id", "x-release-id"})
+_FRAMING = frozenset(
+    {"accept", "accept-encoding", "content-encoding", "content-type", "inference-header-content-length"}
+)
+_READ = frozenset(HEADERS) - _FRAMING
+_SAID = frozenset({"retry-after", "traceparent", "tracestate", "x-model-version", "x-prediction-id", "x-release-id"})
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     404: grpc.StatusCode.NOT_FOUND,
