@@ -27,6 +27,7 @@ from homeostat.client.attempts import Ask, Attempt, Call, Got, Outcome, Spent, W
 from homeostat.domain.errors import DataError, NotFound, RequestRefused, ServiceError, Unavailable, UsageError
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.serving.http import Limits
+from homeostat.serving.limit import Limit
 from homeostat.stores.predictions import SegmentLog
 
 Make = Callable[..., Client]
@@ -67,6 +68,11 @@ def server() -> Iterator[Server]:
     server = Server(world, Limits(max_body=20_000))
     yield server
     server.close()
+
+
+def room(server: Server, requests: int) -> None:
+    """So many may wait; it sheds the others."""
+    server.hub._quick.limit = Limit(requests)
 
 
 def url(port: int) -> str:
@@ -196,7 +202,7 @@ class TestErrors:
             assert repr(client) == f"Client('{url(server.port)}', 'fraud')"
             with pytest.raises(RequestRefused) as refused:
                 client.predict({})
-            server.hub.limits = Limits(queue=0)
+            room(server, 0)
             with pytest.raises(Unavailable) as shed:
                 client.predict(GOOD)
         assert "secret" not in f"{refused.value} {shed.value}"
@@ -245,7 +251,7 @@ def test_an_answer_that_was_lost_is_given_again_under_the_same_id(server: Server
 
 
 def test_a_server_that_sheds_at_first(server: Server) -> None:
-    server.hub.limits = Limits(queue=0)
+    room(server, 0)
     waits: list[float] = []
 
     class Patient(Client):
@@ -254,7 +260,7 @@ def test_a_server_that_sheds_at_first(server: Server) -> None:
                 return super()._do(step)
             waits.append(step.seconds)
             if len(waits) == 2:
-                server.hub.limits = Limits()
+                room(server, 1)
             return None
 
     with Patient(url(server.port), "fraud") as client:

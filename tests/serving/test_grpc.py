@@ -22,8 +22,10 @@ from homeostat.domain.errors import Refused
 from homeostat.serving.grpc.messages import MESSAGES
 from homeostat.serving.grpc.server import door, submitted
 from homeostat.serving.grpc.translate import RPCS
-from homeostat.serving.http import Hub, Limits, Waiting
+from homeostat.serving.http import Hub, Limits
+from homeostat.serving.limit import Limit
 from homeostat.serving.messages import Request
+from homeostat.serving.queues import Waiting
 
 DTYPES = {"amount": "FP64", "items": "INT64", "member": "BOOL", "country": "BYTES", "class": "FP32"}
 NUMPY = {"FP64": np.float64, "INT64": np.int64, "BOOL": np.bool_, "BYTES": np.object_, "FP32": np.float32}
@@ -216,7 +218,7 @@ class TestErrors:
         assert (code, text in said) == ("INVALID_ARGUMENT", True), said
 
     def test_shedding_says_when_to_come_again(self, plane: Plane, stub: Any) -> None:
-        plane.hub.limits = Limits(queue=0)
+        plane.hub._quick.limit = Limit(0)
         code, text, told = error(stub.ModelInfer, typed(*TYPED))
         assert (code, text, told["retry-after"]) == ("UNAVAILABLE", "too many requests are waiting", "1")
 
@@ -241,7 +243,6 @@ class TestErrors:
         def broken(*_: Any) -> Any:
             raise KeyError("secret")
 
-        monkeypatch.setattr(plane.world.engine, "answer", broken)
         monkeypatch.setattr(plane.hub, "submit", broken)
         code, text, told = error(stub.ServerLive, service_pb2.ServerLiveRequest())
         assert (code, text, told) == ("INTERNAL", "the request got no answer", {})
