@@ -7,15 +7,25 @@ project.run()
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from homeostat.client import AsyncClient, Client
     from homeostat.project import Project
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["AsyncClient", "Client", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """The clients are imported when they are first used: `import homeostat` stays quick."""
+    if name not in ("AsyncClient", "Client"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from homeostat import client
+
+    return getattr(client, name)
 
 
 def load(root: str | Path) -> Project:

@@ -68,6 +68,9 @@ def _time(name: str, help: str) -> Any:
 Folder = Annotated[Path, typer.Option("--project", "-p", help="The project's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output, for machines.")]
 Port = Annotated[int, typer.Option(min=1, max=65_534, help="The port to listen on.")]
+GrpcPort = Annotated[
+    int | None, typer.Option(min=1, max=65_535, help="Also speak gRPC, on this port. [default: HTTP alone]")
+]
 Host = Annotated[str, typer.Option(help="The address to listen on. Beyond loopback there is no access control yet.")]
 Reason = Annotated[str, typer.Option(help="Why, for the record.")]
 HERE = Path()
@@ -192,6 +195,7 @@ def up(
         int, typer.Option(min=1, max=65_534, help="Of the control plane; the data plane takes the next.")
     ] = 8_700,
     host: Host = "127.0.0.1",
+    grpc_port: GrpcPort = None,
 ) -> None:
     """Control plane on the port and data plane on the next one, all embedded, until Ctrl-C.
 
@@ -201,7 +205,7 @@ def up(
     from homeostat.web.up import up as run_up
 
     project = _open(folder)
-    reason = run_up(project, host, port, lambda: terminal.is_up(project.policy.name, host, port))
+    reason = run_up(project, host, port, lambda: terminal.is_up(project.policy.name, host, port), grpc_port)
     if reason:
         raise HomeostatError(reason, way_out="Start `homeostat serve` alone to see why.")
 
@@ -211,6 +215,7 @@ def serve(
     folder: Folder = HERE,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="The port to listen on; 0: any.")] = 8_701,
     host: Host = "127.0.0.1",
+    grpc_port: GrpcPort = None,
     until_stdin_closes: Annotated[bool, typer.Option(help="End with the process that started this one.")] = False,
 ) -> None:
     """The data plane alone: it answers while the control plane is down.
@@ -221,8 +226,13 @@ def serve(
 
     if until_stdin_closes:
         plane.until_stdin_closes()
+    beside = f", gRPC on {host}:{grpc_port}" if grpc_port else ""
     plane.serve(
-        folder.resolve(), host, port, lambda taken: typer.echo(f"Data plane on http://{host}:{taken}", err=True)
+        folder.resolve(),
+        host,
+        port,
+        lambda taken: typer.echo(f"Data plane on http://{host}:{taken}{beside}", err=True),
+        grpc_port,
     )
 
 

@@ -1,4 +1,4 @@
-"""A worker in a process of its own, for tests that kill it: python plane_process.py FOLDER. Prints its port."""
+"""A worker in a process of its own, for tests that kill it: python plane_process.py FOLDER [PORT]. Prints its port."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ class NoTables:
         del name
 
 
-def main(root: Path) -> None:
+def main(root: Path, port: int = 0) -> None:
     clock, prefix = Clock(), f"{time.time_ns():x}{os.getpid():x}"
     log = SegmentLog(root / "log", "w1", NoTables())
     labels = SegmentLabels(root / "log", "w1", NoTables())
     engine = Engine(
         Folder(root / "blobs"), OnnxRuntime(), log, labels, clock, FileRouter(root / "routing.json"), ids(prefix)
     )
-    bound = listen("127.0.0.1", 0)
+    bound = listen("127.0.0.1", port)
 
     def started() -> None:
         os.write(1, b"%d\n" % bound.getsockname()[1])
@@ -79,4 +79,4 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

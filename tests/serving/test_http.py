@@ -257,9 +257,9 @@ class Worker:
     """A real process. `answered` collects the ids that its clients saw, `broken` counts the connections that it
     broke."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, port: int = 0) -> None:
         script = Path(__file__).with_name("plane_process.py")
-        self.process = subprocess.Popen([sys.executable, str(script), str(root)], stdout=subprocess.PIPE)
+        self.process = subprocess.Popen([sys.executable, str(script), str(root), str(port)], stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline())
         self.answered: list[str] = []

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from tritonclient.grpc import InferenceServerClient
 
 import homeostat
 from homeostat import scaffold
@@ -59,6 +60,7 @@ class Up:
     def __init__(self, root: Path, port: int) -> None:
         self.root, self.port = root, port
         command = [sys.executable, "-m", "homeostat", "up", "-p", str(root), "--port", str(port)]
+        command += ["--grpc-port", str(port + 2)]
         self.output = (root.parent / "up.log").open("ab")
         self.process = subprocess.Popen(command, stdout=self.output, stderr=self.output, start_new_session=True)
 
@@ -108,23 +110,23 @@ class Up:
         return code
 
 
-def two_free_ports() -> int:
-    """→ the first of two neighbours that nobody uses, below those that the kernel gives to clients."""
-    for port in range(20_000 + os.getpid() % 5_000 * 2, 32_000, 2):
-        with socket.socket() as one, socket.socket() as two:
+def three_free_ports() -> int:
+    """→ the first of three neighbours that nobody uses, below those that the kernel gives to clients."""
+    for port in range(20_000 + os.getpid() % 3_000 * 3, 32_000, 3):
+        with socket.socket() as one, socket.socket() as two, socket.socket() as three:
             try:
-                one.bind(("127.0.0.1", port))
-                two.bind(("127.0.0.1", port + 1))
+                for i, bound in enumerate((one, two, three)):
+                    bound.bind(("127.0.0.1", port + i))
             except OSError:
                 continue
             return port
-    raise AssertionError("no two free ports")
+    raise AssertionError("no three free ports")
 
 
 @pytest.fixture
 def start(project: Project) -> Iterator[Callable[[], Up]]:
     begun: list[Up] = []
-    port = two_free_ports()
+    port = three_free_ports()
 
     def make() -> Up:
         begun.append(Up(project.root, port))
@@ -145,6 +147,8 @@ def cli(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_life_with_a_kill_in_the_middle_of_a_canary(project: Project, start: Callable[[], Up]) -> None:
     up = start()
     up.serves(1)
+    with InferenceServerClient(f"127.0.0.1:{up.port + 2}") as client:
+        assert client.is_model_ready("cards")
 
     status, said = up.ask("POST", "/v1/models/cards/predict", {"records": [{**ROW, "id": "p1", "key": "k"}]})
     assert (status, said["release"], said["predictions"][0]["id"]) == (200, "R1", "p1")

@@ -4,10 +4,13 @@ HomeostatError
  ├─ UsageError         what was asked can't be done as asked; the caller can mend it    (exit code 2)
  │   ├─ ConfigError    homeostat.yaml, or an overlay, is wrong
  │   ├─ DataError      a data file, column or label is wrong
- │   │   └─ CheckFailed    the data broke its checks; nothing was registered
+ │   │   ├─ CheckFailed    the data broke its checks; nothing was registered
+ │   │   └─ RequestRefused the data plane refuses a request
  │   ├─ PipelineError  the project's own Python code failed
  │   └─ NotFound       no such project, run, release, prediction
  ├─ Refused            a rule of the loop forbids it: a refused bundle, a release under way (exit code 1)
+ ├─ ServiceError       the data plane could not answer                                  (exit code 2)
+ │   └─ Unavailable    it can't be reached, or has no room; later may do
  └─ Corrupt            stored state does not match its checksum                         (exit code 2)
 """
 
@@ -54,6 +57,23 @@ class Refused(HomeostatError):
 
 class Corrupt(HomeostatError):
     """Stored state does not match its checksum."""
+
+
+class ServiceError(HomeostatError):
+    """The data plane could not answer."""
+
+
+class Unavailable(ServiceError):
+    """The data plane can't be reached, or has no room; later may do."""
+
+
+class RequestRefused(DataError):
+    """The data plane refuses a request. `rule` names what was broken, `field` and `record` (from 0) where."""
+
+    def __init__(self, what: str, *, address: str, field: str = "", rule: str = "", record: int | None = None) -> None:
+        self.field, self.rule, self.record = field, rule, record
+        place = "" if record is None else f"record {record} of "
+        super().__init__(what, where=place + address, way_out="The model's metadata tells what it takes.")
 
 
 class CheckFailed(DataError):

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import uvloop
 
@@ -17,6 +18,8 @@ from homeostat.serving.tick import Engine
 POLL_S = 0.1
 GRACE_S = 10.0
 _BACKLOG = 1_024
+Door = Callable[[Hub], AbstractAsyncContextManager[object]]
+"""Another way in to what the hub answers, open while it lasts."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -28,13 +31,19 @@ def listen(host: str, port: int) -> socket.socket:
     return bound
 
 
-def serve(engine: Engine, bound: socket.socket, limits: Limits, started: Callable[[], None] = lambda: None) -> None:
+def serve(
+    engine: Engine,
+    bound: socket.socket,
+    limits: Limits,
+    started: Callable[[], None] = lambda: None,
+    door: Door = nullcontext,
+) -> None:
     """Run until SIGTERM or SIGINT; then answer what is under way, for at most `GRACE_S`. `started` is called once
     connections are accepted. Main thread only."""
-    uvloop.run(_serve(engine, bound, limits, started))
+    uvloop.run(_serve(engine, bound, limits, started, door))
 
 
-async def _serve(engine: Engine, bound: socket.socket, limits: Limits, started: Callable[[], None]) -> None:
+async def _serve(engine: Engine, bound: socket.socket, limits: Limits, started: Callable[[], None], door: Door) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -45,9 +54,11 @@ async def _serve(engine: Engine, bound: socket.socket, limits: Limits, started: 
     server = await loop.create_server(lambda: Connection(hub), sock=bound, backlog=_BACKLOG)
     follower = asyncio.create_task(_follow(engine))
     loop.call_soon(hub.sweep)
-    started()
-    await stop.wait()
-    server.close()
+    async with door(hub):
+        started()
+        await stop.wait()
+        server.close()
+        hub.drain()
     await _drained(hub)
     follower.cancel()
 

@@ -42,9 +42,9 @@ def decode_raw(datatype: str, data: bytes, n: int) -> list[Any]:
 
 
 def encode_raw(datatype: str, values: Sequence[Any]) -> bytes:
-    """The reverse. Text is BYTES in UTF-8."""
+    """The reverse. Text is BYTES in UTF-8. Errors: `OverflowError` for an integer that the datatype can't hold."""
     if datatype == "BYTES":
-        texts = [str(value).encode() for value in values]
+        texts = [value if isinstance(value, bytes) else str(value).encode() for value in values]
         return b"".join([_LENGTH.pack(len(text)) + text for text in texts])
     return np.asarray(values, _FIXED[datatype]).tobytes()
 

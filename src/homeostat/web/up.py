@@ -43,6 +43,7 @@ class DataPlane:
     root: Path
     host: str
     port: int
+    grpc_port: int | None = None
     reason: str = ""
     _child: subprocess.Popen[bytes] | None = None
     _deaths: list[float] = field(default_factory=list)
@@ -60,6 +61,7 @@ class DataPlane:
                 return
         command = [sys.executable, "-m", "homeostat", "serve", "--project", str(self.root), "--host", self.host]
         command += ["--port", str(self.port), "--until-stdin-closes"]
+        command += ["--grpc-port", str(self.grpc_port)] if self.grpc_port else []
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE)
 
     def end(self) -> None:
@@ -120,14 +122,15 @@ class _Server(uvicorn.Server):
                 signal.signal(name, handler)
 
 
-def up(project: Project, host: str, port: int, started: Callable[[], None]) -> str:
+def up(project: Project, host: str, port: int, started: Callable[[], None], grpc_port: int | None = None) -> str:
     """Run until SIGTERM or SIGINT. → why it ended by itself, "" when it was asked to. Errors: `Refused` when the
     project is up already, or a port is taken."""
     (project.root / STATE).mkdir(mode=0o700, exist_ok=True)
     with _alone(project.root / STATE / "control.lock"), _bound(host, port) as bound:
-        _free(host, port + 1)
+        for other in filter(None, (port + 1, grpc_port)):
+            _free(host, other)
         (project.root / STATE / "plane.url").write_text(f"http://{host}:{port + 1}")
-        plane = DataPlane(project.root, host, port + 1)
+        plane = DataPlane(project.root, host, port + 1, grpc_port)
         server = _Server(uvicorn.Config(api.create(project), log_level="warning", lifespan="off"))
         loop = Loop(project_system(project.root, project.policy, "control").control, plane, server.leave)
         plane.tend()
@@ -171,4 +174,4 @@ def _free(host: str, port: int) -> None:
 
 
 def _taken(host: str, port: int, error: OSError) -> Refused:
-    return Refused(f"can't listen on {host}:{port}: {os.strerror(error.errno or 0)}", way_out="Choose another --port.")
+    return Refused(f"can't listen on {host}:{port}: {os.strerror(error.errno or 0)}", way_out="Choose another port.")
