@@ -156,6 +156,7 @@ COMMANDS = [
             "demo",
             "up",
             "serve",
+            "compact",
             "predict",
             "status",
             "trace",

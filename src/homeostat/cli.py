@@ -217,13 +217,43 @@ def serve(
 
     Example: homeostat serve -p price --port 8701
     """
+    from homeostat.web import parent
     from homeostat.web import serve as plane
 
     if until_stdin_closes:
-        plane.until_stdin_closes()
+        parent.until_stdin_closes()
     plane.serve(
         folder.resolve(), host, port, lambda taken: typer.echo(f"Data plane on http://{host}:{taken}", err=True)
     )
+
+
+@app.command()
+def compact(
+    folder: Folder = HERE,
+    follow: Annotated[bool, typer.Option(help="Go on until it is ended; `homeostat up` keeps one of these.")] = False,
+    until_stdin_closes: Annotated[bool, typer.Option(help="End with the process that started this one.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Move the closed segments of the log into its tables, and remove the days that may go.
+
+    Example: homeostat compact -p price
+    """
+    import signal
+
+    from homeostat import terminal
+    from homeostat.config import read_policy
+    from homeostat.web import parent
+    from homeostat.wiring.upkeep import compactor
+
+    if until_stdin_closes:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is its parent's
+        parent.until_stdin_closes()
+    made = compactor(folder.resolve(), read_policy(folder.resolve()))
+    if follow:
+        made.follow()
+    done = made.turn()
+    removed = f"; days {done.removed} removed" if done.removed else ""
+    _show(done, as_json, lambda: terminal.lines(f"{done.rows:,} rows moved into the tables of the log{removed}."))
 
 
 @app.command()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,22 +17,12 @@ from homeostat.wiring.plane import data_plane
 def serve(root: Path, host: str, port: int, started: Callable[[int], None]) -> None:
     """The project in folder `root`. `port` 0 takes a free one; `started` is told which. Errors: `ConfigError`;
     `Refused` when the port is taken."""
-    limits = Limits(max_body=read_policy(root).serving.max_body)
+    policy = read_policy(root)
+    limits = Limits(max_body=policy.serving.max_body)
     try:
         bound = listen(host, port)
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise Refused(f"can't listen on {host}:{port}: {why}", way_out="Choose another --port.") from None
     taken = int(bound.getsockname()[1])
-    run(data_plane(root), bound, limits, lambda: started(taken))
-
-
-def until_stdin_closes() -> None:
-    """End this process with SIGTERM when the pipe on its standard input closes: its parent is gone."""
-
-    def wait() -> None:
-        while os.read(sys.stdin.fileno(), 1):  # not sys.stdin.buffer: its lock would be held when the process ends
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, name="parent", daemon=True).start()
+    run(data_plane(root, policy), bound, limits, lambda: started(taken))

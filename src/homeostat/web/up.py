@@ -1,7 +1,8 @@
-"""`homeostat up`: control loop, control API and data plane in one command.
+"""`homeostat up`: control loop, control API, data plane and compactor of the log in one command.
 
-The data plane is a process of its own: it answers while a model is trained, and is started again should it die. It
-ends with the control plane, whatever ends that one: its standard input is a pipe that closes then.
+The data plane is a process of its own: it answers while a model is trained, and is started again should it die. The
+compactor is another. They end with the control plane, whatever ends that one: their standard input is a pipe that
+closes then.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,12 +38,11 @@ _log = logging.getLogger("homeostat.up")
 
 
 @dataclass
-class DataPlane:
-    """The process `homeostat serve`, kept alive. Too many deaths in a minute end it for good, with `reason`."""
+class Child:
+    """A process `homeostat ARGUMENTS`, kept alive. Too many deaths in a minute end it for good, with `reason`."""
 
-    root: Path
-    host: str
-    port: int
+    name: str
+    arguments: Sequence[str]
     reason: str = ""
     _child: subprocess.Popen[bytes] | None = None
     _deaths: list[float] = field(default_factory=list)
@@ -54,12 +54,11 @@ class DataPlane:
         if self._child is not None:
             now = time.monotonic()
             self._deaths = [at for at in self._deaths if now - at < CRASH_WINDOW_S] + [now]
-            _log.warning("the data plane ended with code %s; it is started again", self._child.returncode)
+            _log.warning("the %s ended with code %s; it is started again", self.name, self._child.returncode)
             if len(self._deaths) >= CRASHES:
-                self.reason = f"the data plane died {CRASHES} times within {CRASH_WINDOW_S:.0f} s"
+                self.reason = f"the {self.name} died {CRASHES} times within {CRASH_WINDOW_S:.0f} s"
                 return
-        command = [sys.executable, "-m", "homeostat", "serve", "--project", str(self.root), "--host", self.host]
-        command += ["--port", str(self.port), "--until-stdin-closes"]
+        command = [sys.executable, "-m", "homeostat", *self.arguments, "--until-stdin-closes"]
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE)
 
     def end(self) -> None:
@@ -77,15 +76,16 @@ class DataPlane:
 class Loop(threading.Thread):
     """The control loop: a turn a second. A turn that fails is told and tried again, ever more slowly."""
 
-    def __init__(self, control: Control, plane: DataPlane, give_up: Callable[[], None]) -> None:
+    def __init__(self, control: Control, plane: Child, compactor: Child, give_up: Callable[[], None]) -> None:
         super().__init__(name="control", daemon=True)
-        self._control, self._plane, self._give_up = control, plane, give_up
+        self._control, self._plane, self._compactor, self._give_up = control, plane, compactor, give_up
         self._ended = threading.Event()
 
     def run(self) -> None:
         pause, begun = TURN_S, False
         while not self._ended.wait(pause if begun else 0):
             self._plane.tend()
+            self._compactor.tend()  # without it nothing is lost, and an alert says so
             if self._plane.reason:
                 self._give_up()
                 return
@@ -127,9 +127,11 @@ def up(project: Project, host: str, port: int, started: Callable[[], None]) -> s
     with _alone(project.root / STATE / "control.lock"), _bound(host, port) as bound:
         _free(host, port + 1)
         (project.root / STATE / "plane.url").write_text(f"http://{host}:{port + 1}")
-        plane = DataPlane(project.root, host, port + 1)
+        folder = ["--project", str(project.root)]
+        plane = Child("data plane", ["serve", *folder, "--host", host, "--port", str(port + 1)])
+        compactor = Child("compactor", ["compact", *folder, "--follow"])
         server = _Server(uvicorn.Config(api.create(project), log_level="warning", lifespan="off"))
-        loop = Loop(project_system(project.root, project.policy, "control").control, plane, server.leave)
+        loop = Loop(project_system(project.root, project.policy, "control").control, plane, compactor, server.leave)
         plane.tend()
         loop.start()
         started()
@@ -138,6 +140,7 @@ def up(project: Project, host: str, port: int, started: Callable[[], None]) -> s
         finally:
             loop.end()
             plane.end()
+            compactor.end()
         return plane.reason
 
 
