@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from plane_process import Folder, NoTables
+from plane_process import Folder
 from worlds import GOOD, World, logistic
 
 from homeostat import codec
@@ -28,6 +28,7 @@ from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.serving.http import Connection, Hub, Limits
 from homeostat.serving.tick import LARGE
+from homeostat.stores.days import DayTables
 from homeostat.stores.predictions import SegmentLog
 from homeostat.stores.routing import FileRouter
 
@@ -347,7 +348,9 @@ def test_every_answered_id_is_in_the_log(tmp_path: Path, lightgbm_onnx: bytes, h
         for thread in clients:
             thread.join(20)
         answered += worker.answered
-    logged = SegmentLog(tmp_path / "log", "reader", NoTables()).read("fraud", 0, 2**62)["id"].to_list()
+    logged = (
+        SegmentLog(tmp_path / "log", "reader", DayTables(tmp_path / "tables")).read("fraud", 0, 2**62)["id"].to_list()
+    )
     assert len(answered) >= 600
     assert set(answered) <= set(logged)
     assert len(logged) == len(set(logged))
