@@ -82,7 +82,7 @@ class Rules:
     """A segment of `limit` bytes, or `age_ms` old, is closed. `sync_ms`: the disk has every frame that much later at
     most, as long as it keeps up; 0: before `append` returns."""
 
-    limit: int = 64 << 20
+    limit: int = 32 << 20
     age_ms: int = 60_000
     sync_ms: int = 1_000
 
@@ -239,7 +239,7 @@ def orphan(path: Path) -> bool:
     except FileNotFoundError:  # its writer has just closed it
         return False
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return True
     except BlockingIOError:
         return False
