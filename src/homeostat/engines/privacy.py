@@ -37,7 +37,7 @@ class Mask:
         """HMAC-SHA256 (RFC 2104) over name and value, cut off."""
         if value is None:
             return None
-        return hmac.digest(self.secret, f"{name}\0{value}".encode(), "sha256").hex()[:_CHARS]
+        return hmac.digest(self.secret, f"{name}\0{value}".encode(errors="surrogatepass"), "sha256").hex()[:_CHARS]
 
 
 def _text(value: Value) -> str | None:
