@@ -130,6 +130,14 @@ def test_a_record_that_makes_no_sense_is_the_only_one_lost(records: Sequence[byt
         assert PREDICTIONS.stored(table).with_columns(day=PREDICTIONS.day)["day"].null_count() == 0
 
 
+def test_two_wrong_records_do_not_make_a_right_one() -> None:
+    """Together their columns are equally long."""
+    odd = [batch(1, "a", "b", role=["answer"]), batch(1, "c", role=["answer", "shadow"])]
+    records = [(i, frames.pack(one)) for i, one in enumerate([*odd, batch(1, "d")])]
+    made, lost = PREDICTIONS.read(records)
+    assert (ids(made["predictions/price"]), lost) == (["d"], 2)
+
+
 @given(st.lists(st.binary(max_size=30) | NESTED.map(msgspec.msgpack.encode), max_size=4))
 def test_odd_labels_are_lost_alone(records: Sequence[bytes]) -> None:
     good = msgspec.msgpack.encode({"id": ["a"], "label": ["yes"], "at_ms": [5]})

@@ -9,9 +9,8 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -93,17 +92,13 @@ class SegmentArchive:
 
     def _known(self, form: Format[B], table: str, new: pl.DataFrame) -> pl.DataFrame | None:
         """Identities of the table's rows around the times of the new ones that may be the same."""
-        first, last = _span(new, DAY)
-        near = self._tables.read(table, (first - timedelta(1), last + timedelta(1)))
-        if near is None:
+        stored = self._tables.read(table)
+        if stored is None:
             return None
-        start, end = _span(new, "at_ms")
-        rule = pl.col("at_ms").is_between(start - RETRY_MS, end + RETRY_MS) & pl.col("id").is_in(new["id"].implode())
-        return near.filter(rule).select(form.identity).collect()
-
-
-def _span(rows: pl.DataFrame, name: str) -> tuple[Any, Any]:
-    return rows.select(first=pl.col(name).min(), last=pl.col(name).max()).row(0)
+        times = new["at_ms"].to_numpy()
+        near = pl.col("at_ms").is_between(int(times.min()) - RETRY_MS, int(times.max()) + RETRY_MS)
+        same = pl.col("id").is_in(new["id"].implode())
+        return stored.filter(near & same).select(form.identity).collect()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -46,13 +46,11 @@ class DayTables:
         write_deltalake(str(path), rows, mode="append", partition_by=[DAY], configuration=settings)
         _flush(path)
 
-    def read(self, name: str, days: tuple[date, date] | None = None) -> pl.LazyFrame | None:
-        """All rows, or those of the days from the first to the second; None where there is no such table."""
+    def read(self, name: str) -> pl.LazyFrame | None:
+        """None where there is no such table. A filter on a time opens only the files that hold such times: each commit
+        says what is in its files."""
         path = str(self._path(name))
-        if not DeltaTable.is_deltatable(path):
-            return None
-        rows = pl.scan_delta(DeltaTable(path))
-        return rows if days is None else rows.filter(pl.col(DAY).is_between(*days))
+        return pl.scan_delta(DeltaTable(path)) if DeltaTable.is_deltatable(path) else None
 
     def days(self) -> dict[date, int]:
         """Bytes of each day, over all tables."""
@@ -84,11 +82,6 @@ class DayTables:
 
     def _path(self, name: str) -> Path:
         return self._root.joinpath(*name.split("/"))
-
-
-def day_of(ms: int) -> date:
-    """The day in UTC that the millisecond is in."""
-    return datetime.fromtimestamp(ms / 1_000, UTC).date()
 
 
 def _files(table: DeltaTable) -> Iterator[tuple[date, int]]:

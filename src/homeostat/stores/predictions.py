@@ -7,14 +7,13 @@ that is compacted meanwhile is seen twice and dropped once, never missed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 
 import polars as pl
 
 from homeostat.domain.prediction import LabelBatch, LogBatch
 from homeostat.stores import frames
-from homeostat.stores.days import DayTables, day_of
+from homeostat.stores.days import DayTables
 from homeostat.stores.follow import LABELS, PREDICTIONS, Stream
 from homeostat.stores.health import WRITING, Health
 from homeostat.stores.segments import Rules, Writer
@@ -80,7 +79,7 @@ class SegmentLog:
         rule = pl.col("at_ms").is_between(start_ms, end_ms, closed="left")
         rule = rule if which is None else rule & which
         recent = [part.filter(rule) for part in self._stream.rows(table, start_ms, end_ms)]
-        stored = self._tables.read(table, _days(start_ms, end_ms))
+        stored = self._tables.read(table)
         found = [] if stored is None else stored.filter(rule).collect().iter_slices(_PART)
         rows = frames.stack([*map(frames.from_table, found), *recent]).sort("stamp", maintain_order=True)
         return frames.shown(rows.unique(PREDICTIONS.identity, keep="first", maintain_order=True))
@@ -109,11 +108,3 @@ class SegmentLabels:
 
     def close(self) -> None:
         self._writer.close()
-
-
-def _days(start_ms: int, end_ms: int) -> tuple[date, date] | None:
-    """The days that [start_ms, end_ms) lies in; None: they can't all be named."""
-    try:
-        return day_of(start_ms), day_of(end_ms)
-    except (ValueError, OverflowError, OSError):
-        return None
