@@ -113,6 +113,8 @@ def test_a_log_in_trouble_is_one_alert_as_long_as_it_lasts() -> None:
     world.monitors.watch()
     (alert,) = world.monitors.alerts()
     assert (alert.title, alert.evidence) == ("log not written", "no room")
+    world.troubles = {"log not written": "no room, and more is lost"}
+    assert world.monitors.alerts()[0].evidence == "no room, and more is lost"
     world.troubles = {"log not compacted": "dead"}
     world.monitors.watch()
     assert [alert.title for alert in world.monitors.alerts()] == ["log not compacted"]

@@ -7,7 +7,7 @@ logs, so a restart changes no outcome.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -118,9 +118,11 @@ class Monitors:
         return self._performance[1]
 
     def alerts(self) -> tuple[Alert, ...]:
-        """The open ones."""
+        """The open ones. Of the log's the evidence is that of this moment: what is lost grows."""
         last = {event.subject: event for event in self.journal.read(self.policy.name, "alert.")}
-        return tuple(Alert(**event.body) for event in last.values() if event.kind == "alert.opened")
+        found = [Alert(**event.body) for event in last.values() if event.kind == "alert.opened"]
+        now = self.troubles() if any(alert.title.startswith(LOG) for alert in found) else {}
+        return tuple(replace(alert, evidence=now.get(alert.title, alert.evidence)) for alert in found)
 
     def _champion(self) -> _Champion | None:
         route = self.router.read().routes.get(self.policy.name)
