@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ class Compactor:
 
     def follow(self) -> Never:
         """Over and over. What fails is told and tried again."""
+        os.nice(10)  # answers come first
         while True:
             try:
                 self.turn()
