@@ -16,6 +16,9 @@ from typer.testing import CliRunner
 
 import projects
 from homeostat import cli
+from homeostat.config import read_policy
+from homeostat.domain.prediction import LogBatch
+from homeostat.wiring.plane import logs
 
 RUNNER = CliRunner()
 EVERY = ("--every", "30m", "--start", "2026-01-01")
@@ -145,6 +148,24 @@ def test_before_anything_is_released(tmp_path: Path) -> None:
     assert (code, "the column 'id' is missing" in err) == (2, True)
 
 
+def test_the_log_is_compacted_by_hand(tmp_path: Path) -> None:
+    data = csv(tmp_path / "rows.csv")
+    assert homeostat("init", tmp_path / "p", "--data", data, "--target", "y", *EVERY)[0] == 0
+    assert homeostat("compact", "-p", tmp_path / "p")[1] == "0 rows moved into the tables of the log.\n"
+    policy = tmp_path / "p" / "homeostat.yaml"
+    policy.write_text(policy.read_text() + "serving: {log: {keep: 90d, max_size: 1GB, sync: 5s, hash: [a]}}\n")
+    log, _ = logs(tmp_path / "p" / ".homeostat", "w1", read_policy(tmp_path / "p"))
+    said = (["k"], [1], ["champion"], ["answer"], ["ok"], [9], [0.5], ["0"], [None])
+    for at_ms, name in ((0, "old"), (2**40, "older")):
+        log.append(LogBatch("p", at_ms, "R1", 0, [name], *said, {"a": [1], "b": [2.5]}))
+    log.close()
+    code, out, _ = homeostat("compact", "-p", tmp_path / "p", "--json")
+    assert (code, json.loads(out)) == (0, {"rows": 2, "removed": "older than 90 d"})
+    assert log.read("p", 0, 2**62).is_empty()
+    key = tmp_path / "p" / ".homeostat" / "keys" / "log"
+    assert (key.stat().st_mode & 0o777, len(key.read_bytes())) == (0o600, 32)
+
+
 COMMANDS = [
     (),
     *(
@@ -156,6 +177,7 @@ COMMANDS = [
             "demo",
             "up",
             "serve",
+            "compact",
             "predict",
             "status",
             "trace",

@@ -40,6 +40,15 @@ def _duration(text: str) -> int:
         raise typer.BadParameter(str(error)) from None
 
 
+def _workers(text: str) -> tuple[int, int]:
+    from homeostat.domain.units import workers
+
+    bounds = workers(text)
+    if not isinstance(bounds, tuple):
+        raise typer.BadParameter(f"{text!r} is not a number of workers: write auto, 2, or 1-4", param_hint="--workers")
+    return bounds
+
+
 def _moment(text: str) -> int:
     from datetime import UTC, datetime
 
@@ -207,7 +216,7 @@ def up(
     project = _open(folder)
     reason = run_up(project, host, port, lambda: terminal.is_up(project.policy.name, host, port), grpc_port)
     if reason:
-        raise HomeostatError(reason, way_out="Start `homeostat serve` alone to see why.")
+        raise HomeostatError(reason, way_out="Start `homeostat serve --workers 1` alone to see why.")
 
 
 @app.command()
@@ -216,24 +225,63 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="The port to listen on; 0: any.")] = 8_701,
     host: Host = "127.0.0.1",
     grpc_port: GrpcPort = None,
+    workers: Annotated[
+        str | None, typer.Option(help="Processes: 2, 1-4 or auto, as the load asks for. [default: the policy's]")
+    ] = None,
+    worker: Annotated[str | None, typer.Option(hidden=True, help="One of several: its name.")] = None,
     until_stdin_closes: Annotated[bool, typer.Option(help="End with the process that started this one.")] = False,
 ) -> None:
     """The data plane alone: it answers while the control plane is down.
 
-    Example: homeostat serve -p price --port 8701
+    Example: homeostat serve -p price --port 8701 --workers 2
     """
+    from homeostat.web import parent
     from homeostat.web import serve as plane
 
     if until_stdin_closes:
-        plane.until_stdin_closes()
+        parent.until_stdin_closes()
     beside = f", gRPC on {host}:{grpc_port}" if grpc_port else ""
-    plane.serve(
-        folder.resolve(),
-        host,
-        port,
-        lambda taken: typer.echo(f"Data plane on http://{host}:{taken}{beside}", err=True),
-        grpc_port,
-    )
+    bounds = None if workers is None else _workers(workers)
+
+    def started(taken: int) -> None:
+        if worker is None:
+            typer.echo(f"Data plane on http://{host}:{taken}{beside}", err=True)
+
+    if worker is not None or bounds == (1, 1):
+        plane.serve(folder.resolve(), host, port, started, grpc_port, worker or plane.ALONE)
+        return
+    reason = plane.serve_many(folder.resolve(), host, port, started, grpc_port, bounds)
+    if reason:
+        raise HomeostatError(reason, way_out="Start `homeostat serve --workers 1` to see why.")
+
+
+@app.command()
+def compact(
+    folder: Folder = HERE,
+    follow: Annotated[bool, typer.Option(help="Go on until it is ended; `homeostat up` keeps one of these.")] = False,
+    until_stdin_closes: Annotated[bool, typer.Option(help="End with the process that started this one.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Move the closed segments of the log into its tables, and remove the days that may go.
+
+    Example: homeostat compact -p price
+    """
+    import signal
+
+    from homeostat import terminal
+    from homeostat.config import read_policy
+    from homeostat.web import parent
+    from homeostat.wiring.upkeep import compactor
+
+    if until_stdin_closes:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is its parent's
+        parent.until_stdin_closes()
+    made = compactor(folder.resolve(), read_policy(folder.resolve()))
+    if follow:
+        made.follow()
+    done = made.turn()
+    removed = f"; days {done.removed} removed" if done.removed else ""
+    _show(done, as_json, lambda: terminal.lines(f"{done.rows:,} rows moved into the tables of the log{removed}."))
 
 
 @app.command()

@@ -5,7 +5,6 @@ A pass is level-triggered: it reads what is, not what happened since, so a pass 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from homeostat.domain.errors import HomeostatError, Refused
@@ -25,14 +24,13 @@ SETTLE = 8
 
 @dataclass(frozen=True)
 class Control:
-    """Everything that turns the loop of one model. `compact` moves closed log segments into their tables."""
+    """Everything that turns the loop of one model."""
 
     releases: Releases
     monitors: Monitors
     triggers: Triggers
     runs: Runs
     clock: Clock
-    compact: Callable[[], object]
 
     def begin(self) -> None:
         """The first champion of a model that never had a release: its newest version, or one that is trained now."""
@@ -46,7 +44,6 @@ class Control:
 
     def turn(self) -> None:
         """One pass."""
-        self.compact()
         self.settle()
         self.monitors.watch()
         trigger = self.triggers.check()

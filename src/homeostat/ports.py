@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import date
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -90,6 +91,26 @@ class LabelLog(Protocol):
 
     def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         """The last label of each id received in start_ms <= at_ms < end_ms; columns: `LABEL_COLUMNS`."""
+        ...
+
+
+class Archive(Protocol):
+    """The logs' tables, day by day. A day is in UTC."""
+
+    def compact(self) -> tuple[int, int]:
+        """Move what the workers have closed into the tables, each row once. → rows moved, damaged records lost."""
+        ...
+
+    def days(self) -> Mapping[date, int]:
+        """Bytes of each day, oldest first."""
+        ...
+
+    def remove(self, before: date) -> None:
+        """Drop the days before that one."""
+        ...
+
+    def tidy(self, today: date) -> None:
+        """Merge small files, delete those that nobody needs."""
         ...
 
 

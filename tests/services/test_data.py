@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 import projects
 from homeostat.domain.dataset import EVENT_MS
-from homeostat.domain.errors import DataError, NotFound
+from homeostat.domain.errors import ConfigError, DataError, NotFound
+from homeostat.domain.event import Event
+from homeostat.domain.policy import LogPolicy, ServingPolicy
 from homeostat.domain.prediction import LabelBatch, LogBatch
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.services.data import Data, content_digest
@@ -107,6 +109,37 @@ def test_rows_that_do_not_continue_the_projects_own_are_left_out(one: System) ->
     """A file of 1998 is no history of what is served today."""
     serve(one, END_MS + 21 * DAY_MS, "after a gap longer than the window", "1")
     assert one.data.snapshot().until_ms < END_MS
+
+
+def test_rows_go_on_although_the_log_has_lost_its_oldest_days(one: System) -> None:
+    served = END_MS + 30 * DAY_MS
+    serve(one, served, "what the log still holds", "1")
+    assert one.data.snapshot().until_ms < END_MS
+    removed = {"from_ms": END_MS, "until_ms": END_MS + 20 * DAY_MS}
+    one.stores.journal.append(Event(0, "cards", "log.removed", "k", "log", "Log: gone.", removed))
+    assert one.data.snapshot().until_ms == served
+
+
+def private(one: System, **names: tuple[str, ...]) -> System:
+    data = replace(one.policy.data, key="card")
+    policy = replace(one.policy, data=data, serving=ServingPolicy(log=LogPolicy(**names)))
+    return System(policy, one.code, one.source, one.stores, one.clock, one.ids)
+
+
+def test_inputs_that_the_log_does_not_hold_are_learned_from_the_projects_own_rows_alone(one: System) -> None:
+    serve(one, END_MS + HOUR_MS, "a", "1")
+    careful = private(one, drop=("country",), hash=("amount",))
+    found = careful.data.snapshot()
+    assert found.until_ms < END_MS
+    (event,) = one.stores.journal.read("cards", "data.versioned")
+    assert event.text.endswith("Without served rows: the log does not hold amount, country.")
+    assert private(one, hash=("card",)).data.snapshot().until_ms == END_MS + HOUR_MS
+
+
+@pytest.mark.parametrize("name", ["contry", "fraud", "__key"])
+def test_a_private_name_that_is_no_input_is_an_error(one: System, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name!r} is no input and not the key"):
+        private(one, drop=(name,)).data.snapshot()
 
 
 def test_fields_may_be_called_like_columns_of_the_log(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
-from watching import MODEL, World
+from watching import MODEL, POLICY, World
 
 from homeostat.domain.gate import Verdict
+from homeostat.domain.policy import LogPolicy, ServingPolicy
 from homeostat.domain.units import DAY_MS, HOUR_MS
 
 
@@ -89,3 +92,34 @@ def test_without_a_champion_there_is_nothing_to_watch() -> None:
     assert world.monitors.watch() == ()
     assert world.monitors.performance() is None
     assert world.triggers.check() is None
+
+
+def test_what_the_log_does_not_hold_is_not_watched() -> None:
+    world = World(replace(POLICY, serving=ServingPolicy(log=LogPolicy(drop=("amount",)))))
+    world.day()
+    world.day()
+    (event, *_) = world.journal.read(MODEL, "monitor.drift")
+    assert {reading["subject"] for reading in event.body["readings"]} == {"hour", "@prediction"}
+    assert world.monitors.alerts() == ()
+
+
+def test_a_log_in_trouble_is_one_alert_as_long_as_it_lasts() -> None:
+    world = World()
+    world.troubles = {"log not written": "no room"}
+    for _ in range(3):
+        world.monitors.watch()
+        world.clock.now += 1
+    world.restart()
+    world.monitors.watch()
+    (alert,) = world.monitors.alerts()
+    assert (alert.title, alert.evidence) == ("log not written", "no room")
+    world.troubles = {"log not written": "no room, and more is lost"}
+    assert world.monitors.alerts()[0].evidence == "no room, and more is lost"
+    world.troubles = {"log not compacted": "dead"}
+    world.monitors.watch()
+    assert [alert.title for alert in world.monitors.alerts()] == ["log not compacted"]
+    world.troubles = {}
+    world.restart()  # and the alert is closed by whoever comes next
+    world.monitors.watch()
+    assert world.monitors.alerts() == ()
+    assert world.kinds("alert.") == ["alert.opened", "alert.closed", "alert.opened", "alert.closed"]

@@ -17,6 +17,7 @@ from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.change import baseline_of
 from homeostat.engines.drift.profile import reference
+from homeostat.engines.privacy import Mask
 from homeostat.services.monitors import Monitors
 from homeostat.services.triggers import Triggers
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
@@ -99,7 +100,10 @@ class Blobs:
 class World:
     """`day` lives one day of traffic and labels; `monitors` and `triggers` are made anew by `restart`."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy = POLICY) -> None:
+        self.policy = policy
+        self.mask = Mask(frozenset(policy.serving.log.drop), frozenset(policy.serving.log.hash), None, b"")
+        self.troubles: dict[str, str] = {}
         self.clock, self.log, self.labels, self.blobs = Clock(), Log(), Labels(), Blobs()
         self.journal, self.rollouts, self.router = MemoryJournal(), MemoryRollouts(), MemoryRouter()
         self.rng = np.random.default_rng(5)
@@ -109,9 +113,18 @@ class World:
 
     def restart(self) -> None:
         self.monitors = Monitors(
-            POLICY, self.log, self.labels, self.journal, self.router, self.rollouts, self.blobs, self.clock, self.load
+            self.policy,
+            self.log,
+            self.labels,
+            self.journal,
+            self.router,
+            self.rollouts,
+            self.blobs,
+            self.clock,
+            self.load,
+            troubles=lambda: dict(self.troubles),
         )
-        self.triggers = Triggers(POLICY, self.journal, self.rollouts, self.clock, self.monitors.performance)
+        self.triggers = Triggers(self.policy, self.journal, self.rollouts, self.clock, self.monitors.performance)
 
     def load(self, bundle: str) -> Bundle:
         return codec.decode(self.blobs.get(bundle), Bundle)
@@ -154,12 +167,11 @@ class World:
         name, truth = f"p{now}", int(rng.integers(2))
         score = 0.9 if (rng.random() < wrong) != bool(truth) else 0.1
         inputs = {"hour": [now // HOUR_MS % 24], "amount": [float(rng.standard_normal() + shift)]}
-        self.log.append(
-            LogBatch(
-                MODEL, now, f"R{self.version}", 0, [name], [None], [self.version], ["champion"], ["answer"], ["ok"],
-                [9], [score], [str(int(score > 0.5))], [None], inputs,
-            )
+        made = LogBatch(
+            MODEL, now, f"R{self.version}", 0, [name], [None], [self.version], ["champion"], ["answer"], ["ok"],
+            [9], [score], [str(int(score > 0.5))], [None], inputs,
         )  # fmt: skip
+        self.log.append(self.mask(made))
         self.labels.append(LabelBatch([name], [str(truth)], [now + DAY_MS]))
 
     def kinds(self, prefix: str) -> list[str]:

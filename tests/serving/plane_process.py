@@ -8,14 +8,13 @@ import sys
 import time
 from pathlib import Path
 
-import polars as pl
-
 from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.domain.errors import NotFound
 from homeostat.serving.http import Limits
 from homeostat.serving.messages import ids
 from homeostat.serving.server import listen, serve
 from homeostat.serving.tick import Engine
+from homeostat.stores.days import DayTables
 from homeostat.stores.predictions import SegmentLabels, SegmentLog
 from homeostat.stores.routing import FileRouter
 
@@ -47,26 +46,10 @@ class Folder:
             raise NotFound("no such blob") from None
 
 
-class NoTables:
-    """A worker writes segments; tables are the compactor's."""
-
-    def write(self, name: str, frame: pl.DataFrame) -> int:
-        raise NotImplementedError
-
-    def append(self, name: str, frame: pl.DataFrame) -> int:
-        raise NotImplementedError
-
-    def read(self, name: str, version: int | None = None) -> pl.LazyFrame:
-        raise NotImplementedError
-
-    def version(self, name: str) -> int | None:
-        del name
-
-
 def main(root: Path, port: int = 0) -> None:
     clock, prefix = Clock(), f"{time.time_ns():x}{os.getpid():x}"
-    log = SegmentLog(root / "log", "w1", NoTables())
-    labels = SegmentLabels(root / "log", "w1", NoTables())
+    log = SegmentLog(root / "log", "w1", DayTables(root / "tables"))
+    labels = SegmentLabels(root / "log", "w1", DayTables(root / "tables"))
     engine = Engine(
         Folder(root / "blobs"), OnnxRuntime(), log, labels, clock, FileRouter(root / "routing.json"), ids(prefix)
     )
@@ -75,7 +58,7 @@ def main(root: Path, port: int = 0) -> None:
     def started() -> None:
         os.write(1, b"%d\n" % bound.getsockname()[1])
 
-    serve(engine, bound, Limits(), started)
+    serve(engine, [bound], Limits(), started)
 
 
 if __name__ == "__main__":

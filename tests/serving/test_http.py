@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from live import Server
-from plane_process import Folder, NoTables
+from plane_process import Folder
 from worlds import GOOD, World, logistic
 
 from homeostat import codec
@@ -27,6 +27,7 @@ from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.serving.http import Limits
 from homeostat.serving.tick import LARGE
+from homeostat.stores.days import DayTables
 from homeostat.stores.predictions import SegmentLog
 from homeostat.stores.routing import FileRouter
 
@@ -309,7 +310,9 @@ def test_every_answered_id_is_in_the_log(tmp_path: Path, lightgbm_onnx: bytes, h
         for thread in clients:
             thread.join(20)
         answered += worker.answered
-    logged = SegmentLog(tmp_path / "log", "reader", NoTables()).read("fraud", 0, 2**62)["id"].to_list()
+    logged = (
+        SegmentLog(tmp_path / "log", "reader", DayTables(tmp_path / "tables")).read("fraud", 0, 2**62)["id"].to_list()
+    )
     assert len(answered) >= 600
     assert set(answered) <= set(logged)
     assert len(logged) == len(set(logged))
@@ -321,7 +324,7 @@ def test_a_new_route_is_followed_and_readiness_is_told(tmp_path: Path, lightgbm_
         Folder(tmp_path / "blobs").get(bundle).replace(b'"run":"run"', b'"run":"two"')
     )
     worker = Worker(tmp_path)
-    plane = HttpPlane(f"http://127.0.0.1:{worker.port}")
+    plane = HttpPlane(lambda: [f"http://127.0.0.1:{worker.port}"])
     assert plane.ready("fraud", bundle)
     while not plane.ready("fraud", other):
         os.sched_yield()
@@ -336,7 +339,8 @@ def test_a_new_route_is_followed_and_readiness_is_told(tmp_path: Path, lightgbm_
         release = json.loads(response.read())["release"]
     connection.close()
     assert release == "R2"
-    assert not HttpPlane("http://127.0.0.1:1").ready("fraud", bundle)
+    assert not HttpPlane(lambda: ["http://127.0.0.1:1"]).ready("fraud", bundle)
+    assert not HttpPlane(list).ready("fraud", bundle)
     assert worker.end(signal.SIGTERM) == 0
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from plane_process import NoTables
 from worlds import BINARY, GOOD, World, loads, logistic
 
 from homeostat.domain.prediction import LogBatch
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import ALL
 from homeostat.serving.messages import Request
+from homeostat.stores.days import DayTables
 from homeostat.stores.memory_log import MemoryLog
 from homeostat.stores.predictions import SegmentLog
 
@@ -363,7 +363,7 @@ def test_alone_or_together_logged_or_not_byte_for_byte(
         for i, row in enumerate(rows)
     ]
     for number, onnx in enumerate((lightgbm_onnx, linear_onnx)):
-        log = SegmentLog(tmp_path / str(number), "w", NoTables())
+        log = SegmentLog(tmp_path / str(number), "w", DayTables(tmp_path))
         logged, forgotten = World(log=log), World(log=Forgetful())
         for world in (logged, forgotten):
             world.route(world.bundle(onnx, schema))

@@ -212,11 +212,20 @@ def test_a_life_with_a_kill_in_the_middle_of_a_canary(project: Project, start: C
     assert "Fatal" not in said
 
 
-def test_the_data_plane_is_started_again_and_a_foreign_host_is_refused(start: Callable[[], Up]) -> None:
+def test_data_plane_and_compactor_are_started_again_and_a_foreign_host_is_refused(start: Callable[[], Up]) -> None:
     up = start()
     up.serves(1)
-    children = Path(f"/proc/{up.process.pid}/task/{up.process.pid}/children").read_text().split()
-    os.kill(int(children[0]), signal.SIGKILL)
+
+    def children() -> list[int]:
+        """The data plane and the compactor, whichever thread has started them."""
+        tasks = Path(f"/proc/{up.process.pid}/task").glob("*/children")
+        return sorted(int(one) for task in tasks for one in task.read_text().split())
+
+    up.until(lambda: len(children()) == 2)
+    before = children()
+    for child in before:
+        os.kill(child, signal.SIGKILL)
+    up.until(lambda: len(set(children()) - set(before)) == 2)
     up.serves(1)
     connection = http.client.HTTPConnection("127.0.0.1", up.port, timeout=10)
     connection.request("GET", "/v1/status", headers={"host": "evil.example"})

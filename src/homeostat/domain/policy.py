@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from homeostat.domain.schema import Task
-from homeostat.domain.units import DAY_MS, MINUTE_MS, BasisPoints, Fraction, Millis, Window
+from homeostat.domain.units import DAY_MS, MINUTE_MS, BasisPoints, Fraction, Millis, Size, Window, Workers
 
 STRICT = {"extra": "forbid"}
 """Unknown keys are errors (read by pydantic's adapter for plain dataclasses)."""
@@ -120,11 +120,36 @@ class RetrainPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class ServingPolicy:
-    """Limits of the data plane."""
+class LogPolicy:
+    """The logs of predictions and labels. `sync`: how much of them a power cut may take; 0: nothing. `keep` (0: for
+    ever) and `max_size`: how long and how much; what training and watching still read is kept in any case. `strict`:
+    without room for the record there is no answer. Inputs (or the key) named in `drop` are not logged, those in
+    `hash` as a keyed hash."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
-    max_body: int = 1_000_000
+    sync: Millis = 1_000
+    keep: Window = 365 * DAY_MS
+    max_size: Size = 50_000_000_000
+    strict: bool = True
+    drop: tuple[str, ...] = ()
+    hash: tuple[str, ...] = ()
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """What the log does not hold as it was served."""
+        return frozenset((*self.drop, *self.hash))
+
+
+@dataclass(frozen=True, slots=True)
+class ServingPolicy:
+    """The data plane. `workers`: fewest and most processes (0: as many as there are cores), `timeout`: how long a
+    candidate may take before the champion answers, `max_body`: of a request."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    workers: Workers = (1, 0)
+    timeout: Millis = 2_000
+    max_body: Size = 1_000_000
+    log: LogPolicy = field(default_factory=LogPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,3 +176,11 @@ class Policy:
     retrain: RetrainPolicy = field(default_factory=RetrainPolicy)
     serving: ServingPolicy = field(default_factory=ServingPolicy)
     rehearsal: RehearsalPolicy = field(default_factory=RehearsalPolicy)
+
+    @property
+    def look_back_ms(self) -> int | None:
+        """How old rows of the log may be that a training, a release or a monitor still reads; None: any age."""
+        if not self.train.window:
+            return None
+        longest = max(self.train.window, self.release.max_hold, *self.monitor.windows)
+        return longest + self.data.label_horizon + DAY_MS

@@ -16,6 +16,9 @@ ALL = 10_000
 
 _UNITS = {"ms": 1, "s": SECOND_MS, "m": MINUTE_MS, "h": HOUR_MS, "d": DAY_MS, "w": 7 * DAY_MS}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
+_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|TB)")
+_RANGE = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
@@ -55,6 +58,29 @@ def fraction(text: object) -> object:
     return int(str(share_bp(text))) / ALL if isinstance(text, str) else text
 
 
+def size_bytes(text: object) -> object:
+    """`"50GB"` → 50,000,000,000; a number passes through."""
+    if not isinstance(text, str):
+        return text
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f"{text!r} is not a size: write a number and a unit, as 500MB or 50GB")
+    return round(float(match[1]) * _BYTES[match[2]])
+
+
+def workers(text: object) -> object:
+    """`2` → (2, 2), `"1-4"` → (1, 4), `"auto"` → (1, 0): fewest and most, 0 for as many as there are cores."""
+    if text == "auto":
+        return 1, 0
+    match = _RANGE.fullmatch(str(text).strip()) if isinstance(text, str | int) else None
+    if match is None:
+        return text
+    least, most = int(match[1]), int(match[2] or match[1])
+    if not 1 <= least <= most:
+        raise ValueError(f"{text!r} is not a number of workers: write auto, 2, or 1-4")
+    return least, most
+
+
 class Text:
     """Marks a number that may be written as text. Whoever reads the policy file (config) finds `parse` here;
     the method is the hook by which pydantic asks for it, so that the domain need not import pydantic."""
@@ -71,6 +97,8 @@ Millis = Annotated[int, Text(duration_ms)]
 Window = Annotated[int, Text(window_ms)]
 BasisPoints = Annotated[int, Text(share_bp)]
 Fraction = Annotated[float, Text(fraction)]
+Size = Annotated[int, Text(size_bytes)]
+Workers = Annotated[tuple[int, int], Text(workers)]
 
 
 def show_duration(ms: int) -> str:
@@ -79,6 +107,14 @@ def show_duration(ms: int) -> str:
         if ms >= size:
             return f"{ms / size:,.0f} {unit}" if ms >= 1_000 * size else f"{ms / size:.3g} {unit}"
     return f"{ms} ms"
+
+
+def show_size(size: int) -> str:
+    """50,000,000,000 → `50 GB`."""
+    for unit, least in reversed(_BYTES.items()):
+        if size >= least:
+            return f"{size / least:.3g} {unit}"
+    return "0 B"
 
 
 def show_share(bp: int) -> str:

@@ -7,13 +7,13 @@ a crash in between leaves a version that nobody knows, and the same content is t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import polars as pl
 
 from homeostat.domain.dataset import ENTITY, EVENT_MS, DatasetVersion
-from homeostat.domain.errors import DataError, NotFound
+from homeostat.domain.errors import ConfigError, DataError, NotFound
 from homeostat.domain.event import Event
 from homeostat.domain.policy import Policy
 from homeostat.domain.prediction import Role
@@ -54,7 +54,8 @@ class Data:
                 where=self.policy.data.source,
                 way_out="Wait, shorten data.label_horizon, or mend the times.",
             )
-        return self._version(pl.concat([rows, self._served(rows, now)]).sort(EVENT_MS, maintain_order=True))
+        served = self._served(rows, now)
+        return self._version(pl.concat([rows, served]).sort(EVENT_MS, maintain_order=True), self.hidden(own))
 
     def read(self, dataset: DatasetVersion) -> pl.DataFrame:
         """Its rows, a prepared frame."""
@@ -72,17 +73,39 @@ class Data:
         return found
 
     def _served(self, own: pl.DataFrame, now: int) -> pl.DataFrame:
-        """Answered rows later than the project's own, with their mature labels. None, where the served rows do not
-        continue the project's own: when the gap is longer than the training window, or than the whole history."""
+        """Answered rows later than the project's own, with their mature labels. None, where the log does not hold the
+        inputs as they were served, and where the served rows do not continue the project's own: when the gap is
+        longer than the training window, or than the whole history."""
+        if self.hidden(own):
+            return own.clear()
         until, known_ms = int(own[EVENT_MS][-1]), now - self.policy.data.label_horizon
         rows = self.log.read(self.policy.name, until + 1, known_ms + 1).filter(pl.col("role") == Role.ANSWER.value)
         longest = self.policy.train.window or until - int(own[EVENT_MS][0])
-        if rows.is_empty() or rows.select(pl.col("at_ms").min()).item() - until > longest:
+        if rows.is_empty() or self._began(int(rows.select(pl.col("at_ms").min()).item())) - until > longest:
             return own.clear()
         labels = self.labels.read(until + 1, now + 1).select("id", pl.col("label").alias(_LABEL))
         labelled = rows.join(labels, on="id", how="inner", maintain_order="left")
         served = set(labelled["inputs"].struct.fields)
         return labelled.select(self._column(name, dtype, served) for name, dtype in own.schema.items())
+
+    def hidden(self, own: pl.DataFrame) -> list[str]:
+        """Inputs that are dropped or hashed before they are logged. Errors: `ConfigError` for what is no input: a name
+        that is mistyped would leave in the log what must not be there."""
+        private, data = self.policy.serving.log.hidden, self.policy.data
+        inputs = [name for name in own.columns if name not in (EVENT_MS, ENTITY, data.target)]
+        unknown = sorted(private - {*inputs, data.key})
+        if unknown:
+            raise ConfigError(
+                f"{unknown[0]!r} is no input and not the key",
+                where="homeostat.yaml  serving.log.drop, serving.log.hash",
+                way_out=f"Inputs: {', '.join(inputs)}.",
+            )
+        return sorted(private.intersection(inputs))
+
+    def _began(self, first_ms: int) -> int:
+        """When the first row was served, though the log may have lost it to its age or size by now."""
+        removed = [int(event.body["from_ms"]) for event in self.journal.read(self.policy.name, "log.removed")]
+        return min((first_ms, *removed))
 
     def _column(self, name: str, dtype: pl.DataType, served: set[str]) -> pl.Expr:
         """A column of the log with the name and the type of the project's own rows; null where it is not served."""
@@ -96,7 +119,7 @@ class Data:
             column = pl.col("inputs").struct.field(name) if name in served else pl.lit(None)
         return column.cast(dtype).alias(name)
 
-    def _version(self, frame: pl.DataFrame) -> DatasetVersion:
+    def _version(self, frame: pl.DataFrame, hidden: Sequence[str]) -> DatasetVersion:
         digest = content_digest(frame)
         known = next((one for one in self.versions() if one.digest == digest), None)
         if known is not None:
@@ -110,6 +133,8 @@ class Data:
             until_ms=int(frame[EVENT_MS][-1]),
         )
         text = f"Data version {made.version}: {made.rows:,} rows, {iso(made.from_ms)} to {iso(made.until_ms)}."
+        if hidden:
+            text += f" Without served rows: the log does not hold {', '.join(hidden)}."
         at = self.clock.now_ms()
         self.journal.append(Event(at, self.policy.name, KIND, f"data:{digest}", str(made.version), text, asdict(made)))
         return made

@@ -6,10 +6,11 @@ logs, so a restart changes no outcome.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+import polars as pl
 
 from homeostat import codec
 from homeostat.domain.bundle import Bundle
@@ -23,6 +24,7 @@ from homeostat.engines import metrics
 from homeostat.engines.answer import output_of
 from homeostat.engines.change import ORDINARY, Baseline, Change, Rule, detect, pooled
 from homeostat.engines.drift import drift
+from homeostat.engines.drift.counts import CategoryLayout
 from homeostat.engines.drift.profile import PREDICTION, Reference, profile
 from homeostat.engines.evaluation import Evaluation
 from homeostat.ports import Blobs, Clock, Journal, LabelLog, PredictionLog, Rollouts, Router
@@ -30,6 +32,8 @@ from homeostat.services.scored import LiveRows, inputs_of, labelled, scored_by
 
 POOLED = 5
 """Trainings whose holdouts make the baseline."""
+LOG = "log "
+"""How the titles of alerts about the log itself begin."""
 CATCH_UP = 31
 """Windows that are made up for after a standstill."""
 
@@ -57,7 +61,7 @@ class _Champion:
 
 
 class Monitors:
-    """`load` gives the bundle of an id."""
+    """`load` gives the bundle of an id; `troubles` what is wrong with the log itself: cause → evidence."""
 
     def __init__(
         self,
@@ -71,10 +75,12 @@ class Monitors:
         clock: Clock,
         load: Callable[[str], Bundle],
         rule: Rule = ORDINARY,
+        troubles: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.policy, self.log, self.labels, self.journal = policy, log, labels, journal
         self.router, self.rollouts, self.blobs, self.clock = router, rollouts, blobs, clock
-        self.load, self.rule = load, rule
+        self.load, self.rule, self.troubles = load, rule, troubles
+        self._told: Mapping[str, str] | None = None
         self._loaded: _Champion | None = None
         self._ends: dict[tuple[str, int], int] = {}
         self._live: LiveRows | None = None
@@ -83,6 +89,7 @@ class Monitors:
     def watch(self) -> tuple[Reading, ...]:
         """Judge every window that has become due: drift when it has passed, the metric when its labels are mature.
         → their readings."""
+        self._alert_troubles()
         champion = self._champion()
         if champion is None:
             return ()
@@ -111,9 +118,11 @@ class Monitors:
         return self._performance[1]
 
     def alerts(self) -> tuple[Alert, ...]:
-        """The open ones."""
+        """The open ones. Of the log's the evidence is that of this moment: what is lost grows."""
         last = {event.subject: event for event in self.journal.read(self.policy.name, "alert.")}
-        return tuple(Alert(**event.body) for event in last.values() if event.kind == "alert.opened")
+        found = [Alert(**event.body) for event in last.values() if event.kind == "alert.opened"]
+        now = self.troubles() if any(alert.title.startswith(LOG) for alert in found) else {}
+        return tuple(replace(alert, evidence=now.get(alert.title, alert.evidence)) for alert in found)
 
     def _champion(self) -> _Champion | None:
         route = self.router.read().routes.get(self.policy.name)
@@ -155,8 +164,11 @@ class Monitors:
         rows = scored_by(log, champion.arm.version)
         if rows.is_empty():
             return ()
-        window = profile(champion.reference, inputs_of(log, rows), output_of(champion.bundle.schema, rows))
-        readings = drift(champion.reference, window, self.policy.monitor.false_alarms, end - start)
+        hidden = self.policy.serving.log.hidden
+        inputs = _without(hidden, champion.reference, inputs_of(log, rows))
+        window = profile(champion.reference, inputs, output_of(champion.bundle.schema, rows))
+        found = drift(champion.reference, window, self.policy.monitor.false_alarms, end - start)
+        readings = [reading for reading in found if reading.subject not in hidden]
         self._alert_drift(readings, start, end)
         self._record("monitor.drift", Window(start, end, len(rows)), readings, champion)
         return readings
@@ -200,6 +212,19 @@ class Monitors:
         harm = [Reading("loss", "change", change.verdict, change.mean, 1.0, change.reason)]
         self._settle("performance", harm if change.verdict is Verdict.HARM else [], self.clock.now_ms())
 
+    def _alert_troubles(self) -> None:
+        """One alert a cause, as long as it lasts."""
+        now = self.troubles()
+        if self._told is not None and self._told.keys() == now.keys():
+            return
+        at = self.clock.now_ms()
+        over = {alert.title for alert in self.alerts() if alert.title.startswith(LOG)} - now.keys()
+        for cause in over:
+            self._settle(cause, [], at)
+        for cause, evidence in now.items():
+            self._settle(cause, [Reading(cause, "log", Verdict.HARM, 0.0, 1.0, evidence)], at)
+        self._told = now
+
     def _settle(self, cause: str, harm: Sequence[Reading], at: int) -> None:
         """Open the alert of a cause, or close it when the cause is gone. `at` makes the key: repeated, it writes
         nothing."""
@@ -234,3 +259,11 @@ class Monitors:
         output = output_of(champion.bundle.schema, joined)
         losses = metrics.losses(champion.bundle.schema.task, y, output, champion.bundle.loss_scale)
         return detect(champion.baseline, losses, joined["at_ms"].to_numpy() // DAY_MS, self.rule)
+
+
+def _without(hidden: Set[str], reference: Reference, inputs: pl.DataFrame) -> pl.DataFrame:
+    """The inputs with nulls for those that the log does not hold as they were served: they can't be compared."""
+    kinds = {
+        name: pl.String if isinstance(one, CategoryLayout) else pl.Float64 for name, one in reference.layouts.items()
+    }
+    return inputs.with_columns(pl.lit(None, kinds[name]).alias(name) for name in hidden & kinds.keys())

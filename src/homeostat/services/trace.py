@@ -57,7 +57,7 @@ class Traces:
             return None, row["release"].removeprefix(EDGE)
         rollout = next((one for one in self.rollouts.all(self.model) if one.id == row["release"]), None)
         sides = (rollout.candidate, rollout.champion) if rollout else ()
-        answered = row["role"] != Role.REJECTED.value
+        answered = row["role"] not in (Role.REJECTED, Role.SHED)
         return rollout, next((one.bundle for one in sides if one and answered and one.number == row["version"]), "")
 
     def _label(self, prediction: str) -> Label | None:
@@ -67,7 +67,7 @@ class Traces:
 
 def _rank(row: Mapping[str, Any]) -> int:
     """The answer first: its id may have been refused before, or its candidate have failed."""
-    return [Role.ANSWER.value, Role.REJECTED.value, Role.FAILED.value, Role.SHADOW.value].index(row["role"])
+    return [Role.ANSWER, Role.REJECTED, Role.FAILED, Role.SHADOW, Role.SHED].index(Role(row["role"]))
 
 
 def _score(row: Mapping[str, Any]) -> Score:

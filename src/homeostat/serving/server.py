@@ -7,7 +7,7 @@ import gc
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 import uvloop
@@ -33,7 +33,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(
     engine: Engine,
-    bound: socket.socket,
+    bound: Sequence[socket.socket],
     limits: Limits,
     started: Callable[[], None] = lambda: None,
     door: Door = nullcontext,
@@ -43,7 +43,9 @@ def serve(
     uvloop.run(_serve(engine, bound, limits, started, door))
 
 
-async def _serve(engine: Engine, bound: socket.socket, limits: Limits, started: Callable[[], None], door: Door) -> None:
+async def _serve(
+    engine: Engine, bound: Sequence[socket.socket], limits: Limits, started: Callable[[], None], door: Door
+) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -51,13 +53,14 @@ async def _serve(engine: Engine, bound: socket.socket, limits: Limits, started: 
     engine.refresh()
     _calm_collector()
     hub = Hub(engine, limits, loop)
-    server = await loop.create_server(lambda: Connection(hub), sock=bound, backlog=_BACKLOG)
+    servers = [await loop.create_server(lambda: Connection(hub), sock=one, backlog=_BACKLOG) for one in bound]
     follower = asyncio.create_task(_follow(engine))
     loop.call_soon(hub.sweep)
     async with door(hub):
         started()
         await stop.wait()
-        server.close()
+        for server in servers:
+            server.close()
         hub.drain()
     await _drained(hub)
     follower.cancel()

@@ -1,7 +1,8 @@
-"""`homeostat up`: control loop, control API and data plane in one command.
+"""`homeostat up`: control loop, control API, data plane and compactor of the log in one command.
 
-The data plane is a process of its own: it answers while a model is trained, and is started again should it die. It
-ends with the control plane, whatever ends that one: its standard input is a pipe that closes then.
+The workers of the data plane are processes of their own: they answer while a model is trained, and are started again
+should they die. The compactor is another. They end with the control plane, whatever ends that one: their standard input
+is a pipe that closes then.
 """
 
 from __future__ import annotations
@@ -11,13 +12,9 @@ import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -27,70 +24,28 @@ from homeostat.control import Control
 from homeostat.domain.errors import Refused
 from homeostat.project import Project
 from homeostat.web import api
+from homeostat.web.children import Child
+from homeostat.web.serve import arguments, tell_load
+from homeostat.web.workers import Workers
 from homeostat.wiring.plane import STATE
 from homeostat.wiring.system import project_system
 
 TURN_S = 1.0
-GRACE_S = 12.0
-CRASHES, CRASH_WINDOW_S = 5, 60.0
 _log = logging.getLogger("homeostat.up")
-
-
-@dataclass
-class DataPlane:
-    """The process `homeostat serve`, kept alive. Too many deaths in a minute end it for good, with `reason`."""
-
-    root: Path
-    host: str
-    port: int
-    grpc_port: int | None = None
-    reason: str = ""
-    _child: subprocess.Popen[bytes] | None = None
-    _deaths: list[float] = field(default_factory=list)
-
-    def tend(self) -> None:
-        """Start it, or start it again."""
-        if self.reason or (self._child is not None and self._child.poll() is None):
-            return
-        if self._child is not None:
-            now = time.monotonic()
-            self._deaths = [at for at in self._deaths if now - at < CRASH_WINDOW_S] + [now]
-            _log.warning("the data plane ended with code %s; it is started again", self._child.returncode)
-            if len(self._deaths) >= CRASHES:
-                self.reason = f"the data plane died {CRASHES} times within {CRASH_WINDOW_S:.0f} s"
-                return
-        command = [sys.executable, "-m", "homeostat", "serve", "--project", str(self.root), "--host", self.host]
-        command += ["--port", str(self.port), "--until-stdin-closes"]
-        command += ["--grpc-port", str(self.grpc_port)] if self.grpc_port else []
-        self._child = subprocess.Popen(command, stdin=subprocess.PIPE)
-
-    def end(self) -> None:
-        """SIGTERM: it answers what is under way; then, if need be, SIGKILL."""
-        if self._child is None:
-            return
-        self._child.terminate()
-        try:
-            self._child.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
 
 
 class Loop(threading.Thread):
     """The control loop: a turn a second. A turn that fails is told and tried again, ever more slowly."""
 
-    def __init__(self, control: Control, plane: DataPlane, give_up: Callable[[], None]) -> None:
+    def __init__(self, control: Control, compactor: Child) -> None:
         super().__init__(name="control", daemon=True)
-        self._control, self._plane, self._give_up = control, plane, give_up
+        self._control, self._compactor = control, compactor
         self._ended = threading.Event()
 
     def run(self) -> None:
         pause, begun = TURN_S, False
         while not self._ended.wait(pause if begun else 0):
-            self._plane.tend()
-            if self._plane.reason:
-                self._give_up()
-                return
+            self._compactor.tend()  # without it nothing is lost, and an alert says so
             try:
                 if not begun:
                     self._control.begin()
@@ -129,11 +84,13 @@ def up(project: Project, host: str, port: int, started: Callable[[], None], grpc
     with _alone(project.root / STATE / "control.lock"), _bound(host, port) as bound:
         for other in filter(None, (port + 1, grpc_port)):
             _free(host, other)
-        (project.root / STATE / "plane.url").write_text(f"http://{host}:{port + 1}")
-        plane = DataPlane(project.root, host, port + 1, grpc_port)
         server = _Server(uvicorn.Config(api.create(project), log_level="warning", lifespan="off"))
-        loop = Loop(project_system(project.root, project.policy, "control").control, plane, server.leave)
-        plane.tend()
+        worker = arguments(project.root, host, port + 1, grpc_port)
+        plane = Workers(worker, *project.policy.serving.workers, server.leave)
+        compactor = Child("compactor", ["compact", "--project", str(project.root), "--follow"])
+        loop = Loop(project_system(project.root, project.policy, "control").control, compactor)
+        tell_load()
+        plane.start()
         loop.start()
         started()
         try:
@@ -141,6 +98,7 @@ def up(project: Project, host: str, port: int, started: Callable[[], None], grpc
         finally:
             loop.end()
             plane.end()
+            compactor.end()
         return plane.reason
 
 

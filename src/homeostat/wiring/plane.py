@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from homeostat.adapters.clock import SystemClock
+from homeostat.adapters.plane import announce
 from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.domain.errors import ConfigError
+from homeostat.domain.policy import Policy
+from homeostat.engines.privacy import Mask
 from homeostat.ports import Tracing
 from homeostat.serving import messages
 from homeostat.serving.tick import Engine
 from homeostat.stores.blobs import FileBlobs
+from homeostat.stores.days import DayTables
+from homeostat.stores.files import secret
 from homeostat.stores.predictions import SegmentLabels, SegmentLog
 from homeostat.stores.routing import FileRouter
-from homeostat.stores.tables import DeltaTables
+from homeostat.stores.segments import Rules
 
 STATE = ".homeostat"
 
 
-def data_plane(root: Path) -> Engine:
+def data_plane(root: Path, policy: Policy, worker: str = "plane") -> Engine:
     """It reads bundles and the routing document, and writes its own log segments; it knows no database."""
     state = root / STATE
-    tables = DeltaTables(state / "tables")
-    log, labels = SegmentLog(state / "log", "plane", tables), SegmentLabels(state / "log", "plane", tables)
+    log, labels = logs(state, worker, policy)
     ids = messages.ids(secrets.token_hex(5))
     router = FileRouter(state / "routing.json")
     blobs = FileBlobs(state / "blobs")
-    return Engine(blobs, OnnxRuntime(), log, labels, SystemClock(), router, ids, tracing=_tracing())
+    return Engine(
+        blobs, OnnxRuntime(), log, labels, SystemClock(), router, ids, policy.serving.timeout / 1_000, _tracing()
+    )
 
 
 def _tracing() -> Tracing | None:
@@ -53,3 +60,19 @@ def _exporter(environment: Mapping[str, str]) -> str | None:
     name = environment.get("OTEL_TRACES_EXPORTER") or ("otlp" if endpoint else "none")
     disabled = environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
     return None if disabled or name == "none" else name
+
+
+@contextmanager
+def announced(root: Path, worker: str, url: str) -> Iterator[None]:
+    """While it lasts, the control plane knows where to ask this worker."""
+    with announce(root / STATE / "workers", worker, url):
+        yield
+
+
+def logs(state: Path, worker: str, policy: Policy) -> tuple[SegmentLog, SegmentLabels]:
+    """Of predictions and of labels, as the policy wants them; `worker` names the folder of this process's segments."""
+    rule, tables = policy.serving.log, DayTables(state / "tables")
+    rules, segments = Rules(sync_ms=rule.sync), state / "log"
+    mask = Mask(frozenset(rule.drop), frozenset(rule.hash), policy.data.key, secret(state / "keys" / "log"))
+    log = SegmentLog(segments, worker, tables, rules, mask if rule.hidden else None, rule.strict)
+    return log, SegmentLabels(segments, worker, tables, rules)

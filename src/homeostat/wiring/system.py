@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from homeostat.adapters.code import ProjectCode
 from homeostat.adapters.convert import OnnxConverter
 from homeostat.adapters.environment import environment
 from homeostat.adapters.pipeline import HamiltonPipeline
-from homeostat.adapters.plane import HttpPlane
+from homeostat.adapters.plane import HttpPlane, announced
 from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.adapters.source import Source
 from homeostat.adapters.tracking import MlflowTracker
@@ -56,21 +56,19 @@ from homeostat.stores import sql
 from homeostat.stores.blobs import FileBlobs
 from homeostat.stores.cache import FileCache
 from homeostat.stores.files import write_atomic
+from homeostat.stores.health import troubles
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
 from homeostat.stores.memory_data import MemoryBlobs, MemoryCache, MemoryTables
 from homeostat.stores.memory_log import MemoryLabels, MemoryLog
 from homeostat.stores.memory_tracker import MemoryTracker
-from homeostat.stores.predictions import SegmentLabels, SegmentLog
 from homeostat.stores.routing import FileRouter
 from homeostat.stores.tables import DeltaTables
-from homeostat.wiring.plane import STATE
-
-PLANE = "http://127.0.0.1:8701"
+from homeostat.wiring.plane import STATE, logs
 
 
 @dataclass(frozen=True)
 class Stores:
-    """Where everything is kept. `compact` moves closed log segments into their tables."""
+    """Where everything is kept. `troubles`: what is wrong with the log itself, cause → evidence."""
 
     tables: Tables
     blobs: Blobs
@@ -81,18 +79,17 @@ class Stores:
     rollouts: Rollouts
     router: Router
     tracker: Tracker
-    compact: Callable[[], object]
+    troubles: Callable[[], Mapping[str, str]] = dict
 
 
-def embedded(root: Path, worker: str) -> Stores:
+def embedded(root: Path, worker: str, policy: Policy) -> Stores:
     """In the project's state folder: SQLite, local Delta tables, files. `worker` names the writer of log segments."""
     state = root / STATE
     state.mkdir(mode=0o700, exist_ok=True)
-    tables = DeltaTables(state / "tables")
-    log, labels = SegmentLog(state / "log", worker, tables), SegmentLabels(state / "log", worker, tables)
+    log, labels = logs(state, worker, policy)
     control = sql.connect(f"sqlite:///{state / 'state.db'}")
     return Stores(
-        tables=tables,
+        tables=DeltaTables(state / "tables"),
         blobs=FileBlobs(state / "blobs"),
         cache=FileCache(state / "cache"),
         log=log,
@@ -101,7 +98,7 @@ def embedded(root: Path, worker: str) -> Stores:
         rollouts=sql.SqlRollouts(control),
         router=FileRouter(state / "routing.json"),
         tracker=MlflowTracker(f"sqlite:///{state / 'mlflow.db'}", state / "mlflow"),
-        compact=lambda: (log.compact(), labels.compact()),
+        troubles=partial(troubles, state / "log"),
     )
 
 
@@ -117,7 +114,6 @@ def in_memory() -> Stores:
         rollouts=MemoryRollouts(),
         router=MemoryRouter(),
         tracker=MemoryTracker(),
-        compact=lambda: None,
     )
 
 
@@ -203,6 +199,7 @@ class System:
             s.blobs,
             self.clock,
             self.bundles.load,
+            troubles=s.troubles,
         )
 
     @cached_property
@@ -216,7 +213,7 @@ class System:
 
     @cached_property
     def control(self) -> Control:
-        return Control(self.releases, self.monitors, self.triggers, self.runs, self.clock, self.stores.compact)
+        return Control(self.releases, self.monitors, self.triggers, self.runs, self.clock)
 
     @cached_property
     def engine(self) -> Engine:
@@ -233,10 +230,9 @@ class System:
 
 def project_system(root: Path, policy: Policy, worker: str = "local") -> System:
     """The system of the project in folder `root`, for one process; `worker` names where it writes its logs."""
-    told = root / STATE / "plane.url"  # written by whoever starts a data plane
-    plane = HttpPlane(told.read_text() if told.exists() else PLANE)
+    plane = HttpPlane(partial(announced, root / STATE / "workers"))
     source, ids = Source(root, policy.data, policy.task), messages.ids(secrets.token_hex(5))
-    return System(policy, ProjectCode(root), source, embedded(root, worker), SystemClock(), ids, plane)
+    return System(policy, ProjectCode(root), source, embedded(root, worker, policy), SystemClock(), ids, plane)
 
 
 def write_report(root: Path, name: str, html: str) -> str:

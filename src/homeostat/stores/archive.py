@@ -1,0 +1,110 @@
+"""From closed segments to tables: each row once, whatever is killed when.
+
+Rows are appended to their table, then their segments are deleted. A crash between the two leaves rows that the next
+pass finds in the table by their identity and their time: it reads no more of the table than the time around them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+from homeostat.stores import health
+from homeostat.stores.days import DAY, DayTables
+from homeostat.stores.follow import LABELS, PREDICTIONS, B, Format, load
+from homeostat.stores.segments import CLOSED, Scan, close_orphans, segments
+
+GROUP = 32 << 20
+"""Bytes of segments that become one commit; what a pass holds in memory is a few times this."""
+RETRY_MS = 3_600_000
+"""A row that came a second time is known again within this time; later it is kept twice, and still read once."""
+
+
+class SegmentArchive:
+    """`ports.Archive`: segments under `root`, tables. One at a time over all processes: others wait."""
+
+    def __init__(self, root: Path, tables: DayTables, group: int = GROUP) -> None:
+        self._root, self._tables, self._group = root, tables, group
+
+    def compact(self) -> tuple[int, int]:
+        """Move all closed segments. → rows moved, and damaged records passed over."""
+        with _alone(self._root):
+            health.forget_the_dead(self._root)
+            one, two = self._stream(PREDICTIONS), self._stream(LABELS)
+        return one[0] + two[0], one[1] + two[1]
+
+    def days(self) -> Mapping[date, int]:
+        """Bytes of each day in the tables."""
+        return self._tables.days()
+
+    def remove(self, before: date) -> None:
+        """The days before that one, with their labels."""
+        with _alone(self._root):
+            self._tables.remove(before)
+
+    def tidy(self, today: date) -> None:
+        with _alone(self._root):
+            self._tables.tidy(today)
+
+    def _stream(self, form: Format[B]) -> tuple[int, int]:
+        close_orphans(self._root, form.stream)
+        moved = lost = 0
+        for paths in self._groups(form.stream):
+            parts: dict[str, list[pl.DataFrame]] = {}
+            for path in paths:
+                made, bad = load(path, form, Scan())
+                lost += bad
+                for table, rows in made.items():
+                    parts.setdefault(table, []).append(rows)
+            for table, some in sorted(parts.items()):
+                moved += self._move(form, table, pl.concat(some, how="diagonal_relaxed"))
+            for path in paths:
+                path.unlink(missing_ok=True)
+        return moved, lost
+
+    def _groups(self, stream: str) -> Iterator[Sequence[Path]]:
+        group: list[Path] = []
+        size = 0
+        for path in [path for path in segments(self._root, stream) if path.suffix == CLOSED]:
+            if group and size + path.stat().st_size > self._group:
+                yield group
+                group, size = [], 0
+            group.append(path)
+            size += path.stat().st_size
+        if group:
+            yield group
+
+    def _move(self, form: Format[B], table: str, rows: pl.DataFrame) -> int:
+        """Append the rows whose identity is new; the first of equals, in order of arrival."""
+        new = form.stored(rows.sort("stamp", maintain_order=True)).with_columns(form.day.alias(DAY))
+        new = new.unique(form.identity, keep="first", maintain_order=True)
+        known = self._known(form, table, new)
+        if known is not None:
+            new = new.join(known, on=form.identity, how="anti", maintain_order="left")
+        if new.height:
+            self._tables.append(table, new)
+        return new.height
+
+    def _known(self, form: Format[B], table: str, new: pl.DataFrame) -> pl.DataFrame | None:
+        """Identities of the table's rows around the times of the new ones that may be the same."""
+        stored = self._tables.read(table)
+        if stored is None:
+            return None
+        times = new["at_ms"].to_numpy()
+        near = pl.col("at_ms").is_between(int(times.min()) - RETRY_MS, int(times.max()) + RETRY_MS)
+        same = pl.col("id").is_in(new["id"].implode())
+        return stored.filter(near & same).select(form.identity).collect()
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """One compactor at a time, over all processes."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "compact.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,24 @@
+"""The compactor of a project's logs, embedded in its state folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from homeostat.adapters.clock import SystemClock
+from homeostat.compact import Compactor
+from homeostat.domain.policy import Policy
+from homeostat.services.upkeep import Upkeep
+from homeostat.stores import sql
+from homeostat.stores.archive import SegmentArchive
+from homeostat.stores.days import DayTables
+from homeostat.stores.health import COMPACTING, LARGE, Health
+from homeostat.wiring.plane import STATE
+
+
+def compactor(root: Path, policy: Policy) -> Compactor:
+    state, clock = root / STATE, SystemClock()
+    state.mkdir(mode=0o700, exist_ok=True)
+    archive = SegmentArchive(state / "log", DayTables(state / "tables"))
+    journal = sql.SqlJournal(sql.connect(f"sqlite:///{state / 'state.db'}"))
+    failed, large = (Health(state / "log" / "compactor", cause) for cause in (COMPACTING, LARGE))
+    return Compactor(Upkeep(policy, archive, journal, clock), failed.told, large.told, clock)
