@@ -12,6 +12,7 @@ from statistics import mean
 from typing import Any, cast
 from unittest.mock import patch
 
+from homeostat.config import read_policy
 from homeostat.serving import http, limits, record, records, score, tick
 from homeostat.stores import frames, segments
 from homeostat.wiring.plane import STATE, data_plane
@@ -67,7 +68,7 @@ def batch_rows(root: Path) -> int:
 
 def _turns(root: Path, ask: bytes, rows: int) -> float:
     """Microseconds of CPU time a request, in turns of `rows` requests that come in on as many connections."""
-    engine, loop = data_plane(root), _Loop()
+    engine, loop = data_plane(root, read_policy(root)), _Loop()
     engine.refresh()
     hub = http.Hub(engine, http.Limits(), cast(Any, loop))
     connections = [http.Connection(hub) for _ in range(rows)]
