@@ -153,7 +153,7 @@ def test_the_log_is_compacted_by_hand(tmp_path: Path) -> None:
     assert homeostat("init", tmp_path / "p", "--data", data, "--target", "y", *EVERY)[0] == 0
     assert homeostat("compact", "-p", tmp_path / "p")[1] == "0 rows moved into the tables of the log.\n"
     policy = tmp_path / "p" / "homeostat.yaml"
-    policy.write_text(policy.read_text() + "serving: {log: {keep: 90d, max_size: 1GB, sync: 5s, hash: [a]}}\n")
+    policy.write_text(policy.read_text() + "log: {retain: 90d, max_size: 1GB, sync: 5s, hash: [a]}\n")
     log, _ = logs(tmp_path / "p" / ".homeostat", "w1", read_policy(tmp_path / "p"))
     said = (["k"], [1], ["champion"], ["answer"], ["ok"], [9], [0.5], ["0"], [None])
     for at_ms, name in ((0, "old"), (2**40, "older")):

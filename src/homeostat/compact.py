@@ -61,9 +61,7 @@ class Compactor:
 
     def _clean(self) -> str:
         made = self._upkeep.clean()
-        excess = (
-            f"{show_size(made.over)} above serving.log.max_size are still needed; raise it, or shorten train.window"
-        )
+        excess = f"{show_size(made.over)} above log.max_size are still needed; raise it, or shorten train.window"
         self._large(Refused(excess) if made.over else None)
         self._cleaned_ms = self._clock.now_ms()
         return made.reason

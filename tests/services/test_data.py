@@ -16,7 +16,7 @@ import projects
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.errors import ConfigError, DataError, NotFound
 from homeostat.domain.event import Event
-from homeostat.domain.policy import LogPolicy, ServingPolicy
+from homeostat.domain.policy import LogPolicy
 from homeostat.domain.prediction import LabelBatch, LogBatch
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.services.data import Data, content_digest
@@ -122,7 +122,7 @@ def test_rows_go_on_although_the_log_has_lost_its_oldest_days(one: System) -> No
 
 def private(one: System, **names: tuple[str, ...]) -> System:
     data = replace(one.policy.data, key="card")
-    policy = replace(one.policy, data=data, serving=ServingPolicy(log=LogPolicy(**names)))
+    policy = replace(one.policy, data=data, log=LogPolicy(**names))
     return System(policy, one.code, one.source, one.stores, one.clock, one.ids)
 
 

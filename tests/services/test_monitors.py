@@ -7,7 +7,7 @@ import pytest
 from watching import MODEL, POLICY, World
 
 from homeostat.domain.gate import Verdict
-from homeostat.domain.policy import LogPolicy, ServingPolicy
+from homeostat.domain.policy import LogPolicy
 from homeostat.domain.units import DAY_MS, HOUR_MS
 
 
@@ -95,7 +95,7 @@ def test_without_a_champion_there_is_nothing_to_watch() -> None:
 
 
 def test_what_the_log_does_not_hold_is_not_watched() -> None:
-    world = World(replace(POLICY, serving=ServingPolicy(log=LogPolicy(drop=("amount",)))))
+    world = World(replace(POLICY, log=LogPolicy(drop=("amount",))))
     world.day()
     world.day()
     (event, *_) = world.journal.read(MODEL, "monitor.drift")

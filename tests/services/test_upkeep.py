@@ -10,7 +10,7 @@ import pytest
 
 from homeostat.compact import CLEAN_MS, Compacted, Compactor
 from homeostat.domain.errors import Refused
-from homeostat.domain.policy import DataPolicy, LogPolicy, Policy, ServingPolicy, TrainPolicy
+from homeostat.domain.policy import DataPolicy, LogPolicy, Policy, TrainPolicy
 from homeostat.domain.schema import Task
 from homeostat.domain.units import DAY_MS
 from homeostat.services.upkeep import Upkeep
@@ -22,7 +22,7 @@ POLICY = Policy(
     Task.BINARY,
     DataPolicy("d.csv", "y", label_horizon=5 * DAY_MS),
     TrainPolicy("accuracy", window=30 * DAY_MS),
-    serving=ServingPolicy(log=LogPolicy(keep=100 * DAY_MS, max_size=10**6)),
+    log=LogPolicy(retain=100 * DAY_MS, max_size=10**6),
 )
 
 
@@ -84,8 +84,8 @@ class World:
 
 
 def policy(window: int = 30, **log: int) -> Policy:
-    rules = replace(POLICY.serving.log, **log)
-    return replace(POLICY, train=replace(POLICY.train, window=window * DAY_MS), serving=ServingPolicy(log=rules))
+    rules = replace(POLICY.log, **log)
+    return replace(POLICY, train=replace(POLICY.train, window=window * DAY_MS), log=rules)
 
 
 def test_days_that_are_too_old_go_and_the_journal_says_so() -> None:
@@ -113,9 +113,9 @@ def test_it_is_said_before_it_is_done_and_said_once() -> None:
 @pytest.mark.parametrize(
     ("changes", "first", "over"),
     [
-        ({"keep": 0, "max_size": 1_000}, TODAY - 99, 0),  # 1,000 bytes are 100 days
-        ({"keep": 0}, TODAY - 150, 0),
-        ({"keep": DAY_MS}, TODAY - 36, 0),  # the window of training, the label horizon, and today
+        ({"retain": 0, "max_size": 1_000}, TODAY - 99, 0),  # 1,000 bytes are 100 days
+        ({"retain": 0}, TODAY - 150, 0),
+        ({"retain": DAY_MS}, TODAY - 36, 0),  # the window of training, the label horizon, and today
         ({"max_size": 50}, TODAY - 36, 320),
         ({"window": 0, "max_size": 50}, TODAY - 150, 1_460),  # training reads all there is
     ],
@@ -130,7 +130,7 @@ def test_the_compactor_tells_of_its_troubles_and_of_their_end() -> None:
     world = World(policy(max_size=50))
     assert world.compactor.turn() == Compacted(3, "older than 100 d and over 50 B")
     assert world.failed == [""]
-    assert "320 B above serving.log.max_size" in world.large[-1]
+    assert "320 B above log.max_size" in world.large[-1]
     world.archive.full = True
     with pytest.raises(Refused, match="No space left on device"):
         world.compactor.turn()

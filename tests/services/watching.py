@@ -102,7 +102,7 @@ class World:
 
     def __init__(self, policy: Policy = POLICY) -> None:
         self.policy = policy
-        self.mask = Mask(frozenset(policy.serving.log.drop), frozenset(policy.serving.log.hash), None, b"")
+        self.mask = Mask(frozenset(policy.log.drop), frozenset(policy.log.hash), None, b"")
         self.troubles: dict[str, str] = {}
         self.clock, self.log, self.labels, self.blobs = Clock(), Log(), Labels(), Blobs()
         self.journal, self.rollouts, self.router = MemoryJournal(), MemoryRollouts(), MemoryRouter()

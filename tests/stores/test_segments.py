@@ -243,7 +243,7 @@ def test_a_full_disk(tmp_path: Path, strict: bool) -> None:
         said = health.troubles(tmp_path)[health.WRITING]
         assert os.strerror(errno.EFBIG) in said
         assert ("requests get a 503" if strict else "6 rows were answered without a record") in said
-        assert "serving.log.max_size" in said
+        assert "log.max_size" in said
     log.append(batch(6, "after"))  # room again: by itself
     assert health.troubles(tmp_path) == {}
     assert ids(log.read("price", 0, 9)) == ["row1", "row2", "row3", "after"]

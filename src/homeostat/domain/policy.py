@@ -121,14 +121,14 @@ class RetrainPolicy:
 
 @dataclass(frozen=True, slots=True)
 class LogPolicy:
-    """The logs of predictions and labels. `sync`: how much of them a power cut may take; 0: nothing. `keep` (0: for
+    """The logs of predictions and labels. `sync`: how much of them a power cut may take; 0: nothing. `retain` (0: for
     ever) and `max_size`: how long and how much; what training and watching still read is kept in any case. `strict`:
     without room for the record there is no answer. Inputs (or the key) named in `drop` are not logged, those in
     `hash` as a keyed hash."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     sync: Millis = 1_000
-    keep: Window = 365 * DAY_MS
+    retain: Window = 365 * DAY_MS
     max_size: Size = 50_000_000_000
     strict: bool = True
     drop: tuple[str, ...] = ()
@@ -149,7 +149,6 @@ class ServingPolicy:
     workers: Workers = (1, 0)
     timeout: Millis = 2_000
     max_body: Size = 1_000_000
-    log: LogPolicy = field(default_factory=LogPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +174,7 @@ class Policy:
     monitor: MonitorPolicy = field(default_factory=MonitorPolicy)
     retrain: RetrainPolicy = field(default_factory=RetrainPolicy)
     serving: ServingPolicy = field(default_factory=ServingPolicy)
+    log: LogPolicy = field(default_factory=LogPolicy)
     rehearsal: RehearsalPolicy = field(default_factory=RehearsalPolicy)
 
     @property

@@ -91,13 +91,13 @@ class Data:
     def hidden(self, own: pl.DataFrame) -> list[str]:
         """Inputs that are dropped or hashed before they are logged. Errors: `ConfigError` for what is no input: a name
         that is mistyped would leave in the log what must not be there."""
-        private, data = self.policy.serving.log.hidden, self.policy.data
+        private, data = self.policy.log.hidden, self.policy.data
         inputs = [name for name in own.columns if name not in (EVENT_MS, ENTITY, data.target)]
         unknown = sorted(private - {*inputs, data.key})
         if unknown:
             raise ConfigError(
                 f"{unknown[0]!r} is no input and not the key",
-                where="homeostat.yaml  serving.log.drop, serving.log.hash",
+                where="homeostat.yaml  log.drop, log.hash",
                 way_out=f"Inputs: {', '.join(inputs)}.",
             )
         return sorted(private.intersection(inputs))

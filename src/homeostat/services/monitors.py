@@ -164,7 +164,7 @@ class Monitors:
         rows = scored_by(log, champion.arm.version)
         if rows.is_empty():
             return ()
-        hidden = self.policy.serving.log.hidden
+        hidden = self.policy.log.hidden
         inputs = _without(hidden, champion.reference, inputs_of(log, rows))
         window = profile(champion.reference, inputs, output_of(champion.bundle.schema, rows))
         found = drift(champion.reference, window, self.policy.monitor.false_alarms, end - start)

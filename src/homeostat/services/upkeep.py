@@ -31,11 +31,11 @@ class Upkeep:
     def clean(self) -> Cut:
         """Remove what is too old or too much, merge small files. The journal says it first: a data version that is
         made from the log must know that the log once went further back. → what went, and what could not."""
-        now, rule = self.clock.now_ms(), self.policy.serving.log
+        now, rule = self.clock.now_ms(), self.policy.log
         days, needed = self.archive.days(), self.policy.look_back_ms
-        keep_from = _day(now - rule.keep) if rule.keep else None
+        keep_from = _day(now - rule.retain) if rule.retain else None
         needed_from = _day(now - needed) if needed is not None else None
-        made = cut(days, keep_from, needed_from, rule.max_size, rule.keep)
+        made = cut(days, keep_from, needed_from, rule.max_size, rule.retain)
         if made.before is not None:
             self._tell(min(days), made.before, made.reason, now)
             self.archive.remove(made.before)

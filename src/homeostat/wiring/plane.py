@@ -71,7 +71,7 @@ def announced(root: Path, worker: str, url: str) -> Iterator[None]:
 
 def logs(state: Path, worker: str, policy: Policy) -> tuple[SegmentLog, SegmentLabels]:
     """Of predictions and of labels, as the policy wants them; `worker` names the folder of this process's segments."""
-    rule, tables = policy.serving.log, DayTables(state / "tables")
+    rule, tables = policy.log, DayTables(state / "tables")
     rules, segments = Rules(sync_ms=rule.sync), state / "log"
     mask = Mask(frozenset(rule.drop), frozenset(rule.hash), policy.data.key, secret(state / "keys" / "log"))
     log = SegmentLog(segments, worker, tables, rules, mask if rule.hidden else None, rule.strict)
