@@ -7,23 +7,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 GRACE_S = 12.0
-CRASHES, CRASH_WINDOW_S = 5, 60.0
+CRASHES, SHORT_S = 5, 3.0
+"""So many lives in a row that end so soon are a crash loop."""
 _log = logging.getLogger("homeostat.up")
 
 
 @dataclass
 class Child:
     """A process `homeostat ARGUMENTS`. Whatever ends its parent ends it too: its standard input is a pipe that closes
-    then. Too many deaths in a minute end it for good, with `reason`."""
+    then. A crash loop ends it for good, with `reason`."""
 
     name: str
     arguments: Sequence[str]
     reason: str = ""
     _child: subprocess.Popen[bytes] | None = None
-    _deaths: list[float] = field(default_factory=list)
+    _started_s: float = 0.0
+    _short: int = 0
 
     @property
     def pid(self) -> int | None:
@@ -35,14 +37,14 @@ class Child:
         if self.reason or (self._child is not None and self._child.poll() is None):
             return
         if self._child is not None:
-            now = time.monotonic()
-            self._deaths = [at for at in self._deaths if now - at < CRASH_WINDOW_S] + [now]
-            _log.warning("the %s ended with code %s; it is started again", self.name, self._child.returncode)
-            if len(self._deaths) >= CRASHES:
-                self.reason = f"the {self.name} died {CRASHES} times within {CRASH_WINDOW_S:.0f} s"
+            code = self._child.returncode
+            self._short = self._short + 1 if time.monotonic() - self._started_s < SHORT_S else 0
+            if self._short == CRASHES:
+                self.reason = f"the {self.name} ended {CRASHES} times, each within {SHORT_S:.0f} s, with code {code}"
                 return
+            _log.warning("the %s ended with code %s; it is started again", self.name, code)
         command = [sys.executable, "-m", "homeostat", *self.arguments, "--until-stdin-closes"]
-        self._child = subprocess.Popen(command, stdin=subprocess.PIPE)
+        self._child, self._started_s = subprocess.Popen(command, stdin=subprocess.PIPE), time.monotonic()
 
     def end(self) -> None:
         """SIGTERM: it ends what is under way; then, if need be, SIGKILL."""

@@ -68,16 +68,14 @@ class Workers(threading.Thread):
         self._least, self._most = least, most or os.cpu_count() or 1
         self._children: list[Child] = []
         self._usage, self._ended = Usage(), threading.Event()
-
-    @property
-    def reason(self) -> str:
-        return next((child.reason for child in self._children if child.reason), "")
+        self.reason = ""
 
     def run(self) -> None:
         self._size(self._least)
         while not self._ended.wait(LOOK_S):
             for child in self._children:
                 child.tend()
+            self.reason = next((child.reason for child in self._children if child.reason), "")
             if self.reason:
                 self._give_up()
                 return
