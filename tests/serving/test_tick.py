@@ -12,8 +12,10 @@ import pytest
 from worlds import BINARY, GOOD, World, loads, logistic
 
 from homeostat.domain.prediction import LogBatch
+from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import ALL
+from homeostat.serving.bundles import FOOTPRINT
 from homeostat.serving.messages import Request
 from homeostat.stores.days import DayTables
 from homeostat.stores.memory_log import MemoryLog
@@ -238,6 +240,35 @@ class TestArms:
 
 
 class TestBundles:
+    def test_models_beyond_the_memory_are_loaded_when_they_are_asked_for(self, linear_onnx: bytes) -> None:
+        schema = Schema(tuple(Field(f"f{i}", Kind.NUMBER) for i in range(20)), Task.BINARY, "y", (0, 1))
+        row = {f"f{i}": 0.0 for i in range(20)}
+        two = FOOTPRINT * len(linear_onnx) * 2
+        world, names = World(memory=two), ["a", "b", "c", "d"]
+        bundles = {name: world.bundle(linear_onnx, schema, model=name) for name in names}
+        routes = {name: Route(f"R{name}", Arm(1, bundle)) for name, bundle in bundles.items()}
+        world.router.publish(Routing(1, routes))
+        world.engine.refresh()
+
+        def held() -> set[str]:
+            return {name for name, bundle in bundles.items() if world.get(f"/v1/bundles/{bundle}/ready").status == 200}
+
+        def asked(name: str) -> Request:
+            return Request("POST", f"/v1/models/{name}/predict", json.dumps({"records": [row]}).encode())
+
+        assert held() == {"a", "b"}
+        assert not world.engine.slow(asked("a"))
+        for name, left in (("c", "b"), ("a", "b"), ("d", "c")):
+            world.clock.ms += 1
+            assert world.engine.slow(asked(name)) == (name != "a")
+            ((response,),) = [world.engine.answer([asked(name)])]
+            assert (response.status, loads(response)["release"]) == (200, f"R{name}")
+            assert left not in world.engine._plan.models
+        assert set(world.engine._plan.models) == {"a", "d"}
+        assert len(held()) <= 3  # one spare may stay
+        assert world.get("/v2/health/ready").status == 200
+        assert world.get("/v2/models/b").status == 200
+
     def test_a_wrong_sample_never_gets_traffic(self, world: World) -> None:
         row = (10.5, 3.0, 1.0, 0.0, 0.0)
         wrong = world.bundle(logistic, sample=((row, (0.4, 0.6)),))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -93,11 +94,12 @@ class World:
     ids: Iterator[str] = field(default_factory=lambda: (f"p{i}" for i in itertools.count(1)))
 
     timeout_s: float | None = None
+    memory: float = math.inf
     tracing: Tracing | None = None
 
     def __post_init__(self) -> None:
         ports = self.blobs, self.runtime, self.log, self.labels, self.clock, self.router, self.ids
-        self.engine = Engine(*ports, timeout_s=self.timeout_s, tracing=self.tracing)
+        self.engine = Engine(*ports, timeout_s=self.timeout_s, memory=self.memory, tracing=self.tracing)
 
     def bundle(self, onnx: bytes | Callable[..., Any], schema: Schema = BINARY, **changes: Any) -> str:
         if callable(onnx):

@@ -143,11 +143,13 @@ class LogPolicy:
 @dataclass(frozen=True, slots=True)
 class ServingPolicy:
     """The data plane. `workers`: fewest and most processes (0: as many as there are cores), `timeout`: how long a
-    candidate may take before the champion answers, `max_body`: of a request."""
+    candidate may take before the champion answers, `memory`: for the models of one process, those beyond it are loaded
+    when they are asked for; `max_body`: of a request."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     workers: Workers = (1, 0)
     timeout: Millis = 2_000
+    memory: Size = 2_000_000_000
     max_body: Size = 1_000_000
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import replace
+
+import msgspec
 
 from homeostat.serving.messages import Refusal, Request, Response
 
@@ -28,7 +29,7 @@ def opened(request: Request, most: int) -> Request:
         case _:
             message = "this content-encoding is not spoken here"
             raise Refusal(415, message, rule=_TAKEN, name="content-encoding")
-    return replace(request, body=inflated)
+    return msgspec.structs.replace(request, body=inflated)
 
 
 def packed(request: Request, response: Response) -> Response:

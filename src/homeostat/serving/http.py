@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import cast
+from typing import Any, cast
 
 import httptools
+import msgspec
 
 from homeostat.serving.compression import opened
 from homeostat.serving.limit import Limit
@@ -74,7 +75,7 @@ class Hub:
                 slot.answer(refuse(request, error))
                 return
         queue = self._slow if self.engine.slow(request) else self._quick
-        if not queue.full or request.method == "GET":
+        if len(queue.waiting) < queue.limit.value or request.method == "GET":
             queue.put(slot, request)
             return
         if not self._shed:
@@ -108,17 +109,17 @@ class Hub:
             connection.drain()
 
 
-class Slot:
-    """The place of one answer in the order of its connection."""
+class Slot(msgspec.Struct, gc=False):
+    """The place of one answer in the order of its connection. `close`: the last one; `bare`: of a HEAD request,
+    answered without its body; `old`: HTTP/1.0, which must be told to stay."""
 
-    __slots__ = ("_connection", "bare", "close", "data", "old")
-
-    def __init__(self, connection: Connection, close: bool, bare: bool = False, old: bool = False) -> None:
-        self._connection, self.close, self.bare, self.old = connection, close, bare, old
-        self.data: bytes | None = None
+    connection: Any
+    close: bool
+    bare: bool = False
+    old: bool = False
+    data: bytes | None = None
 
     def answer(self, response: Response) -> None:
-        """`bare`: a HEAD request, answered without its body; `old`: HTTP/1.0, which must be told to stay."""
         head = "".join([f"{name}: {value}\r\n" for name, value in response.headers])
         start = _HEADS[response.status]
         if response.media is not JSON:
@@ -133,7 +134,7 @@ class Slot:
             head.encode("latin-1", "replace"),
             b"" if self.bare else response.body,
         )
-        self._connection.flush()
+        self.connection.flush()
 
 
 class Connection(asyncio.Protocol):

@@ -1,10 +1,14 @@
-"""What goes in and out of the engine: no socket, no protocol."""
+"""What goes in and out of the engine: no socket, no protocol.
+
+What is made for every request is a `msgspec.Struct`: made in half the time of another object, and none of the garbage
+collector's business.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 from urllib.parse import quote
@@ -31,18 +35,16 @@ HEADERS = (
 """The request headers that are read; the others end in the parser."""
 
 
-@dataclass(slots=True)
-class Request:
+class Request(msgspec.Struct, gc=False):
     """`path` without its query; `headers`: those of `HEADERS` that were sent."""
 
     method: str
     path: str
     body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
 
 
-@dataclass(slots=True)
-class Response:
+class Response(msgspec.Struct, gc=False):
     """`media` is its content type."""
 
     status: int
@@ -80,8 +82,7 @@ class Refusal(Exception):
         return told
 
 
-@dataclass(slots=True)
-class Ask:
+class Ask(msgspec.Struct, gc=False):
     """A decoded request: rows in the order of the schema's fields, an id and a key for each (None: not given), and
     what its protocol wants back in the answer."""
 
@@ -115,13 +116,11 @@ class Answered:
         self.told = (("x-release-id", self.release), ("x-model-version", str(self.versions[0])))
 
 
-class Reply:
+class Reply(msgspec.Struct, gc=False):
     """The answers to one `Ask`, in its order: a part of the tick's."""
 
-    __slots__ = ("part", "tick")
-
-    def __init__(self, tick: Answered, part: slice) -> None:
-        self.tick, self.part = tick, part
+    tick: Answered
+    part: slice
 
     @property
     def release(self) -> str:

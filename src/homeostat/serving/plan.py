@@ -25,16 +25,12 @@ class Target:
     served: Served
     codec: Records | V2 | Mlflow
 
-    @property
-    def slow(self) -> bool:
-        """One of its models is: whoever asks it waits apart from the others."""
-        return self.served.slow
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Replaced whole. `missing` says of a model why its champion can't answer; `complete`: every bundle that the
-    document names is loaded; `started`: since this worker came up, every champion has been ready once."""
+    document names is loaded; `started`: since this worker came up, every champion has been ready once. `cold`: models
+    for which there is no room until somebody asks for them; `slow`: the paths of models that take long."""
 
     version: int = 0
     models: Mapping[str, Served] = field(default_factory=dict)
@@ -43,6 +39,15 @@ class Plan:
     bundles: set[str] = field(default_factory=set)
     complete: bool = True
     started: bool = False
+    cold: frozenset[str] = frozenset()
+    slow: frozenset[str] = frozenset()
+
+    def asks_cold(self, path: str) -> str | None:
+        """The model that is to be loaded first, if the path is one's."""
+        if not self.cold:
+            return None
+        parts = path.split("/")
+        return parts[3] if parts[2:3] == ["models"] and parts[3] in self.cold else None
 
     def one(self, name: str | None) -> Served:
         """The model of that name; the only one there is where none is named. Errors: `Refusal`."""
@@ -138,12 +143,18 @@ def _got(request: Request, response: Response) -> Response:
     return response
 
 
-def build(routing: Routing, shelf: Shelf, before: Plan) -> Plan:
-    """Load what the document names. A model whose champion is not ready keeps the route it had."""
+def build(routing: Routing, shelf: Shelf, before: Plan, room: float, used: Mapping[str, int]) -> Plan:
+    """Load what the document names, those first that were `used` last (ms), while there is `room` (bytes). A model
+    whose champion is not ready keeps the route it had."""
     models: dict[str, Served] = {}
     missing: dict[str, str] = {}
+    cold: set[str] = set()
     complete = True
-    for name, route in routing.routes.items():
+    for name in sorted(routing.routes, key=lambda name: -used.get(name, 0)):
+        route = routing.routes[name]
+        if sum(served.size for served in models.values()) >= room:
+            cold.add(name)
+            continue
         champion = shelf.load(route.champion.bundle)
         candidate = shelf.load(route.candidate.bundle) if route.candidate else None
         if champion is not None:
@@ -160,7 +171,8 @@ def build(routing: Routing, shelf: Shelf, before: Plan) -> Plan:
         (only,) = models.values()
         predict["/invocations"] = Target(only, only.champion.mlflow)
     started = before.started or (bool(models) and not missing)
-    return Plan(routing.version, models, missing, predict, bundles, complete, started)
+    slow = frozenset(path for path, target in predict.items() if target.served.slow)
+    return Plan(routing.version, models, missing, predict, bundles, complete, started, frozenset(cold), slow)
 
 
 def _bundles(served: Served) -> Iterator[str]:

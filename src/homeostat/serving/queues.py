@@ -41,23 +41,19 @@ class Queue:
     ) -> None:
         self._name, self._engine, self._loop, self._pool = name, engine, loop, pool
         self.limit = limit
-        self._waiting: list[Member] = []
+        self.waiting: list[Member] = []
         self._later: Later = deque(maxlen=_LATER)
         self._busy = False
         self._told, self._told_s = limit.value, 0.0
 
-    @property
-    def full(self) -> bool:
-        return len(self._waiting) >= self.limit.value
-
     def put(self, slot: Waiting, request: Request) -> None:
-        self._waiting.append((slot, request))
+        self.waiting.append((slot, request))
         if not self._busy:
             self._busy = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        members, self._waiting = self._waiting, []
+        members, self.waiting = self.waiting, []
         self._do(partial(self._answers, [request for _, request in members]), partial(self._answered, members))
 
     def _do(self, work: Callable[[], list[Response]], then: Callable[[list[Response]], None]) -> None:
@@ -89,12 +85,12 @@ class Queue:
 
     def _next(self) -> None:
         """Callers first; shadow while nobody waits."""
-        self._busy = bool(self._waiting or self._later)
+        self._busy = bool(self.waiting or self._later)
         if self._busy:
-            self._loop.call_soon(self._flush if self._waiting else self._shadow)
+            self._loop.call_soon(self._flush if self.waiting else self._shadow)
 
     def _shadow(self) -> None:
-        if self._waiting:
+        if self.waiting:
             self._flush()
         else:
             self._do(self._scored, lambda _: self._next())

@@ -23,7 +23,7 @@ class Records:
         records = types.GenericAlias(list, (row,))
         body = msgspec.defstruct("Body", [("records", records)], forbid_unknown_fields=True, gc=False)
         self._schema = schema
-        self._decode = msgspec.json.Decoder(body).decode
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(body).decode
         self._k = len(schema.fields)
         after = iter(range(self._k, self._k + 2))
         self._id, self._key = (
@@ -35,11 +35,14 @@ class Records:
         if request.headers.get("content-type", JSON) != JSON:
             media(request, JSON)
         try:
-            (records,) = _astuple(self._decode(request.body))
+            records = self._decode(request.body).records
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise refusal(self._schema, error) from None
         if not records:
             raise Refusal(422, "records must not be empty", rule="not empty", name="records")
+        if len(records) == 1:  # nearly always
+            row: Row = _astuple(records[0])
+            return Ask([row[: self._k]], [name_text(row[self._id])], [name_text(row[self._key])])
         rows: list[Row] = [_astuple(record) for record in records]
         ids = [name_text(row[self._id]) for row in rows]
         keys = [name_text(row[self._key]) for row in rows]

@@ -39,6 +39,11 @@ class Served:
     candidate: Loaded | None
 
     @property
+    def size(self) -> int:
+        """Bytes of memory."""
+        return self.champion.size + (self.candidate.size if self.candidate else 0)
+
+    @property
     def slow(self) -> bool:
         return self.champion.slow or (self.candidate is not None and self.candidate.slow)
 

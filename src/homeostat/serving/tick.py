@@ -7,17 +7,19 @@ model, before any answer leaves.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import Protocol
 
+import msgspec
 import numpy as np
 
 from homeostat.domain.prediction import LogBatch
+from homeostat.domain.rollout import Routing
 from homeostat.ports import Blobs, Clock, LabelLog, PredictionLog, Router, Runtime, TickTrace, Tracing
 from homeostat.serving import feedback
 from homeostat.serving.bundles import Shelf
@@ -62,21 +64,20 @@ class Codec(Protocol):
     def refuse(self, error: Refusal) -> Response: ...
 
 
-@dataclass(slots=True)
-class _Job:
+class _Job(msgspec.Struct, gc=False):
     """One prediction request on its way. `start` is its first row in the batch."""
 
     at: int
     codec: Codec
     ask: Ask
     refusal: Refusal | None = None
-    ids: list[str] = field(default_factory=list)
+    ids: list[str] = []
     start: int = 0
 
 
 class Engine:
     """Holds what is loaded; everything else comes in through ports. `ids` gives fresh prediction ids; a candidate that
-    has not answered after `timeout_s` has failed."""
+    has not answered after `timeout_s` has failed; models beyond `memory` (bytes) are loaded when they are asked for."""
 
     def __init__(
         self,
@@ -89,15 +90,17 @@ class Engine:
         ids: Iterator[str],
         timeout_s: float | None = None,
         tracing: Tracing | None = None,
+        memory: float = math.inf,
     ) -> None:
+        self._memory, self._used = memory, dict[str, int]()
         self._within = Patience(timeout_s) if timeout_s else patiently
         self._tracing = tracing or PassedOn()
         self._log, self._labels, self._clock, self._router, self._ids = log, labels, clock, router, ids
         self._shelf, self._edge = Shelf(blobs, runtime), Edge(blobs)
-        self._plan, self._again_ms = Plan(), 0
+        self._plan, self._routing, self._again_ms = Plan(), Routing(), 0
         self._wanted: list[str] = []
         self._later: Later = deque()
-        self._writing = threading.Lock()
+        self._writing, self._planning = threading.Lock(), threading.Lock()
 
     # What it serves
 
@@ -116,9 +119,21 @@ class Engine:
         if not changed and (self._plan.complete or now_ms < self._again_ms):
             return False
         self._again_ms = now_ms + _RETRY_MS
-        self._plan = build(routing, self._shelf, self._plan)
-        self._shelf.retain(self._plan.bundles)
+        self._build(routing)
         return changed
+
+    def _build(self, routing: Routing) -> None:
+        with self._planning:
+            self._plan = build(routing, self._shelf, self._plan, self._memory, self._used)
+            self._shelf.retain(self._plan.bundles, self._memory)
+            self._routing = routing
+
+    def _warm(self, requests: Sequence[Request]) -> None:
+        """Load the cold models that are asked for; those that were not asked for longest make room."""
+        asked = {self._plan.asks_cold(request.path) for request in requests} - {None}
+        for model in filter(None, asked):
+            self._used[model] = self._clock.now_ms()
+            self._build(self._routing)
 
     def ready(self, model: str, bundle: str) -> bool:
         """`ports.Plane` within one process: load the bundle now, and say whether its sample gives the stored scores."""
@@ -129,14 +144,14 @@ class Engine:
 
     def slow(self, request: Request) -> bool:
         """Its answer takes so long that others should not wait for it."""
-        if len(request.body) > LARGE:
-            return True
-        target = self._plan.predict.get(request.path)
-        return target is not None and target.slow
+        plan = self._plan
+        return len(request.body) > LARGE or request.path in plan.slow or plan.asks_cold(request.path) is not None
 
     def answer(self, requests: Sequence[Request], later: Later | None = None) -> list[Response]:
         """One response a request, in order; never raises for what a caller sent. What is to be scored in shadow goes
         to `later`. Several threads may call it."""
+        if self._plan.cold:
+            self._warm(requests)
         plan, later, trace = self._plan, self._later if later is None else later, self._tracing.tick()
         responses: list[Response | None] = [None] * len(requests)
         groups: defaultdict[int, list[tuple[int, Target, Request]]] = defaultdict(list)
@@ -181,7 +196,7 @@ class Engine:
         later: Later,
         trace: TickTrace,
     ) -> None:
-        now_ms = self._clock.now_ms()
+        now_ms = self._used[served.model] = self._clock.now_ms()
         jobs = [self._decode(at, target.codec, request) for at, target, request in members]
         trace.stage("decode")
         batch = self._checked(served, jobs)
@@ -212,7 +227,7 @@ class Engine:
             job = _Job(at, codec, codec.decode(request))
         except Refusal as error:
             job = _Job(at, codec, codec.salvage(request), error)
-        fresh = self._fresh(request)
+        fresh = self._fresh(request) if "idempotency-key" in request.headers else self._ids
         job.ids = [name or next(fresh) for name in job.ask.ids]
         if job.refusal is None and len(job.ids) > 1 and len(set(job.ids)) < len(job.ids):
             job.refusal = Refusal(422, "an id stands twice in one request", rule="once", name="id")

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 GRACE_S = 12.0
-CRASHES, SHORT_S = 5, 3.0
-"""So many lives in a row that end so soon are a crash loop."""
+CRASHES, SHORT_S, KILLED_S = 5, 30.0, 3.0
+"""So many lives in a row that end so soon are a crash loop; `KILLED_S` where a signal ended them."""
 _log = logging.getLogger("homeostat.up")
 
 
@@ -38,9 +38,10 @@ class Child:
             return
         if self._child is not None:
             code = self._child.returncode
-            self._short = self._short + 1 if time.monotonic() - self._started_s < SHORT_S else 0
+            lived_s = time.monotonic() - self._started_s
+            self._short = self._short + 1 if lived_s < (KILLED_S if code < 0 else SHORT_S) else 0
             if self._short == CRASHES:
-                self.reason = f"the {self.name} ended {CRASHES} times, each within {SHORT_S:.0f} s, with code {code}"
+                self.reason = f"the {self.name} ended {CRASHES} times soon after its start, with code {code}"
                 return
             _log.warning("the %s ended with code %s; it is started again", self.name, code)
         command = [sys.executable, "-m", "homeostat", *self.arguments, "--until-stdin-closes"]

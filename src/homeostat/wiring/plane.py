@@ -34,9 +34,9 @@ def data_plane(root: Path, policy: Policy, worker: str = "plane") -> Engine:
     ids = messages.ids(secrets.token_hex(5))
     router = FileRouter(state / "routing.json")
     blobs = FileBlobs(state / "blobs")
-    return Engine(
-        blobs, OnnxRuntime(), log, labels, SystemClock(), router, ids, policy.serving.timeout / 1_000, _tracing()
-    )
+    serving, runtime, clock = policy.serving, OnnxRuntime(), SystemClock()
+    rules = serving.timeout / 1_000, _tracing(), serving.memory
+    return Engine(blobs, runtime, log, labels, clock, router, ids, *rules)
 
 
 def _tracing() -> Tracing | None:
