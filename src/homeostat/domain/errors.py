@@ -8,6 +8,7 @@ HomeostatError
  │   │   └─ RequestRefused the data plane refuses a request
  │   ├─ PipelineError  the project's own Python code failed
  │   └─ NotFound       no such project, run, release, prediction
+ ├─ Unavailable        a service does not answer; later it may                         (exit code 2)
  ├─ Refused            a rule of the loop forbids it: a refused bundle, a release under way (exit code 1)
  ├─ ServiceError       the data plane could not answer                                  (exit code 2)
  │   └─ Unavailable    it can't be reached, or has no room; later may do
@@ -47,6 +48,10 @@ class PipelineError(UsageError):
 
 class NotFound(UsageError):
     """No such project, run, release or prediction."""
+
+
+class Unavailable(HomeostatError):
+    """A service does not answer; later it may."""
 
 
 class Refused(HomeostatError):
