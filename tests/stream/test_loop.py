@@ -170,7 +170,7 @@ def test_without_a_log_it_waits(join: Join, redis_client: redis.Redis) -> None:
     assert metrics.retried_total == 3
     assert [one["id"] for one in read(redis_client, "predictions")] == places[:1]
     assert [one["place"] for one in read(redis_client, "requests.dead")] == places[1:]
-    assert [row["id"] for row in world.rows()] == places[:1]
+    assert [(row["id"], row["role"]) for row in world.rows()] == [(places[0], "answer"), (places[1], "rejected")]
 
 
 def test_told_to_stop_while_it_waits_it_settles_nothing(join: Join, redis_client: redis.Redis) -> None:
