@@ -15,6 +15,7 @@ from homeostat.domain.message import Message, Output
 from homeostat.ports import Stream
 from homeostat.wiring.stream import open_stream
 
+BATCH = 50
 TRIES = 600
 """Of at most a tenth of a second each: a test that waits for more has failed."""
 Join = Callable[[], Stream]
@@ -42,9 +43,9 @@ def echoed(taken: list[Message]) -> list[Output]:
     return [Output(one.place, one.body) for one in taken]
 
 
-def turn(stream: Stream, seen: Counter[str], limit: int = 50) -> int:
+def turn(stream: Stream, seen: Counter[str]) -> int:
     """One batch. → how many messages it had."""
-    taken = list(stream.take(limit, 0.1))
+    taken = list(stream.take(BATCH, 0.1))
     if taken:
         stream.settle(taken, echoed(taken))
     seen.update(one.place for one in taken)
@@ -52,7 +53,8 @@ def turn(stream: Stream, seen: Counter[str], limit: int = 50) -> int:
 
 
 def test_a_share_is_handed_over_in_good_order(kafka_hosts: str, topics: list[str], join: Join) -> None:
-    """A second consumer comes, the first one goes: every message is seen once, by one of them."""
+    """A second consumer comes, the first one goes: every message is seen; repeated is at most the batch whose commit the
+    group did not let through while it shared out its partitions."""
     writer, seen = kafkas.Writer(kafka_hosts, topics[0]), Counter[str]()
     first = join()
     fed = writer.write([b"%d" % i for i in range(400)])
@@ -77,7 +79,8 @@ def test_a_share_is_handed_over_in_good_order(kafka_hosts: str, topics: list[str
             break
     assert second.standing().lag == 0
     second.close()
-    assert seen == Counter(fed), "each once, without any deduplication"
+    assert set(seen) == set(fed)
+    assert seen.total() - len(fed) <= BATCH
     assert kafkas.lag(kafka_hosts, topics[0], topics[0]) == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from homeostat.domain.message import Message, Output, Standing
 
 _REACH_S = 5.0
 _CONFIRM_S = 1.0
+_LEAVE_S, _LEAVE_STEP_S = 10.0, 0.1
 _LATER = frozenset(
     {
         KafkaError._ALL_BROKERS_DOWN,
@@ -84,8 +86,12 @@ class KafkaStream:
         self._consumer.subscribe([source.topic], self._assigned, self._revoked, self._lost)
 
     def take(self, limit: int, wait_s: float) -> Sequence[Message]:
-        self._resume()
+        """Nothing new while the group won't let through what is done: at most one batch is ever repeated for that."""
         self._commit()
+        if self._due:
+            self.rest(wait_s)
+            return ()
+        self._resume()
         early, self._early = self._early, []
         first = None if early else self._consumer.poll(wait_s)
         given = early if first is None else [first, *self._consumer.consume(limit - 1, 0)]
@@ -125,8 +131,16 @@ class KafkaStream:
         return Standing(sum(known) if told else None, self._rebalances)
 
     def close(self) -> None:
-        self._consumer.close()
-        self._producer.flush(_CONFIRM_S)
+        """A rebalance under way is waited for, up to `_LEAVE_S`, so that what is done is committed."""
+        try:
+            end = time.monotonic() + _LEAVE_S
+            self._commit()
+            while self._due and time.monotonic() < end:
+                self.rest(_LEAVE_STEP_S)
+                self._commit()
+        finally:
+            self._consumer.close()
+            self._producer.flush(_CONFIRM_S)
 
     # Sending
 
