@@ -53,8 +53,8 @@ def turn(stream: Stream, seen: Counter[str]) -> int:
 
 
 def test_a_share_is_handed_over_in_good_order(kafka_hosts: str, topics: list[str], join: Join) -> None:
-    """A second consumer comes, the first one goes: every message is seen; repeated is at most the batch whose commit the
-    group did not let through while it shared out its partitions."""
+    """A second consumer comes, the first one goes: every message is seen. Repeated is at most the batch whose commit
+    the group did not let through while it shared out its partitions, each time."""
     writer, seen = kafkas.Writer(kafka_hosts, topics[0]), Counter[str]()
     first = join()
     fed = writer.write([b"%d" % i for i in range(400)])
@@ -80,7 +80,7 @@ def test_a_share_is_handed_over_in_good_order(kafka_hosts: str, topics: list[str
     assert second.standing().lag == 0
     second.close()
     assert set(seen) == set(fed)
-    assert seen.total() - len(fed) <= BATCH
+    assert seen.total() - len(fed) <= 2 * BATCH
     assert kafkas.lag(kafka_hosts, topics[0], topics[0]) == 0
 
 
