@@ -13,8 +13,8 @@ import numpy as np
 import places
 import polars as pl
 
+from homeostat.stores.days import DayTables
 from homeostat.stores.predictions import SegmentLog
-from homeostat.stores.tables import DeltaTables
 from homeostat.wiring.plane import STATE
 
 KILLS = 20
@@ -76,6 +76,6 @@ def _right(fed: Sequence[str], answers: dict[str, set[bytes]], scores: Sequence[
 
 
 def _logged(root: Path, fed: Sequence[str]) -> None:
-    log = SegmentLog(root / STATE / "log", "reader", DeltaTables(root / STATE / "tables"))
+    log = SegmentLog(root / STATE / "log", "reader", DayTables(root / STATE / "tables"))
     rows = log.read("flow", 0, 2**62).filter(pl.col("role") == "answer")
     assert sorted(rows["id"]) == sorted(fed)

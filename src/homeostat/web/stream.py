@@ -32,13 +32,14 @@ def stream(
 ) -> Metrics:
     """The project in folder `root`; `model` and `group` follow from its name where they are "". After SIGTERM or
     SIGINT the batch in hand is finished. Main thread only. Errors: `ConfigError`, `UsageError`, `Unavailable`."""
-    name = model or read_policy(root).name
+    policy = read_policy(root)
+    name = model or policy.name
     stop = threading.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, lambda *_: stop.set())
     opened = open_stream(source, sink, dead, group or f"homeostat-{name}", os.environ)
     try:
-        return stream_loop(root, opened, name, stop, show).run(batch)
+        return stream_loop(root, policy, opened, name, stop, show).run(batch)
     finally:
         with suppress(Unavailable):  # a server that is away misses this consumer by itself
             opened.close()

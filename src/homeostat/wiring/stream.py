@@ -10,6 +10,7 @@ from threading import Event
 from homeostat.adapters.address import Address, parse
 from homeostat.adapters.clock import SystemClock
 from homeostat.domain.errors import UsageError
+from homeostat.domain.policy import Policy
 from homeostat.ports import Stream
 from homeostat.stream import Loop, Metrics
 from homeostat.wiring.plane import data_plane
@@ -29,9 +30,11 @@ def open_stream(source: str, sink: str, dead: str, group: str, environment: Mapp
     return _opened(taken, given, letters, group)
 
 
-def stream_loop(root: Path, stream: Stream, model: str, stop: Event, show: Callable[[Metrics], None]) -> Loop:
+def stream_loop(
+    root: Path, policy: Policy, stream: Stream, model: str, stop: Event, show: Callable[[Metrics], None]
+) -> Loop:
     """The stream through the data plane of the project in folder `root`."""
-    return Loop(data_plane(root), stream, model, SystemClock(), stop, show)
+    return Loop(data_plane(root, policy, "stream"), stream, model, SystemClock(), stop, show)
 
 
 def _opened(source: Address, sink: Address, dead: Address, group: str) -> Stream:
