@@ -179,6 +179,7 @@ COMMANDS = [
             "serve",
             "compact",
             "predict",
+            "stream",
             "status",
             "trace",
             "feedback",

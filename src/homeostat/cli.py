@@ -305,6 +305,29 @@ def predict(
 
 
 @app.command()
+def stream(
+    source: Annotated[str, typer.Argument(help="kafka://HOST:PORT/TOPIC or redis://HOST:PORT/DATABASE/STREAM.")],
+    sink: Annotated[str, typer.Argument(help="Where the predictions go; of the same kind.")],
+    group: Annotated[str, typer.Option(help="The consumer group; homeostat-MODEL by default.")] = "",
+    model: Annotated[str, typer.Option(help="The model; the project's by default.")] = "",
+    dead_letter: Annotated[
+        str, typer.Option(metavar="TOPIC", help="For messages that can't be answered; SOURCE.dead by default.")
+    ] = "",
+    batch: Annotated[int, typer.Option(min=1, max=50_000, help="Messages answered together, at most.")] = 1_000,
+    folder: Folder = HERE,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON a second on standard output.")] = False,
+) -> None:
+    """Answer the messages of a topic on another topic, until SIGTERM or Ctrl-C. Each message is one record as JSON.
+
+    Example: homeostat stream kafka://127.0.0.1:9092/requests kafka://127.0.0.1:9092/predictions -p price
+    """
+    from homeostat.web import stream as plane
+
+    with plane.showing(as_json) as show:
+        plane.stream(folder.resolve(), source, sink, group=group, model=model, dead=dead_letter, batch=batch, show=show)
+
+
+@app.command()
 def status(folder: Folder = HERE, as_json: Json = False) -> None:
     """The state of the loop on one screen. Example: homeostat status -p price"""
     from homeostat import terminal

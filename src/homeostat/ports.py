@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from homeostat.domain.bundle import Version
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Measurement
+from homeostat.domain.message import Message, Output, Standing
 from homeostat.domain.prediction import LabelBatch, LogBatch
 from homeostat.domain.rollout import Rollout, Routing
 from homeostat.domain.run import CodeState
@@ -279,6 +280,30 @@ class Converter(Protocol):
 
 Progress = Callable[[int, int, str], None]
 """done, total, what is being done."""
+
+
+class Stream(Protocol):
+    """One consumer of a topic and the topics that its answers go to. What was taken is taken again, by this consumer
+    or by another of its group, until it is settled. Every method raises `Unavailable` while the server does not
+    answer, and may be called again then."""
+
+    def take(self, limit: int, wait_s: float) -> Sequence[Message]:
+        """What is there, at most `limit`; waits for the first, at most `wait_s`."""
+        ...
+
+    def settle(self, taken: Sequence[Message], outputs: Sequence[Output]) -> None:
+        """Write the outputs; once the server has confirmed each of them, the messages are done with."""
+        ...
+
+    def rest(self, wait_s: float) -> None:
+        """Stay in the group for so long without taking a message."""
+        ...
+
+    def standing(self) -> Standing: ...
+
+    def close(self) -> None:
+        """Leave the group. What is not settled goes to the others."""
+        ...
 
 
 class _Missing:

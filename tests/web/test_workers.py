@@ -13,7 +13,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import polars as pl
@@ -100,7 +100,8 @@ class Serving:
         raise AssertionError(f"not {count} workers: {self.workers()}")
 
     def end(self) -> int:
-        self.process.terminate()
+        if self.process.poll() is None:
+            self.process.terminate()
         return self.process.wait(30)
 
 
@@ -155,26 +156,41 @@ class Caller(threading.Thread):
         return prefix(self.answered[-1])
 
 
-def test_workers_that_are_killed_lose_no_answer_and_disturb_no_other(project: Project) -> None:
-    """Fifty `kill -9` under load, of the oldest of three workers each time."""
+def kill_the_oldest(serving: Serving, alive: list[tuple[int, str]]) -> str:
+    """→ the prefix of its ids; `alive` has its successor when that answers."""
+    pid, url = alive.pop(0)
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=20)
+    owner = Caller(0, threading.Event())._ask(connection)
+    connection.close()
+    os.kill(pid, signal.SIGKILL)
+    alive += serving.until_ready([pid, *(one for one, _ in alive)], 1).items()
+    return owner
+
+
+@pytest.fixture
+def serving(project: Project) -> Iterator[Serving]:
+    """Three workers of the project's first version."""
     release_first(project)
-    serving, ended = Serving(project.root, "3"), threading.Event()
+    serving = Serving(project.root, "3")
+    yield serving
+    serving.end()
+
+
+def test_workers_that_are_killed_lose_no_answer_and_disturb_no_other(project: Project, serving: Serving) -> None:
+    """Fifty `kill -9` under load, of the oldest each time."""
+    ended = threading.Event()
     alive, killed = list(serving.until_ready((), 3).items()), set[str]()
     callers = [Caller(serving.port, ended) for _ in range(8)]
     for caller in callers:
         caller.start()
-    for _ in range(KILLS):
-        pid, url = alive.pop(0)
-        connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=20)
-        killed.add(Caller(0, ended)._ask(connection))
-        connection.close()
-        begun = time.monotonic()
-        os.kill(pid, signal.SIGKILL)
-        alive += serving.until_ready([pid, *(one for one, _ in alive)], 1).items()
-        ended.wait(KILLED_S / 3 + 0.2 - (time.monotonic() - begun))  # a shorter life would be a crash loop
-    ended.set()
-    for caller in callers:
-        caller.join(30)
+    try:
+        for _ in range(KILLS):
+            killed.add(kill_the_oldest(serving, alive))
+            ended.wait(KILLED_S / 3 + 0.2)  # a life shorter than three of these would be a crash loop
+    finally:
+        ended.set()
+        for caller in callers:
+            caller.join(30)
     assert serving.end() == 0
     answered = [one for caller in callers for one in caller.answered]
     broken = Counter(owner for caller in callers for owner in caller.broken)

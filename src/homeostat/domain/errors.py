@@ -9,7 +9,7 @@ HomeostatError
  │   ├─ PipelineError  the project's own Python code failed
  │   └─ NotFound       no such project, run, release, prediction
  ├─ Refused            a rule of the loop forbids it: a refused bundle, a release under way (exit code 1)
- ├─ ServiceError       the data plane could not answer                                  (exit code 2)
+ ├─ ServiceError       the data plane, or a server of a stream, could not answer        (exit code 2)
  │   └─ Unavailable    it can't be reached, or has no room; later may do
  └─ Corrupt            stored state does not match its checksum                         (exit code 2)
 """
@@ -60,11 +60,11 @@ class Corrupt(HomeostatError):
 
 
 class ServiceError(HomeostatError):
-    """The data plane could not answer."""
+    """The data plane, or a server of a stream, could not answer."""
 
 
 class Unavailable(ServiceError):
-    """The data plane can't be reached, or has no room; later may do."""
+    """It can't be reached, or has no room; later may do."""
 
 
 class RequestRefused(DataError):

@@ -13,7 +13,7 @@ from homeostat.serving.binary import EXTENSION
 from homeostat.serving.bundles import Shelf
 from homeostat.serving.messages import RETRY, Refusal, Request, Response, json, refused
 from homeostat.serving.mlflow import Mlflow
-from homeostat.serving.records import Records
+from homeostat.serving.records import Record, Records
 from homeostat.serving.score import Served
 from homeostat.serving.v2 import V2
 
@@ -23,7 +23,7 @@ class Target:
     """Where a prediction request goes."""
 
     served: Served
-    codec: Records | V2 | Mlflow
+    codec: Records | Record | V2 | Mlflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Plan:
                 return _got(request, Response(200, version("mlflow-skinny").encode(), media="text/plain"))
             case ["invocations"]:
                 self.one(None)
-            case ["v1", "models", name, "predict" | "invocations"]:
+            case ["v1", "models", name, "predict" | "record" | "invocations"]:
                 self.one(name)
             case ["v2", "models", name, *rest]:
                 return self._model(request, name, rest)
@@ -184,6 +184,7 @@ def _bundles(served: Served) -> Iterator[str]:
 def _paths(served: Served) -> Iterator[tuple[str, Target]]:
     champion, name = served.champion, served.model
     yield f"/v1/models/{name}/predict", Target(served, champion.records)
+    yield f"/v1/models/{name}/record", Target(served, champion.records.one)
     yield f"/v1/models/{name}/invocations", Target(served, champion.mlflow)
     yield f"/v2/models/{name}/infer", Target(served, champion.v2)
     for number, weight in _pins(served.route):

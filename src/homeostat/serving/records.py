@@ -1,4 +1,5 @@
-"""The records protocol: `{"records": [{field: value, …}]}`, a record may carry an `id` and a `key`."""
+"""The records protocol: `{"records": [{field: value, …}]}`, a record may carry an `id` and a `key`. A message of a
+stream is one such record by itself."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import msgspec
 
 from homeostat.domain.schema import Schema, Task, Value
 from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Reply, Request, Response, Row, refused
-from homeostat.serving.typed import LONGEST_ID, fitting, media, name_text, refusal, row_type, unread
+from homeostat.serving.typed import LONGEST_ID, fitting, media, name_text, refusal, row_type
 
 _astuple = msgspec.structs.astuple
 
@@ -22,8 +23,9 @@ class Records:
         row = row_type(schema)
         records = types.GenericAlias(list, (row,))
         body = msgspec.defstruct("Body", [("records", records)], forbid_unknown_fields=True, gc=False)
-        self._schema = schema
+        self.schema = schema
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(body).decode
+        self.one = Record(self, msgspec.json.Decoder(row).decode)
         self._k = len(schema.fields)
         after = iter(range(self._k, self._k + 2))
         self._id, self._key = (
@@ -37,40 +39,85 @@ class Records:
         try:
             records = self._decode(request.body).records
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise refusal(self._schema, error) from None
+            raise refusal(self.schema, error) from None
         if not records:
             raise Refusal(422, "records must not be empty", rule="not empty", name="records")
-        if len(records) == 1:  # nearly always
-            row: Row = _astuple(records[0])
+        return self.ask([_astuple(record) for record in records])
+
+    def ask(self, rows: Sequence[Row]) -> Ask:
+        """Decoded records: the fields, then what names them."""
+        if len(rows) == 1:  # nearly always
+            row = rows[0]
             return Ask([row[: self._k]], [name_text(row[self._id])], [name_text(row[self._key])])
-        rows: list[Row] = [_astuple(record) for record in records]
         ids = [name_text(row[self._id]) for row in rows]
         keys = [name_text(row[self._key]) for row in rows]
         return Ask([row[: self._k] for row in rows], ids, keys)
 
     def salvage(self, request: Request) -> Ask:
         """What can be read of a refused body, for the log: values that fit their field, null for the others."""
-        try:
-            loose = msgspec.json.decode(request.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return unread(self._schema)
-        records = [one if isinstance(one, dict) else {} for one in _listed(loose)]
-        rows = [tuple(fitting(field, record.get(field.name)) for field in self._schema.fields) for record in records]
+        return self.pick(_listed(_loose(request.body)))
+
+    def pick(self, loose: Sequence[Any]) -> Ask:
+        """What fits the schema of records that were refused: nothing of what is no record."""
+        records = [one if isinstance(one, dict) else {} for one in loose]
+        rows = [tuple(fitting(field, record.get(field.name)) for field in self.schema.fields) for record in records]
         return Ask(rows, [_name(record, "id") for record in records], [_name(record, "key") for record in records])
 
     def encode(self, _: Ask, reply: Reply) -> Response:
         """A record's own `model_version` is told when a canary split the records of one request."""
-        tick, part = reply.tick, reply.part
-        if tick.said is None:
-            tick.said = _SAID[self._schema.task](tick)
-        predictions = tick.said[part]
+        predictions, tick = self.said(reply), reply.tick
         if not reply.alike:
             for prediction, version in zip(predictions, reply.versions, strict=True):
                 prediction.model_version = version
-        return Response(200, _encode(_Body(tick.release, tick.versions[part.start], predictions)), reply.headers)
+        return Response(200, _encode(_Body(tick.release, tick.versions[reply.part.start], predictions)), reply.headers)
+
+    def said(self, reply: Reply) -> list[_Said]:
+        """The predictions of one request; those of the whole tick are made at once."""
+        if reply.tick.said is None:
+            reply.tick.said = _SAID[self.schema.task](reply.tick)
+        predictions: list[_Said] = reply.tick.said[reply.part]
+        return predictions
 
     def refuse(self, error: Refusal) -> Response:
         return refused(error)
+
+
+class Record:
+    """One record in, one prediction out, each a flat object."""
+
+    def __init__(self, records: Records, decode: Callable[[bytes], msgspec.Struct]) -> None:
+        self._records, self._decode = records, decode
+
+    def decode(self, request: Request) -> Ask:
+        """Errors: as `Records.decode`."""
+        if request.headers.get("content-type", JSON) != JSON:
+            media(request, JSON)
+        try:
+            row = _astuple(self._decode(request.body))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise refusal(self._records.schema, error) from None
+        return self._records.ask([row])
+
+    def salvage(self, request: Request) -> Ask:
+        """As `Records.salvage`."""
+        return self._records.pick([_loose(request.body)])
+
+    def encode(self, _: Ask, reply: Reply) -> Response:
+        (said,), tick = self._records.said(reply), reply.tick
+        version = tick.versions[reply.part.start]
+        told = _Told(said.id, tick.release, version, said.value, said.score, said.label, said.scores)
+        return Response(200, _encode(told), reply.headers)
+
+    def refuse(self, error: Refusal) -> Response:
+        return refused(error)
+
+
+def _loose(body: bytes) -> Any:
+    """None where it is not JSON."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _listed(loose: Any) -> Sequence[Any]:
@@ -94,6 +141,18 @@ class _Said(msgspec.Struct, omit_defaults=True, gc=False):
     label: Value = None
     scores: dict[str, float] | None = None
     model_version: int | None = None
+
+
+class _Told(msgspec.Struct, omit_defaults=True, gc=False):
+    """A prediction by itself."""
+
+    id: str
+    release: str
+    model_version: int
+    value: float | None = None
+    score: float | None = None
+    label: Value = None
+    scores: dict[str, float] | None = None
 
 
 class _Body(msgspec.Struct, gc=False):

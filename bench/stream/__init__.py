@@ -1,0 +1,1 @@
+"""Messages a second through a stream, beside a loop that only moves them."""
