@@ -45,7 +45,7 @@ def _echo(*_: object) -> Server:
 
 def _ours(world: World, _: Path) -> Server:
     command = [sys.executable, "-m", "homeostat", "serve", "-p", str(world.root), "--port", "{port}"]
-    return Server("ours", command, _OURS, _RECORDS, _score, more=["--workers", "{workers}"])
+    return Server("ours", [*command, "--workers", "{workers}"], _OURS, _RECORDS, _score)
 
 
 def _unlogged(world: World, _: Path) -> Server:

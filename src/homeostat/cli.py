@@ -236,7 +236,6 @@ def serve(
     Example: homeostat serve -p price --port 8701 --workers 2
     """
     from homeostat.web import parent
-    from homeostat.web import serve as plane
 
     if until_stdin_closes:
         parent.until_stdin_closes()
@@ -248,9 +247,13 @@ def serve(
             typer.echo(f"Data plane on http://{host}:{taken}{beside}", err=True)
 
     if worker is not None or bounds == (1, 1):
-        plane.serve(folder.resolve(), host, port, started, grpc_port, worker or plane.ALONE)
+        from homeostat.web.serve import serve as alone
+
+        alone(folder.resolve(), host, port, started, grpc_port, worker or "plane")
         return
-    reason = plane.serve_many(folder.resolve(), host, port, started, grpc_port, bounds)
+    from homeostat.web.workers import serve_many
+
+    reason = serve_many(folder.resolve(), host, port, started, grpc_port, bounds)
     if reason:
         raise HomeostatError(reason, way_out="Start `homeostat serve --workers 1` to see why.")
 

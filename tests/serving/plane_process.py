@@ -12,7 +12,8 @@ from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.domain.errors import NotFound
 from homeostat.serving.http import Limits
 from homeostat.serving.messages import ids
-from homeostat.serving.server import listen, serve
+from homeostat.serving.server import serve
+from homeostat.serving.sockets import listen
 from homeostat.serving.tick import Engine
 from homeostat.stores.days import DayTables
 from homeostat.stores.predictions import SegmentLabels, SegmentLog

@@ -22,15 +22,6 @@ Door = Callable[[Hub], AbstractAsyncContextManager[object]]
 """Another way in to what the hub answers, open while it lasts."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket that other workers may share; port 0 takes a free one. Errors: OSError when it is taken."""
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    bound.bind((host, port))
-    return bound
-
-
 def serve(
     engine: Engine,
     bound: Sequence[socket.socket],

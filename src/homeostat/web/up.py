@@ -25,8 +25,7 @@ from homeostat.domain.errors import Refused
 from homeostat.project import Project
 from homeostat.web import api
 from homeostat.web.children import Child
-from homeostat.web.serve import arguments, tell_load
-from homeostat.web.workers import Workers
+from homeostat.web.workers import Workers, arguments, tell_load
 from homeostat.wiring.plane import STATE
 from homeostat.wiring.system import project_system
 

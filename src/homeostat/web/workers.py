@@ -1,16 +1,23 @@
-"""The workers of the data plane: as many as the load asks for, all on one port, a dead one back at once."""
+"""The workers of the data plane: as many as the load asks for, all on one port, a dead one back at once.
+
+Nothing heavy is imported here: whoever keeps workers has little to do.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import psutil
 
+from homeostat.serving.sockets import listen
 from homeostat.web.children import Child
 
 LOOK_S = 0.2
@@ -118,3 +125,48 @@ def _cpu(child: Child) -> tuple[int, float]:
     except psutil.NoSuchProcess:
         times = None
     return (child.pid or 0, times.user + times.system) if times else (0, 0.0)
+
+
+def serve_many(
+    root: Path,
+    host: str,
+    port: int,
+    started: Callable[[int], None],
+    grpc_port: int | None = None,
+    bounds: tuple[int, int] | None = None,
+) -> str:
+    """Workers in processes of their own, as many as `bounds` (or the policy) says and the load asks for. → why it ended
+    by itself, "" when it was asked to. Errors: as `serve`."""
+    tell_load()
+    with listen(host, port) as bound:  # bound, never listening: it keeps the port while workers come and go
+        port = int(bound.getsockname()[1])
+        least, most = bounds or _bounds(root)
+        ended = threading.Event()
+        workers = Workers(arguments(root, host, port, grpc_port), least, most, ended.set)
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: ended.set())
+        workers.start()
+        started(port)
+        ended.wait()
+        workers.end()
+    return workers.reason
+
+
+def arguments(root: Path, host: str, port: int, grpc_port: int | None) -> Sequence[str]:
+    """Of the command that starts one worker."""
+    told = ["serve", "--project", str(root), "--host", host, "--port", str(port)]
+    return [*told, "--grpc-port", str(grpc_port)] if grpc_port else told
+
+
+def tell_load() -> None:
+    """What follows the load says so on standard error."""
+    log = logging.getLogger("homeostat.load")
+    log.setLevel(logging.INFO)
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler(sys.stderr))
+
+
+def _bounds(root: Path) -> tuple[int, int]:
+    from homeostat.config import read_policy  # 30 MB that only this needs
+
+    return read_policy(root).serving.workers
