@@ -26,10 +26,8 @@ class World:
 
 
 def make(folder: Path) -> World:
-    rng = np.random.default_rng(1)
-    x = rng.normal(size=(5_000, FEATURES))
-    y = (x[:, 0] + x[:, 1] * x[:, 2] + rng.normal(size=len(x)) > 0).astype(int)
-    root, onnx, text = _project(folder, x, y), folder / "model.onnx", folder / "model.txt"
+    x, y = _rows()
+    root, onnx, text = _project(folder), folder / "model.onnx", folder / "model.txt"
     onnx.write_bytes(_released(root))
     text.write_text(_native(x, y))
     from homeostat.adapters.runtime import OnnxRuntime
@@ -37,15 +35,31 @@ def make(folder: Path) -> World:
     return World(root, onnx, text, float(OnnxRuntime().load(onnx.read_bytes())(np.array([ROW], np.float32))[0, 1]))
 
 
-def _project(folder: Path, x: np.ndarray, y: np.ndarray) -> Path:
+def released_project(folder: Path, trees: int) -> Path:
+    """A project of ours that has released a model of so many trees."""
+    root = _project(folder, trees)
+    _released(root)
+    return root
+
+
+def _rows() -> tuple[np.ndarray, np.ndarray]:
+    """(n, k) and (n,)."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(5_000, FEATURES))
+    return x, (x[:, 0] + x[:, 1] * x[:, 2] + rng.normal(size=len(x)) > 0).astype(int)
+
+
+def _project(folder: Path, trees: int = 100) -> Path:
     from homeostat import scaffold
 
+    x, y = _rows()
     frame = pl.DataFrame({name: x[:, i] for i, name in enumerate(NAMES)}).with_columns(pl.Series("y", y))
     frame.write_parquet(folder / "rows.parquet")
     root = folder / "bench"
     scaffold.init(root, scaffold.Options(folder / "rows.parquet", "y"))
     train = root / "pipelines" / "train.py"
-    train.write_text(train.read_text().replace('"num_leaves": 15', f'"num_leaves": {_PARAMS["num_leaves"]}'))
+    written = train.read_text().replace('"num_leaves": 15', f'"num_leaves": {_PARAMS["num_leaves"]}')
+    train.write_text(written.replace('"n_estimators": 100', f'"n_estimators": {trees}'))
     return root
 
 

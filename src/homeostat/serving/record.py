@@ -47,10 +47,10 @@ class Page:
         inputs = zip(self._inputs, zip(*rows, strict=True), strict=True) if rows else ()
         self._unscored(ids, keys, (version, _ARMS[0], Role.REJECTED.value, "rejected", 0), dict(inputs))
 
-    def shed(self, name: str) -> None:
-        """A request that was refused unread."""
+    def shed(self, ids: Sequence[str]) -> None:
+        """Requests that were refused unread."""
         version = self._served.route.champion.version
-        self._unscored([name], [None], (version, _ARMS[0], Role.SHED.value, "shed", 0))
+        self._unscored(ids, [None] * len(ids), (version, _ARMS[0], Role.SHED.value, "shed", 0))
 
     def _unscored(
         self,

@@ -178,14 +178,14 @@ class Engine:
         """Refuse them unread, in the log too."""
         plan, now_ms = self._plan, self._clock.now_ms()
         ids = [next(self._fresh(request)) for request in requests]
-        pages: dict[str, Page] = {}
+        asked: defaultdict[str, list[str]] = defaultdict(list)
         for request, name in zip(requests, ids, strict=True):
-            target = plan.predict.get(request.path)
-            if target is not None:
-                page = pages.setdefault(target.served.model, Page(target.served, now_ms))
-                page.shed(name)
-        for page in pages.values():
-            self._write(page.batch())
+            asked[request.path].append(name)
+        for path, names in asked.items():
+            if path in plan.predict:
+                page = Page(plan.predict[path].served, now_ms)
+                page.shed(names)
+                self._write(page.batch())
         return [_shed(request, name) for request, name in zip(requests, ids, strict=True)]
 
     def _tick(
