@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
-from plane_process import NoTables
 from test_http import Server, Worker, project
 from worlds import GOOD, World, logistic
 
@@ -28,6 +27,7 @@ from homeostat.domain.errors import DataError, NotFound, RequestRefused, Service
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.serving.http import Limits
 from homeostat.serving.limit import Limit
+from homeostat.stores.days import DayTables
 from homeostat.stores.predictions import SegmentLog
 
 Make = Callable[..., Client]
@@ -299,7 +299,8 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path: Path, lightgbm_onnx: b
     thread.join(60)
     assert worker.end(signal.SIGTERM) == 0
     assert failures == []
-    logged = SegmentLog(tmp_path / "log", "reader", NoTables()).read("fraud", 0, 2**62)["id"].to_list()
+    log = SegmentLog(tmp_path / "log", "reader", DayTables(tmp_path / "tables"))
+    logged = log.read("fraud", 0, 2**62)["id"].to_list()
     assert len(ids) == len(set(ids)) >= 120
     assert set(ids) <= set(logged)
     assert len(logged) == len(set(logged))

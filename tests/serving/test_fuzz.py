@@ -11,11 +11,11 @@ from urllib.parse import quote
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from plane_process import NoTables
 from worlds import GOOD, World, loads, logistic
 
 from homeostat.domain.prediction import LogBatch
 from homeostat.serving.messages import HEADERS, Request
+from homeostat.stores.days import DayTables
 from homeostat.stores.predictions import SegmentLabels, SegmentLog
 
 SAFE = "!#$&'()*+/:;=?@[]~ "
@@ -118,8 +118,8 @@ class Counted(SegmentLog):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("log")
-    log = Counted(folder, "w", NoTables())
-    world = World(log=log, labels=SegmentLabels(folder, "w", NoTables()))
+    log = Counted(folder, "w", DayTables(folder / "tables"))
+    world = World(log=log, labels=SegmentLabels(folder, "w", DayTables(folder / "tables")))
     world.route(world.bundle(logistic))
     return world
 

@@ -29,6 +29,7 @@ class Limits:
         self._fields = schema.fields
         self._low = np.array([-np.inf if field.low is None else field.low for field in schema.fields])
         self._high = np.array([np.inf if field.high is None else field.high for field in schema.fields])
+        self._bounded = bool(np.isfinite(self._low).any() or np.isfinite(self._high).any())
         self._texts = {field: frozenset((*field.values, None)) for field in schema.fields if field.values is not None}
 
     def faults(
@@ -36,7 +37,9 @@ class Limits:
     ) -> dict[int, Fault]:
         """Row → its first fault. `x` is (n, k) as exact as sent, `narrow` the same as the model sees it: a number too
         big for it is infinite there. NaN stands for null, which decoding has allowed already."""
-        bad = (x < self._low) | (x > self._high) | np.isinf(narrow)
+        bad = np.isinf(narrow)
+        if self._bounded:
+            bad |= (x < self._low) | (x > self._high)
         found: dict[int, Fault] = {}
         if bad.any():
             for row, column in zip(*(axis.tolist() for axis in np.nonzero(bad)), strict=True):

@@ -97,7 +97,7 @@ class Answered:
     """What one tick answered for one model, row by row; a row without an answer has no score. `typed` are the labels
     with the type that the data has; `whole`: every row has its answer.
 
-    Texts that every request needs are made here once; `said` is where a protocol keeps its own."""
+    Texts that every request needs are made here once; in `said` and `texts` a protocol keeps its own."""
 
     release: str
     versions: Sequence[int]
@@ -109,6 +109,7 @@ class Answered:
     classes: Sequence[Value]
     whole: bool
     said: Any = None
+    texts: Any = None
 
     def __post_init__(self) -> None:
         self.alike = len(set(self.versions)) == 1
@@ -154,9 +155,10 @@ class Reply(msgspec.Struct, gc=False):
 
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
-        ids = ("x-prediction-id", ",".join(self.tick.shown[self.part][:_SHOWN_IDS]))
-        if self.tick.alike:
-            return ids, *self.tick.told
+        tick = self.tick
+        ids = ("x-prediction-id", ",".join(tick.shown[self.part][:_SHOWN_IDS]))
+        if tick.alike:
+            return ids, *tick.told
         versions = ",".join(map(str, dict.fromkeys(self.versions)))
         return ids, self.tick.told[0], ("x-model-version", versions)
 

@@ -23,8 +23,8 @@ class Page:
 
     def __init__(self, served: Served, at_ms: int) -> None:
         self._served, self._at_ms = served, at_ms
-        self._columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-        self._inputs: dict[str, list[Value]] = {name: [] for name in served.champion.schema.names}
+        self._columns: dict[str, Sequence[Any]] = {}
+        self._inputs: dict[str, Sequence[Value]] = {}
 
     def answered(self, batch: Batch, scored: Scored) -> None:
         """Every row of the batch, and the candidate's failed attempts beside them."""
@@ -44,7 +44,7 @@ class Page:
     def rejected(self, rows: Sequence[Row], ids: Sequence[str], keys: Sequence[str | None]) -> None:
         """Rows that no model saw."""
         version = self._served.route.champion.version
-        inputs = zip(self._inputs, zip(*rows, strict=True), strict=True) if rows else ()
+        inputs = zip(self._served.champion.schema.names, zip(*rows, strict=True), strict=True) if rows else ()
         self._unscored(ids, keys, (version, _ARMS[0], Role.REJECTED.value, "rejected", 0), dict(inputs))
 
     def shed(self, ids: Sequence[str]) -> None:
@@ -64,16 +64,20 @@ class Page:
 
     def _add(self, columns: Sequence[Sequence[Any]], inputs: Mapping[str, Sequence[Value]]) -> None:
         """A field that is not among the inputs is null."""
-        for column, values in zip(self._columns.values(), columns, strict=True):
-            column += values
         blank = () if inputs else [None] * len(columns[0])
-        for name, column in self._inputs.items():
-            column += inputs.get(name, blank)
+        given = {name: inputs.get(name, blank) for name in self._served.champion.schema.names}
+        if not self._columns:
+            self._columns, self._inputs = dict(zip(_COLUMNS, columns, strict=True)), given
+            return
+        for name, values in zip(_COLUMNS, columns, strict=True):
+            self._columns[name] = [*self._columns[name], *values]
+        for name, values in given.items():
+            self._inputs[name] = [*self._inputs[name], *values]
 
     def batch(self) -> LogBatch | None:
         """None when there is nothing to write."""
         route = self._served.route
-        if not self._columns["id"]:
+        if not self._columns or not self._columns["id"]:
             return None
         return LogBatch(
             self._served.model, self._at_ms, route.release, route.weight, inputs=self._inputs, **self._columns

@@ -40,18 +40,19 @@ class Records:
             records = self._decode(request.body).records
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise refusal(self.schema, error) from None
+        if len(records) == 1:  # nearly always
+            return self.one_asked(_astuple(records[0]))
         if not records:
             raise Refusal(422, "records must not be empty", rule="not empty", name="records")
-        return self.ask([_astuple(record) for record in records])
-
-    def ask(self, rows: Sequence[Row]) -> Ask:
-        """Decoded records: the fields, then what names them."""
-        if len(rows) == 1:  # nearly always
-            row = rows[0]
-            return Ask([row[: self._k]], [name_text(row[self._id])], [name_text(row[self._key])])
+        rows: list[Row] = [_astuple(record) for record in records]
         ids = [name_text(row[self._id]) for row in rows]
         keys = [name_text(row[self._key]) for row in rows]
         return Ask([row[: self._k] for row in rows], ids, keys)
+
+    def one_asked(self, row: Row) -> Ask:
+        """A decoded record: the fields, then what names it."""
+        name, key = row[self._id], row[self._key]
+        return Ask([row[: self._k]], [None if name is None else str(name)], [None if key is None else str(key)])
 
     def salvage(self, request: Request) -> Ask:
         """What can be read of a refused body, for the log: values that fit their field, null for the others."""
@@ -65,18 +66,28 @@ class Records:
 
     def encode(self, _: Ask, reply: Reply) -> Response:
         """A record's own `model_version` is told when a canary split the records of one request."""
-        predictions, tick = self.said(reply), reply.tick
+        tick, part = reply.tick, reply.part
+        if tick.alike:
+            tick.texts = tick.texts or self._texts(tick)
+            start, predictions = tick.texts
+            return Response(200, b"%b%b]}" % (start, b",".join(predictions[part])), reply.headers)
+        said = self.said(tick)[part]
         if not reply.alike:
-            for prediction, version in zip(predictions, reply.versions, strict=True):
+            for prediction, version in zip(said, reply.versions, strict=True):
                 prediction.model_version = version
-        return Response(200, _encode(_Body(tick.release, tick.versions[reply.part.start], predictions)), reply.headers)
+        return Response(200, _encode(_Body(tick.release, tick.versions[part.start], said)), reply.headers)
 
-    def said(self, reply: Reply) -> list[_Said]:
-        """The predictions of one request; those of the whole tick are made at once."""
-        if reply.tick.said is None:
-            reply.tick.said = _SAID[self.schema.task](reply.tick)
-        predictions: list[_Said] = reply.tick.said[reply.part]
+    def said(self, tick: Answered) -> list[_Said]:
+        """The predictions of the whole tick, made once."""
+        tick.said = tick.said or _SAID[self.schema.task](tick)
+        predictions: list[_Said] = tick.said
         return predictions
+
+    def _texts(self, tick: Answered) -> tuple[bytes, list[bytes]]:
+        """The body of an answer up to its predictions, and each prediction of the tick, encoded in one call: no newline
+        stands within one."""
+        start = _encode(_Body(tick.release, tick.versions[0], [])).removesuffix(b"]}")
+        return start, _encode_lines(self.said(tick)).split(b"\n")
 
     def refuse(self, error: Refusal) -> Response:
         return refused(error)
@@ -96,14 +107,15 @@ class Record:
             row = _astuple(self._decode(request.body))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise refusal(self._records.schema, error) from None
-        return self._records.ask([row])
+        return self._records.one_asked(row)
 
     def salvage(self, request: Request) -> Ask:
         """As `Records.salvage`."""
         return self._records.pick([_loose(request.body)])
 
     def encode(self, _: Ask, reply: Reply) -> Response:
-        (said,), tick = self._records.said(reply), reply.tick
+        tick = reply.tick
+        (said,) = self._records.said(tick)[reply.part]
         version = tick.versions[reply.part.start]
         told = _Told(said.id, tick.release, version, said.value, said.score, said.label, said.scores)
         return Response(200, _encode(told), reply.headers)
@@ -161,7 +173,7 @@ class _Body(msgspec.Struct, gc=False):
     predictions: list[_Said]
 
 
-_encode = msgspec.json.Encoder().encode
+_encode, _encode_lines = msgspec.json.Encoder().encode, msgspec.json.Encoder().encode_lines
 
 
 def _numbers(tick: Answered) -> list[_Said]:

@@ -189,11 +189,15 @@ def score(served: Served, batch: Batch, clock: Clock, within: Callable[[Call], O
     """One call for each arm, the candidate's `within` its time. The champion answers its own rows and those on which
     the candidate failed."""
     route, n = served.route, len(batch.ids)
+    if route.candidate is None or not route.weight:  # nearly always
+        scored = Scored.blank(n, np.zeros(n, bool))
+        _champion(served, scored, attempt(served.champion, np.arange(n), batch.x.__getitem__, clock))
+        return scored
     keys = [name if key is None else key for key, name in zip(batch.keys, batch.ids, strict=True)]
     chosen = to_candidate(route.salt, keys, route.weight)
     scored = Scored.blank(n, chosen)
     rest: Index = np.arange(n)
-    if route.candidate is not None and route.weight and chosen.any():
+    if chosen.any():
         rows: Index = np.flatnonzero(chosen)
         made = attempt(served.candidate, rows, partial(candidate_input, served, batch), clock, within)
         if served.candidate is not None and made.good.any():

@@ -25,7 +25,7 @@ from homeostat.serving import feedback
 from homeostat.serving.bundles import Shelf
 from homeostat.serving.edge import Edge, model_of
 from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Reply, Request, Response, Row, json, refused
-from homeostat.serving.plan import Plan, Target, build, refuse
+from homeostat.serving.plan import Plan, build, refuse
 from homeostat.serving.record import Page, shadowed
 from homeostat.serving.score import (
     OK,
@@ -145,7 +145,11 @@ class Engine:
     def slow(self, request: Request) -> bool:
         """Its answer takes so long that others should not wait for it."""
         plan = self._plan
-        return len(request.body) > LARGE or request.path in plan.slow or plan.asks_cold(request.path) is not None
+        return (
+            len(request.body) > LARGE
+            or request.path in plan.slow
+            or (bool(plan.cold) and plan.asks_cold(request.path) is not None)
+        )
 
     def answer(self, requests: Sequence[Request], later: Later | None = None) -> list[Response]:
         """One response a request, in order; never raises for what a caller sent. What is to be scored in shadow goes
@@ -154,15 +158,19 @@ class Engine:
             self._warm(requests)
         plan, later, trace = self._plan, self._later if later is None else later, self._tracing.tick()
         responses: list[Response | None] = [None] * len(requests)
-        groups: defaultdict[int, list[tuple[int, Target, Request]]] = defaultdict(list)
+        groups: dict[int, tuple[Served, list[_Job]]] = {}
         for i, request in enumerate(requests):
-            target = plan.predict.get(request.path) if request.method == "POST" else None
-            if target is None:
+            target = plan.predict.get(request.path)
+            if target is None or request.method != "POST":
                 responses[i] = self._other(plan, request)
-            else:
-                groups[id(target.served)].append((i, target, request))
-        for members in groups.values():
-            self._tick(members[0][1].served, members, responses, later, trace)
+                continue
+            key = id(target.served)
+            if key not in groups:
+                groups[key] = target.served, []
+            groups[key][1].append(self._decode(i, target.codec, request))
+        trace.stage("decode")
+        for served, jobs in groups.values():
+            self._tick(served, jobs, responses, later, trace)
         answered = [response or _broken() for response in responses]
         trace.end(requests, answered)
         return answered
@@ -191,14 +199,12 @@ class Engine:
     def _tick(
         self,
         served: Served,
-        members: Sequence[tuple[int, Target, Request]],
+        jobs: Sequence[_Job],
         responses: list[Response | None],
         later: Later,
         trace: TickTrace,
     ) -> None:
         now_ms = self._used[served.model] = self._clock.now_ms()
-        jobs = [self._decode(at, target.codec, request) for at, target, request in members]
-        trace.stage("decode")
         batch = self._checked(served, jobs)
         trace.stage("check")
         scored = score(served, batch, self._clock, self._within) if batch else None
@@ -228,8 +234,11 @@ class Engine:
         except Refusal as error:
             job = _Job(at, codec, codec.salvage(request), error)
         fresh = self._fresh(request) if "idempotency-key" in request.headers else self._ids
+        if len(job.ask.ids) == 1:  # nearly always
+            job.ids = [job.ask.ids[0] or next(fresh)]
+            return job
         job.ids = [name or next(fresh) for name in job.ask.ids]
-        if job.refusal is None and len(job.ids) > 1 and len(set(job.ids)) < len(job.ids):
+        if job.refusal is None and len(set(job.ids)) < len(job.ids):
             job.refusal = Refusal(422, "an id stands twice in one request", rule="once", name="id")
         return job
 
@@ -338,10 +347,11 @@ def _gather(served: Served, jobs: Sequence[_Job]) -> Batch | None:
     keys: list[str | None] = []
     for job in jobs:
         if job.refusal is None:
-            job.start = len(rows)
-            rows += job.ask.rows
+            ask = job.ask
+            job.start = len(ids)
             ids += job.ids
-            keys += job.ask.keys
+            rows += ask.rows
+            keys += ask.keys
     return gather(served.champion, rows, ids, keys) if rows else None
 
 

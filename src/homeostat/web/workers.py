@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -135,8 +136,8 @@ def serve_many(
     grpc_port: int | None = None,
     bounds: tuple[int, int] | None = None,
 ) -> str:
-    """Workers in processes of their own, as many as `bounds` (or the policy) says and the load asks for. → why it ended
-    by itself, "" when it was asked to. Errors: as `serve`."""
+    """Workers in processes of their own, as many as `bounds` (or the policy) says and the load asks for; `started` is
+    told the port when the first one listens. → why it ended by itself, "" when it was asked to. Errors: as `serve`."""
     tell_load()
     with listen(host, port) as bound:  # bound, never listening: it keeps the port while workers come and go
         port = int(bound.getsockname()[1])
@@ -146,10 +147,22 @@ def serve_many(
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: ended.set())
         workers.start()
-        started(port)
+        while not ended.wait(LOOK_S / 4):
+            if _answers(host, port):
+                started(port)
+                break
         ended.wait()
         workers.end()
     return workers.reason
+
+
+def _answers(host: str, port: int) -> bool:
+    """Somebody listens there."""
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def arguments(root: Path, host: str, port: int, grpc_port: int | None) -> Sequence[str]:
