@@ -170,7 +170,11 @@ class Told(Protocol):
     """An answer that can be given more headers."""
 
     status: int
-    headers: Sequence[tuple[str, str]]
+
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]: ...
+
+    def add(self, *headers: tuple[str, str]) -> None: ...
 
 
 class TickTrace(Protocol):

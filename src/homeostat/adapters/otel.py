@@ -86,4 +86,4 @@ class Tick:
         span.end(ended)
         carried = dict[str, str]()
         _CARRIED.inject(carried, set_span_in_context(span))
-        answer.headers = (*answer.headers, *carried.items())
+        answer.add(*carried.items())

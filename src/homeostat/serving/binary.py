@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from homeostat.serving.messages import JSON, Refusal, Request, Response
+from homeostat.serving.messages import JSON, Refusal, Request, Response, lines
 from homeostat.serving.tensors import encode_raw
 
 EXTENSION = "binary_tensor_data"
@@ -41,7 +41,7 @@ def blobs(inputs: Sequence[tuple[str, Mapping[str, Any] | None]], rest: bytes) -
     return found
 
 
-def response(body: dict[str, Any], raw: Sequence[str], headers: Sequence[tuple[str, str]]) -> Response:
+def response(body: dict[str, Any], raw: Sequence[str], headers: bytes) -> Response:
     """The answer `body`, whose outputs of the names `raw` become binary."""
     contents = []
     for output in body["outputs"]:
@@ -51,4 +51,4 @@ def response(body: dict[str, Any], raw: Sequence[str], headers: Sequence[tuple[s
     head = msgspec.json.encode(body)
     if not contents:
         return Response(200, head, headers, JSON)
-    return Response(200, b"".join([head, *contents]), (*headers, (_LENGTH, str(len(head)))), MEDIA)
+    return Response(200, b"".join([head, *contents]), headers + lines((_LENGTH, str(len(head)))), MEDIA)

@@ -6,7 +6,7 @@ import zlib
 
 import msgspec
 
-from homeostat.serving.messages import Refusal, Request, Response
+from homeostat.serving.messages import Refusal, Request, Response, lines
 
 SMALL = 4_096  # bytes: a shorter answer is sent as it is
 _GZIP, _ZLIB, _RAW = 31, 15, -15  # zlib's window bits
@@ -36,13 +36,13 @@ def packed(request: Request, response: Response) -> Response:
     """The answer as gzip or deflate where the client takes it."""
     coding = _chosen(request.headers.get("accept-encoding", ""))
     if coding is None:
-        return Response(response.status, response.body, (*response.headers, _VARY), response.media)
+        return Response(response.status, response.body, response.lines + _VARY, response.media)
     deflate = zlib.compressobj(_FAST, zlib.DEFLATED, _GZIP if coding == "gzip" else _ZLIB)
     body = deflate.compress(response.body) + deflate.flush()
-    return Response(response.status, body, (*response.headers, _VARY, ("content-encoding", coding)), response.media)
+    return Response(response.status, body, response.lines + _VARY + lines(("content-encoding", coding)), response.media)
 
 
-_VARY = ("vary", "accept-encoding")
+_VARY = lines(("vary", "accept-encoding"))
 
 
 def _inflate(data: bytes, window: int, most: int) -> bytes:

@@ -27,13 +27,13 @@ from homeostat.engines.labels import canonical
 from homeostat.engines.transform import codes, narrow
 from homeostat.ports import Blobs
 from homeostat.serving.limits import Limits
-from homeostat.serving.messages import Refusal, Request, Response, Row, json, refused
+from homeostat.serving.messages import Refusal, Request, Response, Row, json, lines, refused
 from homeostat.serving.score import OK
 from homeostat.serving.typed import LONGEST_ID, Int64, Name, name_text, refusal, row_type
 
 MOST = 200
 """Predictions a request: each is checked and logged within one turn of the event loop."""
-_ANYWHERE = (("access-control-allow-origin", "*"),)  # a page on the edge has another origin
+_ANYWHERE = lines(("access-control-allow-origin", "*"))  # a page on the edge has another origin
 
 
 class _Answer(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -114,7 +114,7 @@ class Edge:
                 raise Refusal(503, "the prediction log can't be written", rule="log")
         except Refusal as error:
             response = refused(error)
-            return Response(response.status, response.body, (*response.headers, *_ANYWHERE))
+            return Response(response.status, response.body, response.lines + _ANYWHERE)
         return json(200, {"accepted": len(rows), "refused": faults}, _ANYWHERE)
 
     def _rows(

@@ -15,7 +15,7 @@ import msgspec
 
 from homeostat.serving.compression import opened
 from homeostat.serving.limit import Limit
-from homeostat.serving.messages import HEADERS, JSON, Refusal, Request, Response, refused
+from homeostat.serving.messages import HEADERS, JSON, Refusal, Request, Response, lines, refused
 from homeostat.serving.plan import refuse
 from homeostat.serving.queues import Member, Queue, Waiting
 from homeostat.serving.tick import Engine
@@ -120,18 +120,17 @@ class Slot(msgspec.Struct, gc=False):
     data: bytes | None = None
 
     def answer(self, response: Response) -> None:
-        head = "".join([f"{name}: {value}\r\n" for name, value in response.headers])
-        start = _HEADS[response.status]
+        start, head = _HEADS[response.status], response.lines
         if response.media is not JSON:
-            start, head = _STARTS[response.status], f"content-type: {response.media}\r\n{head}"
+            start, head = _STARTS[response.status], lines(("content-type", response.media)) + head
         if self.close:
-            head += "connection: close\r\n"
+            head += b"connection: close\r\n"
         elif self.old:
-            head += "connection: keep-alive\r\n"
+            head += b"connection: keep-alive\r\n"
         self.data = b"%bcontent-length: %d\r\n%b\r\n%b" % (
             start,
             len(response.body),
-            head.encode("latin-1", "replace"),
+            head,
             b"" if self.bare else response.body,
         )
         self.connection.flush()

@@ -19,7 +19,7 @@ from homeostat.domain.schema import Value
 
 Row = tuple[Value, ...]
 JSON = "application/json"
-RETRY = (("retry-after", "1"),)
+RETRY = b"retry-after: 1\r\n"
 _SHOWN_IDS = 100
 HEADERS = (
     "accept",
@@ -45,12 +45,27 @@ class Request(msgspec.Struct, gc=False):
 
 
 class Response(msgspec.Struct, gc=False):
-    """`media` is its content type."""
+    """`lines`: the headers, as they go over the wire; `media`: its content type."""
 
     status: int
     body: bytes
-    headers: Sequence[tuple[str, str]] = ()
+    lines: bytes = b""
     media: str = JSON
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """Name and value of each."""
+        return [(name, value) for name, _, value in (line.partition(": ") for line in self._texts())]
+
+    def add(self, *headers: tuple[str, str]) -> None:
+        self.lines += lines(*headers)
+
+    def _texts(self) -> list[str]:
+        return self.lines.decode("latin-1").split("\r\n")[:-1]
+
+
+def lines(*headers: tuple[str, str]) -> bytes:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers]).encode("latin-1", "replace")
 
 
 class Refusal(Exception):
@@ -70,15 +85,17 @@ class Refusal(Exception):
         return {name: value for name, value in known.items() if value not in ("", None)}
 
     @property
-    def headers(self) -> tuple[tuple[str, str], ...]:
-        told = (("x-prediction-id", header(self.ids)),) if self.ids else ()
+    def lines(self) -> bytes:
+        """The headers of its answer."""
+        told = lines(("x-prediction-id", header(self.ids))) if self.ids else b""
         match self.status:
             case 503:
-                return (*RETRY, *told)
+                return RETRY + told
             case 405:
-                return (("allow", self.rule), *told)
+                return lines(("allow", self.rule)) + told
             case 415:
-                return (("accept-encoding" if self.field == "content-encoding" else "accept", self.rule), *told)
+                name = "accept-encoding" if self.field == "content-encoding" else "accept"
+                return lines((name, self.rule)) + told
         return told
 
 
@@ -114,7 +131,7 @@ class Answered:
     def __post_init__(self) -> None:
         self.alike = len(set(self.versions)) == 1
         self.shown = self.ids if all(map(_PLAIN, self.ids)) else [quote(one, safe=_SAFE) for one in self.ids]
-        self.told = (("x-release-id", self.release), ("x-model-version", str(self.versions[0])))
+        self.told = lines(("x-release-id", self.release), ("x-model-version", str(self.versions[0])))
 
 
 class Reply(msgspec.Struct, gc=False):
@@ -154,13 +171,15 @@ class Reply(msgspec.Struct, gc=False):
         return self.tick.alike or len(set(self.versions)) == 1
 
     @property
-    def headers(self) -> tuple[tuple[str, str], ...]:
+    def lines(self) -> bytes:
+        """The headers of its answer."""
         tick = self.tick
-        ids = ("x-prediction-id", ",".join(tick.shown[self.part][:_SHOWN_IDS]))
+        ids = ",".join(tick.shown[self.part][:_SHOWN_IDS]).encode()  # ASCII by now
         if tick.alike:
-            return ids, *tick.told
+            return b"x-prediction-id: %b\r\n%b" % (ids, tick.told)
         versions = ",".join(map(str, dict.fromkeys(self.versions)))
-        return ids, self.tick.told[0], ("x-model-version", versions)
+        told = lines(("x-release-id", tick.release), ("x-model-version", versions))
+        return b"x-prediction-id: %b\r\n%b" % (ids, told)
 
 
 _PLAIN = re.compile(r"[\w.:-]+", re.ASCII).fullmatch
@@ -172,8 +191,8 @@ def header(ids: Sequence[str]) -> str:
     return ",".join([one if _PLAIN(one) else quote(one, safe=_SAFE) for one in ids[:_SHOWN_IDS]])
 
 
-def json(status: int, value: Any, headers: Sequence[tuple[str, str]] = ()) -> Response:
-    return Response(status, msgspec.json.encode(value), headers)
+def json(status: int, value: Any, lines: bytes = b"") -> Response:
+    return Response(status, msgspec.json.encode(value), lines)
 
 
 def refused(refusal: Refusal) -> Response:
@@ -181,7 +200,7 @@ def refused(refusal: Refusal) -> Response:
     body: dict[str, Any] = {"error": refusal.detail}
     if refusal.ids:
         body["ids"] = refusal.ids
-    return json(refusal.status, body, refusal.headers)
+    return json(refusal.status, body, refusal.lines)
 
 
 def ids(prefix: str) -> Iterator[str]:

@@ -71,7 +71,7 @@ class Mlflow:
         """What the model's own `predict` gives, the class or the value, and the ids beside it."""
         regression = self._schema.task is Task.REGRESSION
         predictions = reply.score if regression else reply.label
-        return json(200, {"predictions": predictions, "ids": reply.ids}, reply.headers)
+        return json(200, {"predictions": predictions, "ids": reply.ids}, reply.lines)
 
     def refuse(self, error: Refusal) -> Response:
         return refused(error)
@@ -114,7 +114,7 @@ class Mlflow:
 def refused(error: Refusal) -> Response:
     """As MLflow says it; what it names stands beside it."""
     body = {"error_code": _CODES.get(error.status, "BAD_REQUEST"), **error.detail}
-    return json(error.status, {**body, "ids": error.ids} if error.ids else body, error.headers)
+    return json(error.status, {**body, "ids": error.ids} if error.ids else body, error.lines)
 
 
 def _parse(body: bytes) -> dict[str, Any]:

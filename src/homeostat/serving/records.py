@@ -70,12 +70,12 @@ class Records:
         if tick.alike:
             tick.texts = tick.texts or self._texts(tick)
             start, predictions = tick.texts
-            return Response(200, b"%b%b]}" % (start, b",".join(predictions[part])), reply.headers)
+            return Response(200, b"%b%b]}" % (start, b",".join(predictions[part])), reply.lines)
         said = self.said(tick)[part]
         if not reply.alike:
             for prediction, version in zip(said, reply.versions, strict=True):
                 prediction.model_version = version
-        return Response(200, _encode(_Body(tick.release, tick.versions[part.start], said)), reply.headers)
+        return Response(200, _encode(_Body(tick.release, tick.versions[part.start], said)), reply.lines)
 
     def said(self, tick: Answered) -> list[_Said]:
         """The predictions of the whole tick, made once."""
@@ -118,7 +118,7 @@ class Record:
         (said,) = self._records.said(tick)[reply.part]
         version = tick.versions[reply.part.start]
         told = _Told(said.id, tick.release, version, said.value, said.score, said.label, said.scores)
-        return Response(200, _encode(told), reply.headers)
+        return Response(200, _encode(told), reply.lines)
 
     def refuse(self, error: Refusal) -> Response:
         return refused(error)

@@ -24,7 +24,7 @@ class PassedOn:
     def end(self, requests: Sequence[Asked], answers: Sequence[Told]) -> None:
         for request, answer in zip(requests, answers, strict=True):
             if "traceparent" in request.headers:
-                answer.headers = (*answer.headers, *passed_on(request.headers))
+                answer.add(*passed_on(request.headers))
 
 
 def passed_on(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -163,7 +163,7 @@ class V2:
         }
         every = (infer.parameters or {}).get("binary_data_output", False)
         raw = [one["name"] for one in outputs if wanted.get(one["name"], {}).get("binary_data", every) is True]
-        return binary.response(body, raw, reply.headers) if raw else json(200, body, reply.headers)
+        return binary.response(body, raw, reply.lines) if raw else json(200, body, reply.lines)
 
     def refuse(self, error: Refusal) -> Response:
         return refused(error)
@@ -230,7 +230,7 @@ class V2:
 def refused(error: Refusal) -> Response:
     """The protocol wants a text; what it names stands beside it."""
     body = {"error": error.message, **error.detail}
-    return json(error.status, {**body, "ids": error.ids} if error.ids else body, error.headers)
+    return json(error.status, {**body, "ids": error.ids} if error.ids else body, error.lines)
 
 
 def _parse(request: Request) -> tuple[Infer, dict[str, bytes]]:
