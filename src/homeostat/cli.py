@@ -317,8 +317,8 @@ def predict(
     folder: Folder = HERE,
     as_json: Json = False,
 ) -> None:
-    """Score rows with the version that serves, here or in an object store (s3://, gs://, az://). Started again, it makes
-    only what is missing.
+    """Score rows with the version that serves, here or in an object store (s3://, gs://, az://). Started again, it
+    makes only what is missing.
 
     Examples: homeostat predict rows.parquet scores -p price; homeostat predict s3://lake/cards delta://s3://lake/scores
     """

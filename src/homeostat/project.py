@@ -167,10 +167,11 @@ class Project:
             raise UsageError("the prediction log is on this machine", way_out="Use --log with --engine local.")
         serves = self.served()
         blobs = self.system.stores.blobs
-        onnx = blobs.get(self.system.bundles.load(serves.bundle).files["model.onnx"])
+        manifest = self.system.bundles.load(serves.bundle)
+        onnx = blobs.get(manifest.files["model.onnx"])
         shipped = Shipped(serves.bundle, blobs.get(serves.bundle), onnx, OnnxRuntime())
         arm = Arm(serves.number, serves.bundle)
-        record = recorder(self.system.stores.log, self.system.clock, self.policy.name, arm) if log else unrecorded
+        record = recorder(self.system.stores.log, self.system.clock, manifest, arm) if log else unrecorded
         terms = Terms(part_rows, on_error)
         return score(shipped, serves.number, source, out, terms, progress, record, cluster(engine))
 

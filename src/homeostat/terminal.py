@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -17,8 +17,6 @@ from rich.text import Text
 from rich.theme import Theme
 
 from homeostat import codec
-from homeostat.batch import BatchResult
-from homeostat.demo import Line
 from homeostat.domain.errors import HomeostatError
 from homeostat.domain.gate import GateResult, Measurement, Verdict
 from homeostat.domain.prediction import BATCH, EDGE
@@ -30,9 +28,13 @@ from homeostat.domain.units import show_share
 from homeostat.engines.report import rehearsal_sentence, run_sentence, words
 from homeostat.engines.report.rehearsal import OUTCOMES
 from homeostat.ports import Progress
-from homeostat.project import Status
-from homeostat.scaffold import Made
-from homeostat.services.rollouts import Explanation, Standing
+
+if TYPE_CHECKING:  # whoever has one to show has imported it
+    from homeostat.batch import BatchResult
+    from homeostat.demo import Line
+    from homeostat.project import Status
+    from homeostat.scaffold import Made
+    from homeostat.services.rollouts import Explanation, Standing
 
 LIGHT = {
     "champion": "#0072B2",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,7 +80,7 @@ class _Folder:
     def write(self, job: str, part: Part, frame: pl.DataFrame) -> None:
         del job
         data = io.BytesIO()
-        frame.write_parquet(data)
+        frame.write_parquet(data, compression_level=1)
         files(self.address).put(f"{part.name}.parquet", data.getvalue())
 
 
@@ -127,10 +128,9 @@ class _Table:
                 table = DeltaTable(self.address)
                 if _known(table, job, part):
                     return
-                try:
-                    return write_deltalake(table, frame, mode="append", commit_properties=once)
-                except CommitFailedError:  # another writer was first, of this part perhaps
-                    continue
+                with suppress(CommitFailedError):  # another writer was first, of this part perhaps
+                    write_deltalake(table, frame, mode="append", commit_properties=once)
+                    return
         raise DataError(f"{_TRIES} other writers were first", where=self.address, way_out="Start again.")
 
 

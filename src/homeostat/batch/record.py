@@ -7,15 +7,17 @@ import threading
 import polars as pl
 
 from homeostat.batch.work import Record, Scored
+from homeostat.domain.bundle import Bundle
 from homeostat.domain.prediction import BATCH, LogBatch, Role
 from homeostat.domain.rollout import Arm
+from homeostat.engines.answer import answers
 from homeostat.ports import Clock, PredictionLog
 
 ROWS = 10_000
 """Rows a frame of the log: one that is torn loses no more."""
 
 
-def recorder(log: PredictionLog, clock: Clock, model: str, arm: Arm) -> Record:
+def recorder(log: PredictionLog, clock: Clock, bundle: Bundle, arm: Arm) -> Record:
     """They are answers by `arm` that somebody will use: labels find them, drift and performance of the version count
     them, training learns from them. No route chose them: they are no evidence for or against a candidate."""
     alone = threading.Lock()  # a writer of the log has one thread
@@ -23,14 +25,13 @@ def recorder(log: PredictionLog, clock: Clock, model: str, arm: Arm) -> Record:
     def record(scored: Scored) -> None:
         good = pl.Series(scored.good)
         ids, inputs = scored.ids.filter(good), {name: one.filter(good) for name, one in scored.inputs.items()}
-        keys = (
-            pl.repeat(None, len(ids), dtype=pl.String, eager=True) if scored.keys is None else scored.keys.filter(good)
-        )
+        keys = pl.Series([None] * len(ids), dtype=pl.String) if scored.keys is None else scored.keys.filter(good)
+        given = answers(bundle.schema, bundle.threshold, scored.output)
         for start in range(0, len(ids), ROWS):
             here = slice(start, start + ROWS)
             n = len(ids[here])
             batch = LogBatch(
-                model=model,
+                model=bundle.model,
                 at_ms=clock.now_ms(),
                 release=BATCH + arm.bundle,
                 weight=0,
@@ -41,9 +42,9 @@ def recorder(log: PredictionLog, clock: Clock, model: str, arm: Arm) -> Record:
                 role=[Role.ANSWER.value] * n,
                 status=["ok"] * n,
                 model_us=[0] * n,
-                score=scored.given.score[here],
-                label=scored.given.label[here],
-                scores=scored.given.scores[here],
+                score=given.score[here],
+                label=given.label[here],
+                scores=given.scores[here],
                 inputs={name: column[here].to_list() for name, column in inputs.items()},
             )
             with alone:

@@ -39,7 +39,7 @@ def answers(schema: Schema, threshold: float, output: Array) -> Answers:
 
 
 def decided(schema: Schema, threshold: float, output: Array) -> tuple[Array, NDArray[np.intp]]:
-    """The same as arrays, for many rows: scores (n,), and the indices (n,) of the answered classes, 0 for regression."""
+    """The same as arrays, for many rows: scores (n,) and indices (n,) of the answered classes, 0 for regression."""
     if schema.task is Task.MULTICLASS:
         best = output.argmax(axis=1)
         return output[np.arange(len(output)), best], best
