@@ -15,10 +15,7 @@ import polars as pl
 
 from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.adapters.source import read_table
-from homeostat.batch import PART_ROWS, BatchResult, Shipped, Terms, score
-from homeostat.batch.job import OnError
-from homeostat.batch.record import recorder
-from homeostat.batch.work import unrecorded
+from homeostat.batch import PART_ROWS, Batch, BatchResult, OnError, Shipped, Terms
 from homeostat.config import read_policy
 from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import EVENT_MS
@@ -166,14 +163,13 @@ class Project:
         if log and engine != "local":
             raise UsageError("the prediction log is on this machine", way_out="Use --log with --engine local.")
         serves = self.served()
-        blobs = self.system.stores.blobs
-        manifest = self.system.bundles.load(serves.bundle)
-        onnx = blobs.get(manifest.files["model.onnx"])
-        shipped = Shipped(serves.bundle, blobs.get(serves.bundle), onnx, OnnxRuntime())
-        arm = Arm(serves.number, serves.bundle)
-        record = recorder(self.system.stores.log, self.system.clock, manifest, arm) if log else unrecorded
-        terms = Terms(part_rows, on_error)
-        return score(shipped, serves.number, source, out, terms, progress, record, cluster(engine))
+        system, arm = self.system, Arm(serves.number, serves.bundle)
+        batch = Batch(self._shipped, system.clock, system.stores.log if log else None, cluster(engine))
+        return batch.score(arm, source, out, Terms(part_rows, on_error), progress)
+
+    def _shipped(self, bundle: str) -> Shipped:
+        manifest, blobs = self.system.bundles.load(bundle), self.system.stores.blobs
+        return Shipped(bundle, blobs.get(bundle), blobs.get(manifest.files["model.onnx"]), OnnxRuntime())
 
     def version(self, number: int | None = None) -> Version:
         """A registered version, the newest by default. Errors: `NotFound`."""

@@ -34,9 +34,8 @@ class SparkCluster:
                 for future in as_completed(futures):
                     yield _result(future.result)
             finally:
-                for future in futures:
-                    future.cancel()
-                context.cancelJobGroup(GROUP)
+                if [future for future in futures if not future.cancel() and not future.done()]:
+                    context.cancelJobGroup(GROUP)
         if ours:
             spark.stop()
 

@@ -5,7 +5,8 @@ A part is a stretch of rows of one table. It is written whole or not at all, und
 and its prediction ids follow from the job and the row: the same job again makes only the parts that are not there.
 """
 
-from homeostat.batch.run import PART_ROWS, BatchResult, Terms, score
+from homeostat.batch.job import OnError
+from homeostat.batch.run import PART_ROWS, Batch, BatchResult, Terms
 from homeostat.batch.work import Shipped
 
-__all__ = ["PART_ROWS", "BatchResult", "Shipped", "Terms", "score"]
+__all__ = ["PART_ROWS", "Batch", "BatchResult", "OnError", "Shipped", "Terms"]

@@ -10,18 +10,20 @@ from pathlib import PurePosixPath
 import polars as pl
 from deltalake import DeltaTable
 
-from homeostat.batch.places import FILES, Place, files, reaching
+from homeostat.batch.places import FILES, Place, files, is_table, reaching
 from homeostat.domain.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows that are read as one, in a fixed order. `stamp` changes with the content; `version` is a Delta table's."""
+    """Rows that are read as one, in a fixed order. `stamp` changes with the content; `version` and `id` are a Delta
+    table's."""
 
     name: str
     address: str
     stamp: str
     version: int | None = None
+    id: str = ""
     rows: int = 0
 
     def scan(self) -> pl.LazyFrame:
@@ -61,11 +63,13 @@ def tables(source: Place, version: int | None = None) -> tuple[Table, ...]:
 
 def _delta(address: str, version: int | None) -> Table:
     """Its files belong to the stamp, in the order in which they are read: ids follow from the order of the rows."""
+    if not is_table(address):
+        raise DataError("there is no Delta table", where=address)
     with reaching(address):
         table = DeltaTable(address, version=version)
         names = [uri.rpartition("/")[2] for uri in table.file_uris()]
         order = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
-        return Table(PurePosixPath(address).name, address, f"{table.metadata().id}-{order}", table.version())
+        return Table(PurePosixPath(address).name, address, order, table.version(), str(table.metadata().id))
 
 
 def _files(address: str) -> list[Table]:
@@ -79,6 +83,5 @@ def _files(address: str) -> list[Table]:
     seen = sorted(files(address).stamps().items())
     found = [(name, stamp) for kind in FILES for name, stamp in seen if name.endswith(kind) and name[0] not in "._"]
     if not found:
-        what = "no CSV or Parquet file is in the folder"
-        raise DataError(what, where=address, way_out="A Delta table that is not there yet can't be read either.")
+        raise DataError("no CSV or Parquet file is in the folder, and it is no Delta table", where=address)
     return [Table(name, f"{address}/{name}", stamp) for name, stamp in found]

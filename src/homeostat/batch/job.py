@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 from homeostat import codec
@@ -27,6 +28,18 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """What is noted of a job where its parts are: its name, the model's bundle and version, and for a Delta table its
+    id and the version that is read."""
+
+    name: str
+    bundle: str
+    version: int
+    source: str = ""
+    read: int | None = None
+
+
+@dataclass(frozen=True)
 class Job:
     """The version `version` of the model on the rows of `tables`."""
 
@@ -36,14 +49,16 @@ class Job:
     on_error: OnError
     tables: tuple[Table, ...]
 
-    @property
-    def text(self) -> bytes:
+    @cached_property
+    def name(self) -> str:
         """Where the tables lie is not part of it: a folder may be moved."""
-        return codec.encode(replace(self, tables=tuple(replace(table, address="") for table in self.tables)))
+        same = replace(self, tables=tuple(replace(table, address="") for table in self.tables))
+        return hashlib.sha256(codec.encode(same)).hexdigest()[:12]
 
     @property
-    def name(self) -> str:
-        return hashlib.sha256(self.text).hexdigest()[:12]
+    def begun(self) -> Begun:
+        first = self.tables[0]
+        return Begun(self.name, self.bundle, self.version, first.id, first.version)
 
     @property
     def rows(self) -> int:

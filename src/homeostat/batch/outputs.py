@@ -13,22 +13,22 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from homeostat import codec
-from homeostat.batch.job import Job, Part
+from homeostat.batch.job import Begun, Job, Part
 from homeostat.batch.places import Place, files, is_table, reaching
 from homeostat.domain.errors import DataError, UsageError
 
 JOB = "_job.json"
 NOTE = "homeostat.job"
 """The key of the job in a commit of a Delta table."""
-_LOOKED = 100  # the newest commits that an unfinished job is looked for in
+_LOOKED = 100  # of the newest commits, for a job that is unfinished
 _TRIES = 10
 
 
 class Out(Protocol):
     """Where parts go. It is sent to other machines: it holds addresses, no connections."""
 
-    def held(self) -> Job | None:
-        """The newest job that was begun here."""
+    def begun(self) -> Sequence[Begun]:
+        """The jobs that were begun here, the newest first."""
         ...
 
     def claim(self, job: Job, empty: pl.DataFrame) -> None:
@@ -39,8 +39,8 @@ class Out(Protocol):
         """The names of the parts that are there."""
         ...
 
-    def write(self, job: str, part: Part, frame: pl.DataFrame) -> None:
-        """The part `part` of the job named `job`, whole or not at all; a part that is there already stays as it is."""
+    def write(self, job: Job, part: Part, frame: pl.DataFrame) -> None:
+        """Whole or not at all; the same part again changes nothing."""
         ...
 
 
@@ -54,19 +54,19 @@ class _Folder:
 
     address: str
 
-    def held(self) -> Job | None:
+    def begun(self) -> Sequence[Begun]:
         text = files(self.address).get(JOB)
-        return None if text is None else codec.decode(text, Job)
+        return () if text is None else (codec.decode(text, Begun),)
 
     def claim(self, job: Job, empty: pl.DataFrame) -> None:
         del empty
         here = files(self.address)
-        text = here.get(JOB)
-        if text is None:
+        begun = self.begun()
+        if not begun:
             if here.stamps():
                 raise UsageError("the folder is not empty", where=self.address, way_out="Choose another one.")
-            here.put(JOB, job.text)
-        elif text != job.text:
+            here.put(JOB, codec.encode(job.begun))
+        elif begun[0] != job.begun:
             raise UsageError(
                 "the folder holds the results of another job: other rows, another version or other terms",
                 where=self.address,
@@ -77,7 +77,7 @@ class _Folder:
         del job
         return {name.removesuffix(".parquet") for name in files(self.address).stamps()}
 
-    def write(self, job: str, part: Part, frame: pl.DataFrame) -> None:
+    def write(self, job: Job, part: Part, frame: pl.DataFrame) -> None:
         del job
         data = io.BytesIO()
         frame.write_parquet(data, compression_level=1)
@@ -91,22 +91,21 @@ class _Table:
 
     address: str
 
-    def held(self) -> Job | None:
+    def begun(self) -> Sequence[Begun]:
+        """Those of the newest commits: each commit of a part has a note of its job."""
+        if not is_table(self.address):
+            return ()
         with reaching(self.address):
-            if not is_table(self.address):
-                return None
             notes = [commit[NOTE] for commit in DeltaTable(self.address).history(_LOOKED) if NOTE in commit]
-        return codec.decode(notes[0].encode(), Job) if notes else None
+        return [codec.decode(note.encode(), Begun) for note in dict.fromkeys(notes)]
 
     def claim(self, job: Job, empty: pl.DataFrame) -> None:
-        """The note is an empty commit: who comes later can tell which job was begun, at which version of its rows."""
+        """A table that is not there is made now: parts are written at the same time."""
         with reaching(self.address):
             if is_table(self.address):
                 self._fitting(empty)
-            held = self.held()
-            if held is None or held.text != job.text:
-                note = CommitProperties(custom_metadata={NOTE: job.text.decode()})
-                write_deltalake(self.address, empty, mode="append", commit_properties=note)
+            else:
+                write_deltalake(self.address, empty, mode="append", commit_properties=_noted(job))
 
     def _fitting(self, empty: pl.DataFrame) -> None:
         columns = pl.Schema(DeltaTable(self.address).schema())
@@ -119,10 +118,10 @@ class _Table:
     def done(self, job: Job) -> set[str]:
         with reaching(self.address):
             table = DeltaTable(self.address)
-            return {part.name for part in job.parts() if _known(table, job.name, part)}
+            return {part.name for part in job.parts() if _known(table, job, part)}
 
-    def write(self, job: str, part: Part, frame: pl.DataFrame) -> None:
-        once = CommitProperties(app_transactions=[Transaction(_transaction(job, part), 1)])
+    def write(self, job: Job, part: Part, frame: pl.DataFrame) -> None:
+        once = _noted(job, Transaction(_transaction(job, part), 1))
         with reaching(self.address):
             for _ in range(_TRIES):
                 table = DeltaTable(self.address)
@@ -134,11 +133,15 @@ class _Table:
         raise DataError(f"{_TRIES} other writers were first", where=self.address, way_out="Start again.")
 
 
-def _transaction(job: str, part: Part) -> str:
-    return f"homeostat/{job}/{part.name}"
+def _noted(job: Job, *transactions: Transaction) -> CommitProperties:
+    return CommitProperties({NOTE: codec.encode(job.begun).decode()}, app_transactions=list(transactions))
 
 
-def _known(table: DeltaTable, job: str, part: Part) -> bool:
+def _transaction(job: Job, part: Part) -> str:
+    return f"homeostat/{job.name}/{part.name}"
+
+
+def _known(table: DeltaTable, job: Job, part: Part) -> bool:
     return table.transaction_version(_transaction(job, part)) is not None
 
 

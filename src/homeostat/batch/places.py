@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 DELTA = "delta://"
 FILES = (".parquet", ".csv")
 SCHEMES = ("s3://", "s3a://", "gs://", "az://", "abfs://", "abfss://")
-_QUERY, _COLOUR = re.compile(r"\?\S+"), re.compile(r"\x1b\[[0-9;]*m")
+_SECRET = re.compile(r"\?\S+|<.*", re.DOTALL)
+_MARKS = re.compile(r"\x1b\[[0-9;]*m|↳")
 _LONGEST = 200
 
 
@@ -73,9 +74,9 @@ def reaching(address: str) -> Iterator[None]:
 
 
 def told(error: Exception) -> str:
-    """One line. The query of a URL may be a signature; it is left out."""
-    text = _COLOUR.sub("", str(error)).strip() or type(error).__name__
-    return _QUERY.sub("?…", text.splitlines()[0])[:_LONGEST]
+    """One line. The query of a URL may be a signature, a server's own answer name a key: they are left out."""
+    text = " ".join(_SECRET.sub("…", _MARKS.sub("", str(error))).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 class Files(Protocol):

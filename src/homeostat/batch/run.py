@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
@@ -15,9 +15,11 @@ from homeostat.batch.inputs import tables
 from homeostat.batch.job import Job, OnError, Part
 from homeostat.batch.outputs import Out, missing, out
 from homeostat.batch.places import Place, place
-from homeostat.batch.work import Done, Record, Shipped, Work, unrecorded
+from homeostat.batch.record import recorder
+from homeostat.batch.work import Done, Record, Shipped, Work, opened, unrecorded
 from homeostat.domain.errors import HomeostatError
-from homeostat.ports import Cluster, Progress
+from homeostat.domain.rollout import Arm
+from homeostat.ports import Clock, Cluster, PredictionLog, Progress
 
 PART_ROWS = 100_000
 
@@ -43,52 +45,55 @@ class BatchResult:
     refused: int
 
 
-def score(
-    shipped: Shipped,
-    version: int,
-    source: str | Path,
-    target: str | Path,
-    terms: Terms,
-    progress: Progress,
-    record: Record = unrecorded,
-    cluster: Cluster | None = None,
-) -> BatchResult:
-    """Every row of `source` → `target`: `id` (the row's own, where there is such a column), `model_version`, and score
-    and label, or value. Columns that the model does not know are left out. `record` sees the answers of each part
-    before they are written, on this machine only. Errors: `DataError` that names file, row and field; `UsageError`
-    when the target holds something else."""
-    given, taken = place(source), place(target)
-    to = out(taken)
-    job = _job(shipped.bundle, version, terms, given, to)
-    work = Work(job, job.name, shipped, to)
-    to.claim(job, work.empty())
-    parts = list(job.parts())
-    todo = missing(parts, to.done(job))
-    reused, refused = len(parts) - len(todo), 0
-    rows = job.rows - sum(part.size for part in todo)
-    progress(rows, job.rows, "")
-    for outcome in _done(work, todo, record) if cluster is None else cluster.each(work, todo):
-        if isinstance(outcome, HomeostatError):
-            raise outcome
-        rows, refused = rows + outcome.part.size, refused + outcome.refused
-        progress(rows, job.rows, job.tables[outcome.part.number].name)
-    return BatchResult(str(target), version, job.rows, len(parts), reused, refused)
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`ship` fetches a bundle by its id; `log` keeps the answers too, on this machine; `cluster` does the work
+    elsewhere."""
+
+    ship: Callable[[str], Shipped]
+    clock: Clock
+    log: PredictionLog | None = None
+    cluster: Cluster | None = None
+
+    def score(
+        self, serves: Arm, source: str | Path, target: str | Path, terms: Terms, progress: Progress
+    ) -> BatchResult:
+        """Every row of `source` → `target`: `id` (the row's own, where there is such a column), `model_version`, and
+        score and label, or value. Columns that the model does not know are left out. Errors: `DataError` that names
+        file, row and field; `UsageError` when the target holds something else."""
+        given, to = place(source), out(place(target))
+        job = _unfinished(Job(serves.bundle, serves.version, terms.part_rows, terms.on_error, tables(given)), given, to)
+        work = Work(job, self.ship(job.bundle), to)
+        to.claim(job, work.empty())
+        parts = list(job.parts())
+        todo = missing(parts, to.done(job))
+        rows, refused = job.rows - sum(part.size for part in todo), 0
+        progress(rows, job.rows, "")
+        for outcome in self._outcomes(work, todo):
+            if isinstance(outcome, HomeostatError):
+                raise outcome
+            rows, refused = rows + outcome.part.size, refused + outcome.refused
+            progress(rows, job.rows, job.tables[outcome.part.number].name)
+        return BatchResult(str(target), job.version, job.rows, len(parts), len(parts) - len(todo), refused)
+
+    def _outcomes(self, work: Work, todo: Sequence[Part]) -> Iterator[Done | HomeostatError]:
+        if self.cluster is not None:
+            return self.cluster.each(work, todo)
+        arm = Arm(work.job.version, work.job.bundle)
+        record = recorder(self.log, self.clock, opened(work.shipped).manifest, arm) if self.log else unrecorded
+        return _done(work, todo, record)
 
 
-def _job(bundle: str, version: int, terms: Terms, source: Place, to: Out) -> Job:
-    """The job that was asked for. A Delta table may have moved on since the job was begun: an unfinished one goes on
-    at the version that it began with."""
-
-    def at(read: int | None) -> Job:
-        return Job(bundle, version, terms.part_rows, terms.on_error, tables(source, read))
-
-    job, held = at(None), to.held() if source.table else None
-    if held is None or held.text == job.text or len(held.tables) != 1 or held.tables[0].version is None:
-        return job
-    if not missing(list(held.parts()), to.done(held)):
-        return job
-    begun = at(held.tables[0].version)
-    return begun if begun.text == held.text else job
+def _unfinished(asked: Job, source: Place, to: Out) -> Job:
+    """The job to do: `asked`, unless it was begun here before and not finished. Then it goes on as it was begun, though
+    another version may serve now, and a Delta table have moved on."""
+    for begun in to.begun():
+        same = source.table and begun.source == asked.tables[0].id
+        read = tables(source, begun.read) if same and begun.read != asked.tables[0].version else asked.tables
+        job = replace(asked, bundle=begun.bundle, version=begun.version, tables=read)
+        if job.name == begun.name and missing(list(job.parts()), to.done(job)):
+            return job
+    return asked
 
 
 def _done(work: Work, todo: Sequence[Part], record: Record) -> Iterator[Done]:

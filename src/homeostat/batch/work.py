@@ -96,7 +96,6 @@ class Work:
     """The job, ready to be sent to other machines."""
 
     job: Job
-    name: str
     shipped: Shipped
     out: Out
 
@@ -113,7 +112,7 @@ class Work:
         if faults and self.job.on_error == "fail":
             raise self._refusal(part, min(faults), faults[min(faults)])
         record(scored)
-        self.out.write(self.name, part, self._frame(scored, faults))
+        self.out.write(self.job, part, self._frame(scored, faults))
         return Done(part, len(faults))
 
     def empty(self) -> pl.DataFrame:
@@ -143,7 +142,7 @@ class Work:
     def _ids(self, part: Part, rows: pl.DataFrame, schema: Schema, faults: Faults) -> pl.Series:
         """The rows' own, where there is such a column; else, and where it can't be one, from job and row."""
         numbers = pl.int_range(part.first, part.first + len(rows))
-        made = pl.select(pl.format(f"{self.name}-{part.number}-{{}}", numbers).alias("id")).to_series()
+        made = pl.select(pl.format(f"{self.job.name}-{part.number}-{{}}", numbers).alias("id")).to_series()
         own = _extra(rows, schema, "id")
         if own is None:
             return made
