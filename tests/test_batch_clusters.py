@@ -17,23 +17,6 @@ from homeostat.project import Project
 from needs import place
 
 PINS = Path(__file__).parent / "pins" / "cluster.txt"
-DIES = """
-import os, signal, sys
-from pathlib import Path
-
-from homeostat.wiring.cluster import cluster
-
-
-def work(item):
-    mark = Path(sys.argv[2]) / str(item)
-    if item % 3 == 0 and not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return item * item
-
-
-print(sorted(cluster(sys.argv[1]).each(work, range(7))))
-"""
 
 
 @pytest.fixture(params=["ray", "spark"])
@@ -53,7 +36,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def run(*command: object) -> subprocess.CompletedProcess[str]:
     ours = Path(homeostat.__file__).parents[1]
     environment = os.environ | {
-        "PYTHONPATH": f"{ours}:{place(PINS)}",
+        "PYTHONPATH": f"{ours}:{Path(__file__).parent}:{place(PINS)}",
         "SPARK_LOCAL_IP": "127.0.0.1",
         "PYSPARK_SUBMIT_ARGS": "--master local[2,4] pyspark-shell",  # a task is tried four times
     }
@@ -100,9 +83,7 @@ def test_a_table_on_a_cluster_and_a_row_that_is_wrong(engine: str, project: Proj
 
 @pytest.mark.slow
 def test_what_a_killed_worker_had_is_done_again(engine: str, tmp_path: Path) -> None:
-    script = tmp_path / "dies.py"
-    script.write_text(DIES)
-    done = run(script, engine, tmp_path)
+    done = run(Path(__file__).parent / "dying.py", engine, tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().splitlines()[-1] == "[0, 1, 4, 9, 16, 25, 36]"
     assert {"0", "3", "6"} <= {path.name for path in tmp_path.iterdir()}
