@@ -125,6 +125,9 @@ def test_what_can_not_be_done_is_said(project: Project, rows: pl.DataFrame, tmp_
     rows.drop("hour").write_parquet(source)
     with pytest.raises(DataError, match="the column 'hour' is missing"):
         project.predict_file(source, tmp_path / "out")
+    rows.select(other="amount").write_parquet(source)
+    with pytest.raises(DataError, match="the column 'amount' is missing"):
+        project.predict_file(source, tmp_path / "out-2")
     rows.write_parquet(source)
     with pytest.raises(UsageError, match="another job"):
         project.predict_file(source, tmp_path / "out")
@@ -137,6 +140,17 @@ def test_what_can_not_be_done_is_said(project: Project, rows: pl.DataFrame, tmp_
         fresh.predict_file(source, tmp_path / "other")
 
 
+def test_rows_that_change_meanwhile_are_no_job(project: Project, rows: pl.DataFrame, tmp_path: Path) -> None:
+    source = write(rows, tmp_path / "rows.parquet")
+
+    def shorten(done: int, _total: int, _doing: str) -> None:
+        if not done:
+            write(rows.head(1_000), source)
+
+    with pytest.raises(DataError, match="its rows changed while they were read"):
+        project.predict_file(source, tmp_path / "out", 300, shorten)
+
+
 def test_parts_do_not_depend_on_how_the_reader_cuts(
     rows: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,9 +160,9 @@ def test_parts_do_not_depend_on_how_the_reader_cuts(
         return list(lazy.collect().iter_slices(13))
 
     table = Table("rows.parquet", str(tmp_path / "rows.parquet"), "")
-    whole = [(first, len(frame)) for first, frame in table.stream(100)]
+    whole = [(first, len(frame)) for first, frame in table.stream(rows.columns, 100)]
     monkeypatch.setattr(pl.LazyFrame, "collect_batches", cut)
-    assert [(first, len(frame)) for first, frame in table.stream(100)] == whole
+    assert [(first, len(frame)) for first, frame in table.stream(rows.columns, 100)] == whole
     assert [size for _, size in whole] == [100] * (len(rows) // 100) + [len(rows) % 100]
 
 

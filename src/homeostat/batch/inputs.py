@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -30,29 +30,36 @@ class Table:
         """CSV as text: the schema says what it is."""
         if self.version is not None:
             return pl.scan_delta(self.address, version=self.version)
-        parquet = self.address.endswith(".parquet")
-        return pl.scan_parquet(self.address) if parquet else pl.scan_csv(self.address, infer_schema=False)
+        if self.address.endswith(".parquet"):
+            return pl.scan_parquet(self.address, glob=False)
+        return pl.scan_csv(self.address, glob=False, infer_schema=False)
 
     def counted(self) -> Table:
         with reaching(self.address):
             return replace(self, rows=int(self.scan().select(pl.len()).collect().item()))
 
-    def read(self, first: int, size: int) -> pl.DataFrame:
+    def read(self, columns: Container[str], first: int, size: int) -> pl.DataFrame:
         with reaching(self.address):
-            return self.scan().slice(first, size).collect()
+            return self._of(columns).slice(first, size).collect()
 
-    def stream(self, size: int, first: int = 0) -> Iterator[tuple[int, pl.DataFrame]]:
+    def stream(self, columns: Container[str], size: int, first: int = 0) -> Iterator[tuple[int, pl.DataFrame]]:
         """(number of its first row, rows) from row `first` on: exactly `size` of them, however the reader cuts them;
-        the last has the rest."""
+        the last has the rest. Of `columns` those that are there."""
         held = pl.DataFrame()
         with reaching(self.address):
-            for frame in self.scan().slice(first).collect_batches(chunk_size=size, maintain_order=True):
+            for frame in self._of(columns).slice(first).collect_batches(chunk_size=size, maintain_order=True):
                 held = pl.concat([held, frame]) if held.width else frame
                 while len(held) >= size:
                     yield first, held.head(size)
                     first, held = first + size, held.slice(size)
         if len(held):
             yield first, held
+
+    def _of(self, columns: Container[str]) -> pl.LazyFrame:
+        """Of a table that has none of them the first column: its rows still count."""
+        rows = self.scan()
+        names = rows.collect_schema().names()
+        return rows.select([name for name in names if name in columns] or names[:1])
 
 
 def tables(source: Place, version: int | None = None) -> tuple[Table, ...]:

@@ -16,7 +16,7 @@ from homeostat.batch.job import Job, OnError, Part
 from homeostat.batch.outputs import Out, missing, out
 from homeostat.batch.places import Place, place
 from homeostat.batch.record import recorder
-from homeostat.batch.work import Done, Record, Shipped, Work, opened, unrecorded
+from homeostat.batch.work import Done, Record, Shipped, Work, changed, opened, unrecorded
 from homeostat.domain.errors import HomeostatError
 from homeostat.domain.rollout import Arm
 from homeostat.ports import Clock, Cluster, PredictionLog, Progress
@@ -102,7 +102,7 @@ def _done(work: Work, todo: Sequence[Part], record: Record) -> Iterator[Done]:
     pending: deque[Future[Done]] = deque()
     with ThreadPoolExecutor(cores) as pool:
         try:
-            for part, rows in _read(work.job, todo):
+            for part, rows in _read(work, todo):
                 pending.append(pool.submit(work.part, part, rows, record))
                 if len(pending) > cores:
                     yield pending.popleft().result()
@@ -113,11 +113,13 @@ def _done(work: Work, todo: Sequence[Part], record: Record) -> Iterator[Done]:
                 future.cancel()
 
 
-def _read(job: Job, todo: Sequence[Part]) -> Iterator[tuple[Part, pl.DataFrame]]:
+def _read(work: Work, todo: Sequence[Part]) -> Iterator[tuple[Part, pl.DataFrame]]:
     """The parts' rows, each table read once, from its first missing part on."""
-    for number, table in enumerate(job.tables):
+    for number, table in enumerate(work.job.tables):
         wanted = {part.first: part for part in todo if part.number == number}
         if wanted:
-            for first, rows in table.stream(job.part_rows, min(wanted)):
+            for first, rows in table.stream(work.columns, work.job.part_rows, min(wanted)):
                 if first in wanted:
-                    yield wanted[first], rows
+                    yield wanted.pop(first), rows
+        if wanted:
+            raise changed(table)

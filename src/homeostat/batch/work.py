@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from homeostat import codec
 from homeostat.batch.columns import Faults, typed
+from homeostat.batch.inputs import Table
 from homeostat.batch.job import Job, Part
 from homeostat.batch.outputs import Out
 from homeostat.domain.bundle import Bundle
@@ -26,6 +27,8 @@ from homeostat.serving.typed import LONGEST_ID
 
 AT_ONCE = 4_096
 """Rows a model call: enough to drown its overhead, few enough for the caches."""
+ID, KEY = "id", "key"
+"""Columns of the rows that are no inputs, but names."""
 _LABELS = {bool: pl.Boolean, int: pl.Int64, float: pl.Float64, str: pl.String}
 
 
@@ -102,12 +105,19 @@ class Work:
     def __call__(self, part: Part) -> Done | HomeostatError:
         """Read, score and write the part. What a person must mend is returned: doing it again would not help."""
         try:
-            return self.part(part, self.job.tables[part.number].read(part.first, part.size))
+            return self.part(part, self.job.tables[part.number].read(self.columns, part.first, part.size))
         except HomeostatError as error:
             return error
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """What is read of the rows."""
+        return frozenset((*opened(self.shipped).schema.names, ID, KEY))
+
     def part(self, part: Part, rows: pl.DataFrame, record: Record = unrecorded) -> Done:
         """Score `rows`, `record` the answers, then write them. Errors: `DataError` that names file, row and field."""
+        if len(rows) != part.size:
+            raise changed(self.job.tables[part.number])
         scored, faults = self._scored(part, rows)
         if faults and self.job.on_error == "fail":
             raise self._refusal(part, min(faults), faults[min(faults)])
@@ -131,19 +141,19 @@ class Work:
         for row, fault in bundle.limits.faults(texts, exact, x).items():
             faults.setdefault(row, fault)
         good = _others(len(rows), faults)
-        output = _output(bundle, x[good])
+        output = _output(bundle, x[good] if faults else x)
         sound = np.isfinite(output).all(axis=1)
         if not sound.all():
             silent = Fault("", "finite", "the model's answer is not a finite number")
             faults.update(dict.fromkeys(np.flatnonzero(good)[~sound].tolist(), silent))
             good, output = _others(len(rows), faults), output[sound]
-        return Scored(ids, _extra(rows, bundle.schema, "key"), good, columns, output), faults
+        return Scored(ids, _extra(rows, bundle.schema, KEY), good, columns, output), faults
 
     def _ids(self, part: Part, rows: pl.DataFrame, schema: Schema, faults: Faults) -> pl.Series:
         """The rows' own, where there is such a column; else, and where it can't be one, from job and row."""
         numbers = pl.int_range(part.first, part.first + len(rows))
         made = pl.select(pl.format(f"{self.job.name}-{part.number}-{{}}", numbers).alias("id")).to_series()
-        own = _extra(rows, schema, "id")
+        own = _extra(rows, schema, ID)
         if own is None:
             return made
         usable = own.str.len_chars().is_between(1, LONGEST_ID).fill_null(False)
@@ -172,6 +182,10 @@ class Work:
             "Mend the row and start again; or let such rows have their reason instead of a score: --on-error mark."
         )
         return DataError(fault.message, where=where, way_out=way_out)
+
+
+def changed(table: Table) -> DataError:
+    return DataError("its rows changed while they were read", where=table.address, way_out="Start a job of its own.")
 
 
 def _others(n: int, faults: Faults) -> NDArray[np.bool_]:
