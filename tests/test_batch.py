@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,9 @@ import homeostat
 import projects
 from homeostat import cli
 from homeostat.batch.inputs import Table
+from homeostat.batch.job import Job
+from homeostat.batch.outputs import out
+from homeostat.batch.places import place
 from homeostat.domain.errors import DataError, NotFound, UsageError
 from homeostat.domain.rollout import Arm, Routing
 from homeostat.domain.schema import Schema, Task
@@ -231,6 +235,17 @@ def test_a_table_is_read_at_one_version_and_written_once(project: Project, rows:
         project.predict_file(source, source, 300)
 
 
+def test_of_many_writers_of_a_part_one_counts(tmp_path: Path) -> None:
+    job = Job("b", 1, 10, "fail", (Table("rows", "", "", rows=20),))
+    frame, target = pl.DataFrame({"id": [str(i) for i in range(10)]}), out(place(f"delta://{tmp_path}/out"))
+    target.claim(job, frame.clear())
+    parts = list(job.parts())
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda part: target.write(job, part, frame), parts * 4))
+    assert target.done(job) == {part.name for part in parts}
+    assert pl.read_delta(f"{tmp_path}/out")["id"].value_counts()["count"].to_list() == [2] * 10
+
+
 def test_killed_again_and_again_no_part_is_doubled(project: Project, rows: pl.DataFrame, tmp_path: Path) -> None:
     """Each time as soon as a data file appears: its commit is about to come, or has just come."""
     source, out = write(rows, tmp_path / "rows.parquet"), tmp_path / "out"
@@ -273,8 +288,8 @@ def test_logged_answers_are_traced_and_labelled_and_no_evidence(
     source, log = write(named, tmp_path / "rows.parquet"), project.system.stores.log
     project.predict_file(source, tmp_path / "silent", 10)
     assert log.find("batch-7").is_empty()
-    for out in ("out", "again"):  # the same job: the same ids
-        project.predict_file(source, tmp_path / out, 10, log=True)
+    for name in ("out", "again"):  # the same job: the same ids
+        project.predict_file(source, tmp_path / name, 10, log=True)
     assert log.find("batch-7").height == 1
     found = project.trace("batch-7")
     champion = project.system.stores.router.read().routes["cards"].champion

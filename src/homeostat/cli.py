@@ -320,7 +320,7 @@ def predict(
     """Score rows with the version that serves, here or in an object store (s3://, gs://, az://). Started again, it
     makes only what is missing.
 
-    Examples: homeostat predict rows.parquet scores -p price; homeostat predict s3://lake/cards delta://s3://lake/scores
+    Example: homeostat predict s3://lake/cards delta://s3://lake/scores -p price
     """
     from homeostat import terminal
 
