@@ -1,4 +1,4 @@
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint cluster bench clean
 
 setup: .venv/.ready  ## create .venv from the lock and install the package
 
@@ -19,6 +19,9 @@ lint: setup  ## style, types, layers
 
 test: lint  ## everything
 	.venv/bin/pytest
+
+cluster: setup  ## Ray and Spark for tests/test_batch_clusters.py, in the user's cache (0.8 GB)
+	.venv/bin/python tests/needs.py tests/pins/cluster.txt
 
 bench: setup  ## ours beside peers and the limit, in one run (needs wrk)
 	.venv/bin/python -m bench.serve

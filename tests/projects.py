@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+import homeostat
 from homeostat.adapters.clock import SimulatedClock
 from homeostat.adapters.code import ProjectCode
 from homeostat.adapters.source import Source
 from homeostat.config import read_policy
 from homeostat.domain.units import DAY_MS, HOUR_MS
+from homeostat.project import Project
 from homeostat.serving import messages
 from homeostat.wiring.system import Stores, System, in_memory
 
@@ -101,6 +103,17 @@ def make(root: Path, frame: pl.DataFrame | None = None, policy: str = POLICY, tr
         (root / name).write_text(text)
     (rows() if frame is None else frame).write_parquet(root / "rows.parquet")
     return root
+
+
+def serving(root: Path) -> Project:
+    """A project whose first version serves."""
+    opened = homeostat.load(make(root))
+    opened.run()
+    system = opened.system
+    system.plane = system.engine
+    system.control.begin()
+    system.control.settle()
+    return opened
 
 
 def system(root: Path, stores: Stores | None = None, source: Callable[[], pl.DataFrame] | None = None) -> System:

@@ -59,6 +59,21 @@ def _moment(text: str) -> int:
     return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000)
 
 
+class Engine(StrEnum):
+    """Where a batch job is done."""
+
+    LOCAL = "local"
+    RAY = "ray"
+    SPARK = "spark"
+
+
+class OnError(StrEnum):
+    """What a batch job does with a row that breaks a rule."""
+
+    FAIL = "fail"
+    MARK = "mark"
+
+
 class Repeated(StrEnum):
     """What `init` does with rows that have the same time."""
 
@@ -289,22 +304,31 @@ def compact(
 
 @app.command()
 def predict(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A CSV or Parquet file, or a folder of them.")],
-    out: Annotated[Path, typer.Argument(help="A folder: a Parquet file a part.")],
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="A CSV or Parquet file, a folder of them, or a Delta table.")
+    ],
+    out: Annotated[str, typer.Argument(help="A folder, or a Delta table: delta://scores.")],
     part_rows: Annotated[int, typer.Option(min=1, help="Rows of a part.")] = 100_000,
+    log: Annotated[bool, typer.Option("--log", help="Keep the answers in the prediction log too.")] = False,
+    on_error: Annotated[OnError, typer.Option(help="A row that breaks a rule ends the job, or is marked.")] = (
+        OnError.FAIL
+    ),
+    engine: Annotated[Engine, typer.Option(help="Where the work is done.")] = Engine.LOCAL,
     folder: Folder = HERE,
     as_json: Json = False,
 ) -> None:
-    """Score files with the version that serves. Started again, it makes only what is missing.
+    """Score rows with the version that serves, here or in an object store (s3://, gs://, az://). Started again, it
+    makes only what is missing.
 
-    Example: homeostat predict rows.parquet scores -p price
+    Example: homeostat predict s3://lake/cards delta://s3://lake/scores -p price
     """
     from homeostat import terminal
 
-    with terminal.progress() as progress:
-        result = _open(folder).predict_file(source, out, part_rows, progress)
-    said = f"{result.rows:,} rows scored by version {result.version}: {result.parts} parts in {result.out}"
-    _show(result, as_json, lambda: terminal.lines(f"{said}, {result.reused} of them from before."))
+    with terminal.progress("rows") as progress:
+        result = _open(folder).predict_file(
+            source, out, part_rows, progress, log=log, on_error=on_error.value, engine=engine.value
+        )
+    _show(result, as_json, lambda: terminal.predicted(result))
 
 
 @app.command()

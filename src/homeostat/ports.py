@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import date
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import polars as pl
@@ -279,6 +279,20 @@ class Converter(Protocol):
 
     def __call__(self, estimator: Any, features: int) -> bytes:
         """A fitted estimator over (n, features) float32 → ONNX bytes. Errors: `PipelineError`."""
+        ...
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Cluster(Protocol):
+    """Other machines."""
+
+    def each(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """`work` of each item, in the order in which they are ready; what a dead worker had is done again. `work` is
+        sent there pickled. Errors: `UsageError` when the cluster's package is not installed, `HomeostatError` when an
+        item fails for good."""
         ...
 
 

@@ -15,16 +15,16 @@ import polars as pl
 
 from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.adapters.source import read_table
-from homeostat.batch import BatchResult, score
+from homeostat.batch import PART_ROWS, Batch, BatchResult, OnError, Shipped, Terms
 from homeostat.config import read_policy
 from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import EVENT_MS
-from homeostat.domain.errors import Corrupt, DataError, NotFound
+from homeostat.domain.errors import DataError, NotFound, UsageError
 from homeostat.domain.event import Event
 from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Policy
 from homeostat.domain.rehearsal import RehearsalResult
-from homeostat.domain.rollout import Lane, Rollout
+from homeostat.domain.rollout import Arm, Lane, Rollout
 from homeostat.domain.run import RunResult
 from homeostat.domain.schema import Value
 from homeostat.domain.trace import Trace
@@ -40,8 +40,8 @@ from homeostat.engines.report import (
 from homeostat.ports import Progress
 from homeostat.services.monitors import Performance
 from homeostat.services.rollouts import Explanation, Releases, Standing
-from homeostat.serving.bundles import Shelf
 from homeostat.serving.messages import Request
+from homeostat.wiring.cluster import cluster
 from homeostat.wiring.plane import STATE
 from homeostat.wiring.system import System, project_system, rehearsal, write_report
 
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from homeostat.export.edge.folder import Exported
 
 RECENT = 8
-PART_ROWS = 100_000
 
 
 def _quiet(_done: int, _total: int, _doing: str) -> None:
@@ -146,20 +145,31 @@ class Project:
         return pl.DataFrame(said["predictions"], infer_schema_length=None)
 
     def predict_file(
-        self, source: Path, out: Path, part_rows: int = PART_ROWS, progress: Progress = _quiet
+        self,
+        source: str | Path,
+        out: str | Path,
+        part_rows: int = PART_ROWS,
+        progress: Progress = _quiet,
+        *,
+        log: bool = False,
+        on_error: OnError = "fail",
+        engine: str = "local",
     ) -> BatchResult:
-        """Score a CSV or Parquet file, or a folder of them, with the version that serves; a Parquet file a part in the
-        folder `out`. Started again, it makes only the parts that are not there. These answers are not logged.
-        Errors: `NotFound` before the first release; `DataError` that names file, row and field; `UsageError`."""
-        stores = self.system.stores
-        route = stores.router.read().routes.get(self.policy.name)
-        if route is None:
-            raise self._nothing_serves()
-        shelf = Shelf(stores.blobs, OnnxRuntime())
-        loaded = shelf.load(route.champion.bundle)
-        if loaded is None:
-            raise Corrupt("the version that serves can't be loaded", where=shelf.reason(route.champion.bundle))
-        return score(loaded, route.champion.version, source, out, part_rows, progress)
+        """Score files, a folder of them or a Delta table, here or in an object store, with the version that serves;
+        into a folder, a Parquet file a part, or a Delta table, a commit a part. Started again, it makes only the parts
+        that are not there. `on_error`: a row that breaks a rule ends the job ("fail"), or gets its reason ("mark").
+        `engine`: where the work is done: local, ray or spark. Errors: `NotFound` before the first release; `DataError`
+        that names file, row and field; `UsageError`."""
+        if log and engine != "local":
+            raise UsageError("the prediction log is on this machine", way_out="Use --log with --engine local.")
+        serves = self.served()
+        system, arm = self.system, Arm(serves.number, serves.bundle)
+        batch = Batch(self._shipped, system.clock, system.stores.log if log else None, cluster(engine))
+        return batch.score(arm, source, out, Terms(part_rows, on_error), progress)
+
+    def _shipped(self, bundle: str) -> Shipped:
+        manifest, blobs = self.system.bundles.load(bundle), self.system.stores.blobs
+        return Shipped(bundle, blobs.get(bundle), blobs.get(manifest.files["model.onnx"]), OnnxRuntime())
 
     def version(self, number: int | None = None) -> Version:
         """A registered version, the newest by default. Errors: `NotFound`."""

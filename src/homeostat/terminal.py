@@ -7,20 +7,19 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
 from homeostat import codec
-from homeostat.demo import Line
 from homeostat.domain.errors import HomeostatError
 from homeostat.domain.gate import GateResult, Measurement, Verdict
-from homeostat.domain.prediction import EDGE
+from homeostat.domain.prediction import BATCH, EDGE
 from homeostat.domain.rehearsal import RehearsalResult
 from homeostat.domain.rollout import Lane, Rollout
 from homeostat.domain.run import RunResult
@@ -29,9 +28,13 @@ from homeostat.domain.units import show_share
 from homeostat.engines.report import rehearsal_sentence, run_sentence, words
 from homeostat.engines.report.rehearsal import OUTCOMES
 from homeostat.ports import Progress
-from homeostat.project import Status
-from homeostat.scaffold import Made
-from homeostat.services.rollouts import Explanation, Standing
+
+if TYPE_CHECKING:  # whoever has one to show has imported it
+    from homeostat.batch import BatchResult
+    from homeostat.demo import Line
+    from homeostat.project import Status
+    from homeostat.scaffold import Made
+    from homeostat.services.rollouts import Explanation, Standing
 
 LIGHT = {
     "champion": "#0072B2",
@@ -98,10 +101,23 @@ def lanes(rows: Sequence[Lane]) -> Group:
     return Group(table, *(Text(f"{lane.name}: {lane.reason}") for lane in rows))
 
 
+class _Rate(ProgressColumn):
+    """How many a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} {self._unit}/s" if task.speed else "")
+
+
 @contextmanager
-def progress(console: Console = err) -> Iterator[Progress]:
-    """A bar while the work goes on, gone afterwards; nothing where no person looks on."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+def progress(unit: str = "", console: Console = err) -> Iterator[Progress]:
+    """A bar while the work goes on, gone afterwards, with the rate where it has a unit; nothing where no person looks
+    on."""
+    rate = (_Rate(unit),) if unit else ()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *rate, TimeRemainingColumn())
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
@@ -225,6 +241,13 @@ def explained(found: Explanation, report: str) -> None:
     lines(f"Report: {report}")
 
 
+def predicted(result: BatchResult) -> None:
+    """What a batch job came to."""
+    said = f"{result.rows:,} rows scored by version {result.version}: {result.parts} parts in {result.out}"
+    lines(f"{said}, {result.reused} of them from before.")
+    lines(f"{result.refused:,} rows broke a rule: the column error says which." if result.refused else "")
+
+
 def status(found: Status) -> None:
     """The state of the loop on one screen."""
     out.print(Text(found.model, style="bold"))
@@ -243,6 +266,9 @@ def status(found: Status) -> None:
     out.print(table)
 
 
+_AWAY = {EDGE: "none: answered on the edge", BATCH: "none: answered by a batch job"}
+
+
 def traced(found: Trace) -> None:
     """Everything behind one prediction."""
     run = found.run
@@ -251,9 +277,8 @@ def traced(found: Trace) -> None:
         "inputs": ", ".join(f"{name} = {value}" for name, value in found.inputs.items()),
         "scores": "; ".join(_score(one) for one in found.scores),
         "label": f"{found.label.value}, came {words.time(found.label.at_ms)}" if found.label else "none yet",
-        "release": "none: answered on the edge"
-        if found.release.startswith(EDGE)
-        else f"{found.release}, {found.arm} arm, {show_share(found.weight)} to the candidate",
+        "release": _AWAY.get(found.release.partition(":")[0] + ":")
+        or f"{found.release}, {found.arm} arm, {show_share(found.weight)} to the candidate",
         "bundle": found.bundle or "none",
     }
     if run:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
@@ -24,7 +21,8 @@ from worlds import BINARY, GOOD, World, logistic
 from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.serving.http import Limits
-from needs import lacking, program
+from needs import packages as installed
+from needs import program
 
 FOREIGN = Path(__file__).parent / "foreign"
 PREDICT = "/v1/models/fraud/predict"
@@ -39,20 +37,7 @@ MODELS = {
 
 @pytest.fixture(scope="module")
 def packages() -> Path:
-    """The folder of the foreign packages, made once for each content of packages.txt and kept outside the tree."""
-    pins = FOREIGN / "packages.txt"
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "homeostat-tests"
-    made = cache / hashlib.sha256(pins.read_bytes()).hexdigest()[:12]
-    if not made.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        half = tempfile.mkdtemp(dir=cache)
-        pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-compile", "--quiet", "--target", half]
-        done = subprocess.run([*pip, "-r", pins], capture_output=True, text=True, check=False)
-        if done.returncode:
-            shutil.rmtree(half)
-            lacking(f"the clients in {pins.name} can't be installed: {done.stderr[-300:]}")
-        Path(half).rename(made)
-    return made
+    return installed(FOREIGN / "packages.txt")
 
 
 @pytest.fixture

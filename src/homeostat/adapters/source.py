@@ -11,10 +11,9 @@ import polars as pl
 from homeostat.domain.dataset import ENTITY, EVENT_MS
 from homeostat.domain.errors import DataError
 from homeostat.domain.policy import DataPolicy, Every
-from homeostat.domain.schema import Task
+from homeostat.domain.schema import NO_VALUE, Task
 from homeostat.domain.units import HOUR_MS, SECOND_MS
 
-_NO_VALUE = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
 _MOSTLY = 0.95  # a text column with at least this share of numbers is a number column with wrong values in it
 _FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y")
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", "T%H:%M:%S", "T%H:%M", " %H:%M:%S%.f", "T%H:%M:%S%.f")
@@ -68,7 +67,7 @@ def _typed(column: pl.Series, file: str) -> pl.Series:
 
 def _numbers(column: pl.Series, file: str) -> pl.Series:
     """The numbers in a text column, if they are; else the texts. Errors: `DataError` when nearly all are."""
-    texts = column.set(column.is_in(list(_NO_VALUE)), None)
+    texts = column.set(column.is_in(NO_VALUE), None)
     numbers = texts.cast(pl.Float64, strict=False)
     wrong = (texts.is_not_null() & numbers.is_null()).arg_true()
     held = len(texts) - texts.null_count()

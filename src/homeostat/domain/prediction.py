@@ -23,13 +23,16 @@ class Role(StrEnum):
 
 
 EDGE = "edge:"
-"""Begins the `release` of an answer that was given away from the data plane; its bundle's id follows."""
+BATCH = "batch:"
+UNRELEASED = (EDGE, BATCH)
+"""Each begins the `release` of an answer that was given away from the data plane, on the edge or by a batch job; its
+bundle's id follows."""
 
 LOG_COLUMNS = (
     "id",  # text: the prediction id, unique among the rows of one role
     "key",  # text, null: the entity; decides the arm, else the id does
     "at_ms",  # int: when it was answered
-    "release",  # text: the release in force, or `EDGE` and the bundle
+    "release",  # text: the release in force, or one of `UNRELEASED` and the bundle
     "version",  # int: the model version that this row's score is of
     "arm",  # text: "champion" or "candidate", the arm the row was assigned to
     "role",  # text: Role

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 Value = str | int | float | bool | None
+NO_VALUE = ("", "NA", "N/A", "NaN", "nan", "null", "NULL")
+"""Texts that stand for null in a column of numbers or booleans."""
 
 
 class Kind(StrEnum):

@@ -32,9 +32,9 @@ class Label:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Trace:
-    """`release` and `version` answered; one given on the edge has no release, but `EDGE` and its bundle. `run` tells
-    how the version was made: data, code, parameters, gates; `environment` is every installed version then. `run` is
-    None for a row that was refused before any model saw it.
+    """`release` and `version` answered; one given on the edge or by a batch job has no release, but one of
+    `UNRELEASED` and its bundle. `run` tells how the version was made: data, code, parameters, gates; `environment` is
+    every installed version then. `run` is None for a row that was refused before any model saw it.
     """
 
     id: str

@@ -38,6 +38,15 @@ def answers(schema: Schema, threshold: float, output: Array) -> Answers:
     return Answers(output[np.arange(n), best].tolist(), [names[i] for i in best.tolist()], output.tolist())
 
 
+def decided(schema: Schema, threshold: float, output: Array) -> tuple[Array, NDArray[np.intp]]:
+    """The same as arrays, for many rows: scores (n,) and indices (n,) of the answered classes, 0 for regression."""
+    if schema.task is Task.MULTICLASS:
+        best = output.argmax(axis=1)
+        return output[np.arange(len(output)), best], best
+    score = output[:, -1]
+    return score, (score >= threshold).astype(np.intp) * (schema.task is Task.BINARY)
+
+
 def width(schema: Schema) -> int:
     """c: how many columns the model's output must have."""
     return 1 if schema.task is Task.REGRESSION else len(schema.classes)

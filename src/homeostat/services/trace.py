@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from homeostat.domain.errors import NotFound
-from homeostat.domain.prediction import EDGE, Role
+from homeostat.domain.prediction import UNRELEASED, Role
 from homeostat.domain.rollout import Rollout
 from homeostat.domain.trace import Label, Score, Trace
 from homeostat.ports import LabelLog, PredictionLog, Rollouts
@@ -53,8 +53,8 @@ class Traces:
 
     def _served(self, row: Mapping[str, Any]) -> tuple[Rollout | None, str]:
         """The release in force, and the bundle that answered; None and "" where there is none."""
-        if row["release"].startswith(EDGE):
-            return None, row["release"].removeprefix(EDGE)
+        if row["release"].startswith(UNRELEASED):
+            return None, row["release"].partition(":")[2]
         rollout = next((one for one in self.rollouts.all(self.model) if one.id == row["release"]), None)
         sides = (rollout.candidate, rollout.champion) if rollout else ()
         answered = row["role"] not in (Role.REJECTED, Role.SHED)
