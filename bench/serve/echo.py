@@ -1,4 +1,4 @@
-"""The limit: a fixed answer on the stack that the data plane uses (uvloop, asyncio.Protocol, httptools)."""
+"""The limit: the body of the request comes back, on the stack of the data plane (uvloop, asyncio.Protocol, httptools)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import sys
 import httptools
 import uvloop
 
-BODY = b'{"release":"R1","model_version":1,"predictions":[{"id":"0123456789-1f","score":0.123456789,"label":0}]}'
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(BODY) + BODY
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
 
 
 class Echo(asyncio.Protocol):
@@ -18,11 +17,17 @@ class Echo(asyncio.Protocol):
         self.transport = transport
         self.parser = httptools.HttpRequestParser(self)
 
-    def on_message_complete(self) -> None:
-        self.transport.write(ANSWER)
-
     def data_received(self, data: bytes) -> None:
         self.parser.feed_data(data)
+
+    def on_message_begin(self) -> None:
+        self.body = b""
+
+    def on_body(self, part: bytes) -> None:
+        self.body += part
+
+    def on_message_complete(self) -> None:
+        self.transport.write(HEAD % (len(self.body), self.body))
 
 
 async def main(port: int) -> None:
