@@ -1,4 +1,4 @@
-"""The limit: the body of the request comes back, on the stack of the data plane (uvloop, asyncio.Protocol, httptools)."""
+"""The limit: the request's body comes back, on the data plane's stack (uvloop, asyncio.Protocol, httptools)."""
 
 from __future__ import annotations
 
