@@ -101,6 +101,7 @@ class Engine:
         self._wanted: list[str] = []
         self._later: Later = deque()
         self._writing, self._planning = threading.Lock(), threading.Lock()
+        self._writable = True
 
     # What it serves
 
@@ -266,9 +267,12 @@ class Engine:
                 with self._writing:
                     self._log.append(page)
         except Exception:  # a full disk must not end the worker
-            _log.exception("the prediction log can't be written")
-            return False
-        return True
+            if self._writable:  # told once, however long it lasts
+                _log.exception("the prediction log can't be written")
+            self._writable = False
+        else:
+            self._writable = True
+        return self._writable
 
     def _shadows(self, served: Served, batch: Batch, scored: Scored, at_ms: int) -> Iterator[Shadow]:
         route = served.route

@@ -215,12 +215,6 @@ def _stem(path: Path) -> str:
     return str(path.with_suffix(""))
 
 
-def _stored(rows: pl.DataFrame) -> pl.DataFrame:
-    """`frames.to_table`, of rows without any input too: requests that were shed."""
-    inputs = any(name.startswith(frames.IN) for name in rows.columns)
-    return frames.to_table(rows) if inputs else rows.with_columns(pl.lit("{}").alias("inputs"))
-
-
 _DAY_OF_ANSWER = pl.from_epoch("at_ms", "ms").dt.date()
 _DAY_OF_ARRIVAL = pl.from_epoch(pl.col(frames.STAMP) // 1_000_000, "ms").dt.date()
 
@@ -229,7 +223,7 @@ PREDICTIONS: Format[LogBatch] = Format(
     frames.unpack,
     lambda batch: f"predictions/{batch.model}",
     frames.flat,
-    _stored,
+    frames.to_table,
     ("id", "role"),
     _DAY_OF_ANSWER,
 )

@@ -126,9 +126,8 @@ def shown(rows: pl.DataFrame) -> pl.DataFrame:
 def to_table(rows: pl.DataFrame) -> pl.DataFrame:
     """As the Delta table stores it: the inputs as one JSON text, exact to the last bit, so that a model whose schema
     changes keeps one table."""
-    inputs = [name for name in rows.columns if name.startswith(IN)]
-    packed = pl.struct(pl.col(name).alias(name[len(IN) :]) for name in inputs).struct.json_encode()
-    text = packed if inputs else pl.lit("{}")
+    inputs = [pl.col(name).alias(name[len(IN) :]) for name in rows.columns if name.startswith(IN)]
+    text = pl.struct(inputs).struct.json_encode() if inputs else pl.lit("{}")  # none: requests that were shed
     return rows.select(*_FLAT, STAMP, text.alias("inputs"))
 
 
