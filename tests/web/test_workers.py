@@ -119,7 +119,8 @@ def prefix(identity: str) -> str:
 
 
 class Caller(threading.Thread):
-    """Asks without a pause, on a new connection when one breaks. `broken`: whose connections broke."""
+    """Asks without a pause, on a new connection when one breaks. `broken`: whose connections broke; "" where nobody had
+    answered on it yet: it lay in the queue of the one that died."""
 
     def __init__(self, port: int, ended: threading.Event) -> None:
         super().__init__(daemon=True)
@@ -127,16 +128,10 @@ class Caller(threading.Thread):
         self.answered: list[str] = []
         self.broken: list[str] = []
         self.refused: list[tuple[int, bytes]] = []
-        self.unreached = 0
 
     def run(self) -> None:
         while not self._ended.is_set():
             connection, owner = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20), ""
-            try:
-                connection.connect()
-            except OSError:  # all of them are dead
-                self.unreached += 1
-                continue
             try:
                 while not self._ended.is_set():
                     owner = self._ask(connection)
@@ -195,8 +190,8 @@ def test_workers_that_are_killed_lose_no_answer_and_disturb_no_other(project: Pr
     answered = [one for caller in callers for one in caller.answered]
     broken = Counter(owner for caller in callers for owner in caller.broken)
     assert not [refusal for caller in callers for refusal in caller.refused]
-    assert not sum(caller.unreached for caller in callers)
     assert set(broken) <= {*killed, ""}, "a connection to a living worker broke"
+    assert broken[""] <= KILLS
     assert len(answered) > 20 * KILLS
     compactor(project.root, project.policy).turn()
     rows = project.system.stores.log.read("cards", 0, 2**62).filter(pl.col("role") == "answer")["id"]
