@@ -130,7 +130,7 @@ class Answered:
 
     def __post_init__(self) -> None:
         self.alike = len(set(self.versions)) == 1
-        self.shown = self.ids if all(map(_PLAIN, self.ids)) else [quote(one, safe=_SAFE) for one in self.ids]
+        self.shown = self.ids if _all_plain(self.ids) else [quote(one, safe=_SAFE) for one in self.ids]
         self.told = lines(("x-release-id", self.release), ("x-model-version", str(self.versions[0])))
 
 
@@ -183,7 +183,14 @@ class Reply(msgspec.Struct, gc=False):
 
 
 _PLAIN = re.compile(r"[\w.:-]+", re.ASCII).fullmatch
+_PLAIN_LINES = re.compile(r"[\w.:\n-]+", re.ASCII).fullmatch
 _SAFE = "!#$&'()*+/:;=?@[]~ "
+
+
+def _all_plain(ids: Sequence[str]) -> bool:
+    """None could break a header. One look at all of them; a newline within one shows in their number."""
+    joined = "\n".join(ids)
+    return bool(_PLAIN_LINES(joined)) and joined.count("\n") == len(ids) - 1
 
 
 def header(ids: Sequence[str]) -> str:

@@ -223,8 +223,7 @@ class Engine:
             return
         trace.stage("log")
         answered = _answered(served, batch, scored) if batch and scored else None
-        for job in jobs:
-            responses[job.at] = _encode(job, answered)
+        _encode(jobs, answered, responses)
         trace.stage("encode")
         if batch and scored:
             later.extend(self._shadows(served, batch, scored, now_ms))
@@ -373,13 +372,15 @@ def _answered(served: Served, batch: Batch, scored: Scored) -> Answered:
     )
 
 
-def _encode(job: _Job, answered: Answered | None) -> Response:
-    part = slice(job.start, job.start + len(job.ids))
-    if job.refusal is None and answered is not None and (answered.whole or None not in answered.score[part]):
-        return job.codec.encode(job.ask, Reply(answered, part))
-    refusal = job.refusal or Refusal(500, "the model could not answer", rule="model")
-    refusal.ids = job.ids
-    return job.codec.refuse(refusal)
+def _encode(jobs: Sequence[_Job], answered: Answered | None, responses: list[Response | None]) -> None:
+    for job in jobs:
+        part = slice(job.start, job.start + len(job.ids))
+        if job.refusal is None and answered is not None and (answered.whole or None not in answered.score[part]):
+            responses[job.at] = job.codec.encode(job.ask, Reply(answered, part))
+            continue
+        refusal = job.refusal or Refusal(500, "the model could not answer", rule="model")
+        refusal.ids = job.ids
+        responses[job.at] = job.codec.refuse(refusal)
 
 
 def _shed(request: Request, name: str) -> Response:
