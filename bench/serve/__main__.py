@@ -6,8 +6,8 @@ worker only. The rows with two workers share both cores with wrk: compare them w
 
 `ours_vs_echo`, `ours_vs_hand` and `log_cost` (against ours with a log that drops) come from alternating rounds, since
 machines are noisy: the ratio of the medians. `cpu_vs` compares CPU time a request, steadier when other things run.
-`best_peer` is the quickest of the products (MLflow, BentoML, LitServe, MLServer in two set-ups) and of FastAPI as
-tutorials have it; the skilled hand's is not among them. What can't be installed or started is named with its reason.
+`best_peer` is the quickest of the products as they ship (MLflow, BentoML, LitServe, MLServer) and of FastAPI as tutorials
+have it. `ours_vs_tuned` is against MLServer with its pool switched off, `ours_vs_hand` against the skilled hand's. What can't be installed or started is named with its reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from bench.serve import world
 from bench.serve.measure import Measured
 from bench.serve.race import Effort, Race
-from bench.serve.servers import PRODUCTS, SERVERS, TITLES
+from bench.serve.servers import PRODUCTS, SERVERS, TITLES, TUNED
 from bench.serve.stages import Shares
 
 FULL, QUICK = Effort((1, 8, 64, 256), (1, 2), 5, 5), Effort((64,), (1,), 3, 2)
@@ -66,6 +66,7 @@ def _summary(race: Race) -> dict[str, object]:
         "ours_rps": ours,
         "best_peer": best,
         "ours_vs_best_peer": _ratio(ours, at.get(best or "")),
+        "ours_vs_tuned": _ratio(ours, at.get(TUNED)),
         "ours_vs_hand": _ratio(ours, at.get("hand")),
         "ours_vs_echo": _ratio(ours, at.get("echo")),
         "ours_vs": {key: _ratio(ours, rps) for key, rps in at.items() if key != "ours"},
@@ -109,7 +110,7 @@ def _order(item: tuple[tuple[str, int, int], Measured]) -> tuple[int, int, int]:
 
 
 def _ratios(summary: Mapping[str, object]) -> Iterator[str]:
-    for name in ("ours_vs_best_peer", "ours_vs_hand", "ours_vs_echo", "log_cost"):
+    for name in ("ours_vs_best_peer", "ours_vs_tuned", "ours_vs_hand", "ours_vs_echo", "log_cost"):
         if isinstance(value := summary[name], float):
             yield f"{name}: {value:.3g}" + (f" ({summary['best_peer']})" if name == "ours_vs_best_peer" else "")
     if isinstance(cpu := summary["cpu_vs"], dict):
