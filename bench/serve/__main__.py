@@ -6,8 +6,9 @@ worker only. The rows with two workers share both cores with wrk: compare them w
 
 `ours_vs_echo`, `ours_vs_hand` and `log_cost` (against ours with a log that drops) come from alternating rounds, since
 machines are noisy: the ratio of the medians. `cpu_vs` compares CPU time a request, steadier when other things run.
-`best_peer` is the quickest of the products as they ship (MLflow, BentoML, LitServe, MLServer) and of FastAPI as tutorials
-have it. `ours_vs_tuned` is against MLServer with its pool switched off, `ours_vs_hand` against the skilled hand's. What can't be installed or started is named with its reason.
+`best_peer` is the quickest of the products as they ship (MLflow, BentoML, LitServe, MLServer) and of FastAPI as
+tutorials have it. `ours_vs_tuned` is against MLServer with its pool switched off, `ours_vs_hand` against the skilled
+hand's. What can't be installed or started is named with its reason.
 """
 
 from __future__ import annotations

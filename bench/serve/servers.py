@@ -169,6 +169,6 @@ TITLES = {
 }
 
 PRODUCTS = ("tutorial", "mlflow", "bentoml", "litserve", "mlserver")
-"""`best_peer` is the quickest of these: the products as they ship, and the framework server that tutorials show. MLServer
-with its pool switched off (`TUNED`) and the skilled hand's are compared by themselves."""
+"""`best_peer` is the quickest of these: the products as they ship, and the framework server that tutorials show.
+MLServer with its pool switched off (`TUNED`) and the skilled hand's are compared by themselves."""
 TUNED = "mlserver0"
