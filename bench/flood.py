@@ -1,6 +1,6 @@
-"""Requests at a fixed rate, whether or not the answers come: python -m bench.flood PORT PATH RATE SECONDS < BODY
+"""Requests at a mean rate, whether or not the answers come: python -m bench.flood PORT PATH RATE SECONDS < BODY
 
-A request goes out on a connection that waits for nothing; latency counts from the moment it was due. One line of JSON:
+Their gaps are exponential, as those of many independent callers. A request goes out on a connection that waits for nothing; latency counts from the moment it was due. One line of JSON:
 for each status the answers and their latency.
 """
 
@@ -73,10 +73,12 @@ async def main(port: int, path: str, rate: float, seconds: float, body: bytes) -
     for _ in range(CONNECTIONS):
         _, line = await loop.create_connection(lambda: Line(flood), "127.0.0.1", port)
         flood.idle.append(line)
+    gaps = np.random.default_rng(1).exponential(1 / rate, round(1.1 * rate * seconds) + 100)
     begun, sent = time.perf_counter(), 0
-    while (now := time.perf_counter() - begun) < seconds:
-        while sent < now * rate:
-            flood.send(begun + sent / rate)
+    due = (begun + np.cumsum(gaps)).tolist()
+    while (now := time.perf_counter()) < begun + seconds:
+        while due[sent] < now:
+            flood.send(due[sent])
             sent += 1
         await asyncio.sleep(SLICE_S)
     end = time.perf_counter() + 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-BURST = 10
+BURST = 8
 """Requests that may always wait: so many come at once by chance alone, below full load too."""
 PATIENCE_US = 4_000
 """Less work than this is no overload, however many requests it is."""

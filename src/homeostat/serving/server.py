@@ -63,7 +63,7 @@ def _calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    sys.setswitchinterval(0.001)  # the loop gets its turn soon while a slow tick runs in its thread
+    sys.setswitchinterval(0.0002)  # the loop and the thread of slow ticks get their turns soon
 
 
 async def _follow(engine: Engine) -> None:
