@@ -1,7 +1,7 @@
 """Requests at a mean rate, whether or not the answers come: python -m bench.flood PORT PATH RATE SECONDS < BODY
 
-Their gaps are exponential, as those of many independent callers. A request goes out on a connection that waits for nothing; latency counts from the moment it was due. One line of JSON:
-for each status the answers and their latency.
+Their gaps are exponential, as those of many independent callers. A request goes out on a connection that waits for
+nothing; latency counts from the moment it was due. One line of JSON: for each status the answers and their latency.
 """
 
 from __future__ import annotations
