@@ -20,7 +20,7 @@ from homeostat.config import read_policy
 from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.errors import DataError, NotFound, UsageError
-from homeostat.domain.event import Event
+from homeostat.domain.event import LOOK, Event
 from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Policy
 from homeostat.domain.rehearsal import RehearsalResult
@@ -235,7 +235,8 @@ class Project:
         """Where the loop stands."""
         system = self.system
         standing = system.releases.status()
-        recent = tuple(system.stores.journal.read(self.policy.name))[-RECENT:]
+        told = [event for event in system.stores.journal.read(self.policy.name) if event.kind != LOOK]
+        recent = tuple(told[-RECENT:])
         return Status(self.policy.name, standing, system.monitors.performance(), system.monitors.alerts(), recent)
 
 

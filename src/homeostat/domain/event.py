@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+LOOK = "release.look"
+"""A look at a release that moved nothing: part of its course, too frequent to be told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """`kind` is noun.verb (`release.advanced`); `key` identifies it: the same key is recorded once, so that a

@@ -2,26 +2,30 @@
 both; the next pass reads the world. So a crash at any line changes no outcome.
 
 What a pass writes first is what it saw (`release.evidence`, or `release.verdict` before traffic is withdrawn for harm:
-a verdict stands, even if the evidence looks better a moment later). What came of it is told by the next pass, from
+a verdict stands, even if the evidence looks better a moment later); where it moves nothing, a `release.look` now and
+then. What came of it is told by the next pass, from
 the record itself: nothing is in the journal that did not happen, and nothing that happened is missing there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from homeostat import codec
 from homeostat.domain.bundle import Backtest, Bundle, Version
 from homeostat.domain.errors import NotFound, Refused, UsageError
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
+from homeostat.domain.outlook import Outlook
 from homeostat.domain.policy import Policy
 from homeostat.domain.rollout import Arm, Do, Move, Rollout, Route, Routing, Seen, Status, StepKind
 from homeostat.domain.units import ALL, DAY_MS
 from homeostat.engines import rollout as rule
 from homeostat.engines.evaluation import Evaluation
 from homeostat.engines.lanes import Case, Findings, Side, judge
+from homeostat.engines.looks import look, saw
+from homeostat.engines.outlook import Present, look_ahead
 from homeostat.ports import Blobs, Clock, Journal, LabelLog, Plane, PredictionLog, Rollouts, Router, Tracker
 from homeostat.services.evidence_log import EvidenceLog, requests_seen, slow_limit, traffic
 
@@ -32,11 +36,13 @@ _NOTHING = Findings((), "", 0)
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a release stands: its record, what is seen now, and what the next pass will do about it."""
+    """Where a release stands: its record, what is seen now, and what the next pass will do about it; `outlook`: what is
+    to be expected after that, None once it is over, while it waits for a person and where nothing is compared."""
 
     rollout: Rollout
     seen: Seen
     move: Move
+    outlook: Outlook | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,7 @@ class Releases:
         self._evidence = EvidenceLog(policy.name, log, labels)
         self._bundles: dict[str, Bundle] = {}
         self._told: dict[str, int] = {}
+        self._looked = ""
 
     def start(self, candidate: Version) -> Rollout:
         """Open a release. Errors: `Refused` while another one runs, for a bundle that was taken back before, and for
@@ -135,7 +142,7 @@ class Releases:
     def status(self) -> Standing | None:
         """The open release, else the one that serves; None before the first."""
         rollout = _current(self.rollouts.all(self.model))
-        return self._standing(rollout) if rollout else None
+        return self._ahead(self._standing(rollout)) if rollout else None
 
     def history(self) -> Sequence[Rollout]:
         """Oldest first."""
@@ -144,7 +151,7 @@ class Releases:
     def explain(self, release: str) -> Explanation:
         """Errors: `NotFound`."""
         rollout = self._find(release)
-        standing = self._standing(rollout) if rollout.status.open else None
+        standing = self._ahead(self._standing(rollout)) if rollout.status.open else None
         return Explanation(rollout, tuple(self.journal.read(self.model, "release.", rollout.id)), standing)
 
     def _find(self, release: str) -> Rollout:
@@ -197,12 +204,22 @@ class Releases:
         seen = self._gather(rollout)
         return Standing(rollout, seen, rule.decide(rollout, seen, self.policy.release, self.policy.data.label_horizon))
 
+    def _ahead(self, standing: Standing) -> Standing:
+        """With its outlook."""
+        rollout, seen = standing.rollout, standing.seen
+        if rollout.status is not Status.RUNNING or rollout.champion is None:
+            return standing
+        resumed = _resumed(self.journal.read(self.model, "release.ordered", rollout.id))
+        rows, labels = self._evidence.read(rollout.id, _since(rollout, resumed), seen.now_ms)
+        present = Present(rollout, seen, self._case(rollout, rollout.champion, seen.now_ms), rows, labels)
+        return replace(standing, outlook=look_ahead(present, self.policy.release))
+
     def _gather(self, rollout: Rollout) -> Seen:
         now = self.clock.now_ms()
         orders = self.journal.read(self.model, "release.ordered", rollout.id)
         resumed = _resumed(orders)
         verdicts = self.journal.read(self.model, "release.verdict", rollout.id)
-        findings, requests = self._findings(rollout, max((e.at_ms for e in resumed), default=rollout.started_ms), now)
+        findings, requests = self._findings(rollout, _since(rollout, resumed), now)
         stands = verdicts[-1].text if len(verdicts) > len(resumed) else ""
         person = _order(orders, rollout)
         weight, shadow = _in_force(self.router.read(), rollout)
@@ -225,8 +242,13 @@ class Releases:
         if rollout.champion is None or not rollout.status.open:
             return _NOTHING, 0
         rows, labels = self._evidence.read(rollout.id, since_ms, now)
-        case = Case(
-            champion=Side(rollout.champion.number, self._bundle(rollout.champion.bundle)),
+        case = self._case(rollout, rollout.champion, now)
+        shadowed = rollout.step.kind is StepKind.SHADOW
+        return judge(case, rows, labels), requests_seen(rows, rollout.candidate.number, rollout.step_ms, shadowed)
+
+    def _case(self, rollout: Rollout, champion: Version, now: int) -> Case:
+        return Case(
+            champion=Side(champion.number, self._bundle(champion.bundle)),
             candidate=Side(rollout.candidate.number, self._bundle(rollout.candidate.bundle)),
             weight=rollout.step.weight,
             slow_us=rollout.slow_us,
@@ -234,8 +256,6 @@ class Releases:
             horizon_ms=self.policy.data.label_horizon,
             now_ms=now,
         )
-        shadowed = rollout.step.kind is StepKind.SHADOW
-        return judge(case, rows, labels), requests_seen(rows, rollout.candidate.number, rollout.step_ms, shadowed)
 
     def _backtest(self, rollout: Rollout) -> Backtest | None:
         """The candidate's, if it was made against the champion of this release."""
@@ -248,6 +268,7 @@ class Releases:
     def _act(self, standing: Standing, records: Sequence[Rollout]) -> None:
         rollout, seen, move = standing.rollout, standing.seen, standing.move
         if move.do is Do.HOLD:
+            self._look(standing)
             return
         self._testify(standing)
         if move.do is Do.ROUTE:
@@ -259,6 +280,15 @@ class Releases:
             self.tracker.alias(rollout.champion, "champion")
         self.rollouts.save(_after(rollout, move, seen.now_ms))
 
+    def _look(self, standing: Standing) -> None:
+        """Part of the release's course, if it shows anything new."""
+        if not standing.rollout.status.open:
+            return
+        event = look(standing.rollout, standing.seen, standing.move.reason)
+        if event.key != self._looked:
+            self.journal.append(event)
+            self._looked = event.key
+
     def _testify(self, standing: Standing) -> None:
         """What was seen, before anything is done about it."""
         rollout, seen, move = standing.rollout, standing.seen, standing.move
@@ -269,8 +299,7 @@ class Releases:
         else:
             said = f"{move.do.value}:{move.weight}" + (":shadow" if move.shadow else "")
             kind, key = "release.evidence", f"{rollout.id}:evidence:{rollout.revision}:{said}"
-        body = {"weight": seen.weight, "requests": seen.requests, "lanes": [asdict(lane) for lane in seen.lanes]}
-        self.journal.append(Event(seen.now_ms, self.model, kind, key, rollout.id, move.reason, body))
+        self.journal.append(Event(seen.now_ms, self.model, kind, key, rollout.id, move.reason, saw(seen)))
 
     def _publish(self, route: Route | None) -> None:
         routing = self.router.read()
@@ -309,6 +338,11 @@ def _current(records: Sequence[Rollout]) -> Rollout | None:
 def _resumed(orders: Sequence[Event]) -> list[Event]:
     """Approvals that set harm aside; each makes evidence and verdicts start anew."""
     return [event for event in orders if event.body["resume"]]
+
+
+def _since(rollout: Rollout, resumed: Sequence[Event]) -> int:
+    """From when on evidence counts."""
+    return max((event.at_ms for event in resumed), default=rollout.started_ms)
 
 
 def _order(orders: Sequence[Event], rollout: Rollout) -> Event | None:
