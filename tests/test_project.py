@@ -105,7 +105,7 @@ def test_the_verbs_of_a_release(released: Project) -> None:
     released.system.control.settle()
     assert [one.status for one in released.release.history()] == [Status.PROMOTED, Status.REJECTED]
     explanation, report = released.release.explain("R2")
-    assert explanation.standing is None
+    assert (explanation.outlook, explanation.holds) == (None, "")
     assert "not yet" in Path(report).read_text()
     status = released.status()
     assert status.recent

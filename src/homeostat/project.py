@@ -33,6 +33,7 @@ from homeostat.engines.report import (
     ReleaseView,
     RunExtra,
     Snapshot,
+    because,
     rehearsal_report,
     release_report,
     run_report,
@@ -240,6 +241,10 @@ class Project:
         return Status(self.policy.name, standing, system.monitors.performance(), system.monitors.alerts(), recent)
 
 
+SEEN = ("release.evidence", "release.verdict", LOOK)
+"""Events that say what a pass saw."""
+
+
 class ReleaseVerbs:
     """`project.release`: what is asked of releases. Orders are carried out by the control loop (`homeostat up`)."""
 
@@ -274,10 +279,12 @@ class ReleaseVerbs:
         """Give all traffic back to the version before."""
         return self.order("rollback", release, reason)
 
-    def explain(self, release: str = "") -> tuple[Explanation, str]:
-        """Every verdict with its evidence. → that, and the path of its HTML report. Errors: `NotFound`."""
+    def explain(self, release: str = "") -> tuple[ReleaseView, str]:
+        """Every verdict over time with its evidence, why it moved or holds, and what would change it. → that, and the
+        path of its HTML report. Errors: `NotFound`."""
         found = self._releases.explain(release or self._current())
-        return found, write_report(self._project.root, f"release-{found.rollout.id}", release_report(view(found)))
+        shown = view(found, self._project.policy.release.margin)
+        return shown, write_report(self._project.root, f"release-{found.rollout.id}", release_report(shown))
 
     @property
     def _releases(self) -> Releases:
@@ -309,18 +316,18 @@ class ExportVerbs:
         return export(chosen, manifest, onnx, OnnxRuntime().load(onnx), key, Path(folder))
 
 
-def view(found: Explanation) -> ReleaseView:
+def view(found: Explanation, margin: float) -> ReleaseView:
     """An explanation as its report shows it."""
-    seen = [event for event in found.events if event.kind in ("release.evidence", "release.verdict")]
+    seen = [event for event in found.events if event.kind in SEEN]
     snapshots = [_snapshot(event) for event in seen]
-    told = [event for event in found.events if event not in seen]
-    outlook = found.standing.move.reason if found.standing else ""
-    if found.standing:
-        now = found.standing.seen
-        snapshots.append(Snapshot(now.now_ms, now.weight, now.requests, now.lanes))
-    return ReleaseView(found.rollout, snapshots, told, outlook)
+    told = [event for event in found.events if event.kind not in SEEN]
+    if found.standing is None:
+        return ReleaseView(found.rollout, snapshots, told, margin=margin)
+    now, move = found.standing.seen, found.standing.move
+    snapshots.append(Snapshot(now.now_ms, now.weight, now.requests, now.lanes, move.reason))
+    return ReleaseView(found.rollout, snapshots, told, because(move, now), found.standing.outlook, margin)
 
 
 def _snapshot(event: Event) -> Snapshot:
     lanes = tuple(msgspec.convert(lane, Lane) for lane in event.body["lanes"])
-    return Snapshot(event.at_ms, event.body["weight"], event.body["requests"], lanes)
+    return Snapshot(event.at_ms, event.body["weight"], event.body["requests"], lanes, event.text)

@@ -3,8 +3,8 @@
 A future draws new events from the distribution that is assumed and multiplies them into the evidence there is, until
 harm or "not worse" is found. Medians and percentiles over the futures are the forecast. "As now" is uncertain itself:
 each future has a candidate of its own, drawn from what the evidence so far leaves open (the ratio's posterior; for the
-differences the Bayesian bootstrap, Rubin 1981). What stays assumed is that the candidate, the traffic and the labels do not
-change. The draws are seeded: the same evidence gives the same forecast.
+differences the Bayesian bootstrap, Rubin 1981). What stays assumed is that the candidate, the traffic and the
+labels do not change. The draws are seeded: the same evidence gives the same forecast.
 """
 
 from __future__ import annotations

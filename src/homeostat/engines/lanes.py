@@ -63,7 +63,12 @@ class Case:
 
     @property
     def bound(self) -> float:
-        return BOUND if self.weight <= CAREFUL else BOUND_ABOVE
+        return bound(self.weight)
+
+
+def bound(weight: int) -> float:
+    """The ratio of rates that a step of this weight must exclude."""
+    return BOUND if weight <= CAREFUL else BOUND_ABOVE
 
 
 @dataclass(frozen=True, slots=True)

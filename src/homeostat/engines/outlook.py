@@ -1,4 +1,4 @@
-"""What would change a release's verdict, and when: lanes forecast from the log, then the rule asked about the future."""
+"""What would change a release's verdict, and when: lanes forecast from the log, the rule asked about the future."""
 
 from __future__ import annotations
 

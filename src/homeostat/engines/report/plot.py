@@ -170,10 +170,11 @@ def _axes(canvas: _Canvas) -> Iterator[Markup]:
 
 
 def _limits(canvas: _Canvas) -> Iterator[Markup]:
-    for limit in canvas.look.limits:
-        y = canvas.y(limit.value)
+    heights = [canvas.y(limit.value) for limit in canvas.look.limits]
+    apart = axis.pushed_apart([y - 5 for y in heights], 14, canvas.top - 4, canvas.bottom - 4)
+    for limit, y, words_y in zip(canvas.look.limits, heights, apart, strict=True):
         yield svg.line(LEFT, y, canvas.right, y, f"limit {limit.kind}")
-        yield svg.text(LEFT + 4, y - 5, limit.label, f"tick {limit.kind}")
+        yield svg.text(LEFT + 4, words_y, limit.label, f"tick word {limit.kind}")
 
 
 def _events(canvas: _Canvas) -> Iterator[Markup]:
@@ -241,8 +242,9 @@ def _band(canvas: _Canvas, series: Series) -> Markup:
 
 
 def _one_band(canvas: _Canvas, role: Role, run: Sequence[Point]) -> Markup:
+    """An end that is infinite goes to the edge of the plot."""
     edges = [(canvas.x(p.at_ms), p.low, p.high) for p in run if p.low is not None and p.high is not None]
-    edges = [edge for edge in edges if math.isfinite(edge[1]) and math.isfinite(edge[2])]
+    edges = [edge for edge in edges if not (math.isnan(edge[1]) or math.isnan(edge[2]))]
     if len(edges) < 2:
         return Markup("")
     under = [(x, canvas.y(low)) for x, low, _ in edges]
