@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from homeostat.domain.event import Event
@@ -47,11 +49,16 @@ def says(name: str) -> Says:
 
 
 def because(move: Move, seen: Seen) -> str:
-    """Why it holds, without what the lanes say: that stands beside it."""
-    said = move.reason.partition("; nothing measured yet")[0]
-    for lane in seen.lanes:
-        said = said.partition(f"; {lane.name}: {lane.reason}")[0].replace(f": {lane.reason}", "")
-    return said.rstrip(".") + "."
+    """Why it moves or holds, without what the lanes say: that stands beside it."""
+    return brief(move.reason, seen.lanes)
+
+
+def brief(reason: str, lanes: Sequence[Lane]) -> str:
+    """A reason without what the lanes say in it, but for harm."""
+    for lane in lanes:
+        if lane.verdict is not Verdict.HARM:
+            reason = reason.replace(f"{lane.name}: {lane.reason}", "").replace(f": {lane.reason}", "")
+    return re.sub(r"(?:[;:] *)+\.?$", "", reason.replace("; nothing measured yet", "")).rstrip(".") + "."
 
 
 def expected(rollout: Rollout, outlook: Outlook) -> str:
@@ -64,7 +71,7 @@ def expected(rollout: Rollout, outlook: Outlook) -> str:
     if turn.at_ms <= outlook.now_ms:
         return f"The next pass of the loop does this: {becomes(rollout, turn.move)}."
     cause = next((one for one in outlook.forecasts if _causes(one, turn.at_ms)), None)
-    needs = f", {more(cause, says(cause.lane).noun)}" if cause else ""
+    needs = f" with about {_counted(cause)}" if cause else ""
     return f"Expected {when(turn.at_ms, outlook.now_ms)}: {becomes(rollout, turn.move)}{needs}."
 
 
@@ -109,15 +116,18 @@ def after(turn: Turn, rollout: Rollout, now_ms: int) -> tuple[str, str]:
     return becomes(rollout, turn.move), when(turn.at_ms, now_ms)
 
 
-def more(forecast: Forecast, noun: str) -> str:
+def more(forecast: Forecast) -> str:
     """`not worse after about 390 more labels (300 to 900)`."""
     if forecast.verdict is Verdict.UNKNOWN:
         return "no decision within a year"
     if not forecast.more:
         return "settled"
     found = "harm" if forecast.verdict is Verdict.HARM else "not worse"
-    needed = words.counted(rounded(forecast.more), f"more {noun}")
-    return f"{found} after about {needed} ({rounded(forecast.few):,} to {rounded(forecast.many):,})"
+    return f"{found} after about {_counted(forecast)} ({rounded(forecast.few):,} to {rounded(forecast.many):,})"
+
+
+def _counted(forecast: Forecast) -> str:
+    return words.counted(rounded(forecast.more), f"more {says(forecast.lane).noun}")
 
 
 def rounded(n: int | None) -> int:
@@ -137,8 +147,8 @@ def change(lane: Lane, outlook: Outlook | None) -> str:
     now, worse = outlook.forecast(lane.name, Assumed.AS_NOW), outlook.forecast(lane.name, Assumed.AT_MARGIN)
     if now is None or worse is None:
         return f"{'More' if lane.n else 'A first'} {noun if not lane.n else noun + 's'}: too few to say when."
-    said = f"As now: {more(now, noun)}{_due(now, outlook.now_ms)}."
-    return f"{said} {at_margin.capitalize()}: {more(worse, noun)}."
+    said = f"As now: {more(now)}{_due(now, outlook.now_ms)}."
+    return f"{said} {at_margin.capitalize()}: {more(worse)}."
 
 
 def _due(forecast: Forecast, now_ms: int) -> str:

@@ -81,7 +81,7 @@ def _versions(rollout: Rollout) -> str:
 
 def release_sentence(view: ReleaseView) -> str:
     """Where it stands, why, and what comes next: for page, terminal and pull request."""
-    rollout, because = view.rollout, view.rollout.reason.rstrip(".")
+    rollout, because = view.rollout, _outcome(view)
     took = f" after {words.duration(rollout.ended_ms - rollout.started_ms)}" if rollout.ended_ms is not None else ""
     said = {
         Status.WAITING: f"Waiting for a person at {rollout.step}",
@@ -92,7 +92,18 @@ def release_sentence(view: ReleaseView) -> str:
     if rollout.status is Status.RUNNING:
         comes = ahead.expected(rollout, view.outlook) if view.outlook else ""
         return " ".join(part for part in (view.holds or f"At {rollout.step}.", comes) if part)
-    return f"{said}: {because}." if because else f"{said}."
+    orders = " `homeostat release approve` or `reject` decides." if rollout.status is Status.WAITING else ""
+    return (f"{said}: {because}" if because else f"{said}.") + orders
+
+
+def _outcome(view: ReleaseView) -> str:
+    """Why it ended or waits."""
+    quality = next((lane for lane in view.latest if lane.name == "quality"), None)
+    if view.rollout.status is not Status.PROMOTED or quality is None:
+        lanes = [lane for seen in view.snapshots for lane in seen.lanes]
+        return ahead.brief(view.rollout.reason, lanes) if view.rollout.reason else ""
+    settled = "shown to be not worse" if quality.bounded else "not settled"
+    return f"no lane said harm, its quality was {settled} over {words.counted(quality.n, 'mature label')}."
 
 
 def _pictures(view: ReleaseView) -> Iterator[Figure]:
@@ -182,7 +193,10 @@ def _lane(view: ReleaseView, name: str) -> list[Block]:
 
 def _numbers(told: Says, lane: Lane) -> list[tuple[str, str]]:
     facts = [
-        ("E, and harm at", f"{words.number(lane.evidence)}, {words.short(lane.threshold)}"),
+        (
+            f"E, and {'harm' if told.measure else 'invalid'} at",
+            f"{words.number(lane.evidence)}, {words.short(lane.threshold)}",
+        ),
         ("Behind it", words.counted(lane.n, told.noun)),
     ]
     if told.measure and lane.low is not None and lane.high is not None:

@@ -57,4 +57,5 @@ def _strip(row: Strip, top: float, end: float, x: Callable[[int], float]) -> Ite
 
 
 def _end(row: Strip, top: float, left: float) -> Markup:
-    return svg.text(left, top + 17, row.label, "name")
+    last = svg.mark(row.stretches[-1].verdict.value, left + 4, top + 13)
+    return svg.join([last, svg.text(left + 14, top + 17, row.label, "name")])
