@@ -13,7 +13,7 @@ from homeostat.engines.forecast import Paired, Ratio, forecast, paired_course, r
 
 Array = NDArray[np.float64]
 SHARE, PER_MS = 0.1, 0.01
-MARGIN, RUNS = 0.005, 300
+MARGIN, RUNS = 0.005, 120
 
 
 def crossed(paths: list[Array], alpha: float) -> Array:
@@ -30,9 +30,9 @@ def ratio_paths(mine: Array, theirs: Array, share: float, r0: float) -> list[Arr
     ]
 
 
-def errors_from(mine: int, theirs: int, theta: Array, events: int) -> tuple[Array, Array]:
-    """More events until harm, and until the ratio is below 2; `theta` (runs,): the chance that one is the candidate's."""
-    drawn = np.random.default_rng(21).random((len(theta), events)) < theta[:, None]
+def errors_from(mine: int, theirs: int, theta: Array, events: int, seed: int = 21) -> tuple[Array, Array]:
+    """More events until harm, and until the ratio is below 2; `theta` (runs,): how likely one is the candidate's."""
+    drawn = np.random.default_rng(seed).random((len(theta), events)) < theta[:, None]
     a = mine + np.cumsum(drawn, axis=1, dtype=np.float64)
     b = mine + theirs + np.arange(1.0, events + 1) - a
     return crossed(ratio_paths(a, b, SHARE, 1.0), 0.01), crossed(ratio_paths(b, a, 1 - SHARE, 0.5), 0.05)
@@ -47,16 +47,14 @@ def errors_forecast(mine: int, theirs: int, assumed: Assumed) -> Forecast:
     return forecast("errors", assumed, ratio_course(state, assumed), 0)
 
 
-def quality_from(before: Array, chances: list[float], labels: int) -> tuple[Array, Array]:
-    """More labels until harm, and until the mean is below the margin."""
+def labels_until(before: Array, chances: list[float], labels: int, above: float, alpha: float) -> Array:
+    """More labels until the mean difference is shown to be more than `above`; `chances` of 1, 0 and -1."""
     drawn = np.random.default_rng(22).choice([1.0, 0.0, -1.0], (RUNS, labels), p=chances)
 
-    def paths(d: Array, old: Array, above: float) -> list[Array]:
-        grown = [(np.log(1 + b * ((1 + d) / (1 + above) - 1)), np.log(1 + b * ((1 + old) / (1 + above) - 1)))
-                 for b in BETS]  # fmt: skip
-        return [was.sum() + np.cumsum(new, axis=1) for new, was in grown]
+    def growth(d: Array, bet: float) -> Array:
+        return np.asarray(np.log(1 + bet * ((1 + d) / (1 + above) - 1)))
 
-    return crossed(paths(drawn, before, 0.0), 0.02), crossed(paths(-drawn, -before, -MARGIN), 0.05)
+    return crossed([growth(before, b).sum() + np.cumsum(growth(drawn, b), axis=1) for b in BETS], alpha)
 
 
 def quality_forecast(before: Array, assumed: Assumed) -> Forecast:
@@ -83,14 +81,14 @@ def test_tripled_errors() -> None:
 
 def test_two_points_worse() -> None:
     before = differences(21, 9, 600)
-    harm, _ = quality_from(before, [0.035, 0.95, 0.015], 6_000)
+    harm = labels_until(before, [0.035, 0.95, 0.015], 6_000, 0.0, 0.02)
     said = quality_forecast(before, Assumed.AS_NOW)
     assert (said.verdict, near(said.more, harm)) == (Verdict.HARM, True)
 
 
 def test_two_points_better() -> None:
     before = differences(9, 21, 600)
-    _, fine = quality_from(before, [0.015, 0.95, 0.035], 6_000)
+    fine = labels_until(-before, [0.035, 0.95, 0.015], 2_000, -MARGIN, 0.05)
     said = quality_forecast(before, Assumed.AS_NOW)
     assert (said.verdict, near(said.more, fine)) == (Verdict.OK, True)
 
@@ -101,9 +99,9 @@ def test_at_the_margin_the_truth_is_known_and_the_range_is_right() -> None:
     assert (said.verdict, near(said.more, harm, 1.25)) == (Verdict.HARM, True)
     assert said.few is not None
     assert said.many is not None
-    assert 0.72 <= float(np.mean((said.few <= harm) & (harm <= said.many))) <= 0.9
+    assert 0.65 <= float(np.mean((said.few <= harm) & (harm <= said.many))) <= 0.92
     before = differences(50, 50, 2_000)
-    harm, _ = quality_from(before, [0.0275, 0.95, 0.0225], 30_000)
+    harm = labels_until(before, [0.0275, 0.95, 0.0225], 25_000, 0.0, 0.02)
     said = quality_forecast(before, Assumed.AT_MARGIN)
     assert said.value == MARGIN
     assert (said.verdict, near(said.more, harm, 1.3)) == (Verdict.HARM, True)
@@ -113,10 +111,12 @@ def test_as_often_right_as_it_says_when_the_ratio_is_not_known() -> None:
     """Ratios drawn as the forecast takes them to be spread; 25 events seen of each."""
     rng = np.random.default_rng(23)
     right, promised, inside = [], [], []
-    for ratio in np.exp(rng.normal(0, 1.5, 120)):
+    for seed, ratio in enumerate(np.exp(rng.normal(0, 1.5, 200))):
         mine = int(rng.binomial(25, theta_of(ratio)))
         said = errors_forecast(mine, 25 - mine, Assumed.AS_NOW)
-        (harm,), (fine,) = errors_from(mine, 25 - mine, theta_of(np.array([ratio])), 20_000)
+        if not said.more:
+            continue  # found already
+        (harm,), (fine,) = errors_from(mine, 25 - mine, theta_of(np.array([ratio])), 5_000, seed)
         came = Verdict.HARM if harm < fine else Verdict.OK
         right.append(came is said.verdict)
         promised.append(said.chance)

@@ -101,21 +101,28 @@ def _recent(now: Present, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
         fresh = rows.filter(pl.col("at_ms") >= since)
         if fresh.height >= ENOUGH:
             break
-    return fresh, max(end - since, 1)
+    return fresh, max(end - _first_ms(fresh, end), 1)
+
+
+def _first_ms(rows: pl.DataFrame, otherwise: int) -> int:
+    return int(rows["at_ms"].to_numpy().min(initial=otherwise))
 
 
 def _paired(now: Present, rows: pl.DataFrame) -> Paired | None:
+    """The pace is that at which the labelled rows of the last day were served: labels may come in heaps."""
     pairs = lanes.paired(now.case, rows, now.labels)
     if pairs.height < LEAST_LABELS:
         return None
-    fresh, span_ms = _recent(now, pairs.join(now.labels.select("id", "at_ms"), on="id", how="left"))
-    first_ripe = int(rows["at_ms"].to_numpy().min()) + now.case.horizon_ms
+    served = rows.unique("id", keep="first").select("id", "at_ms").join(pairs, on="id", how="semi")
+    last = int(served["at_ms"].to_numpy().max())
+    fresh = served.filter(pl.col("at_ms") >= last - DAY_MS)
+    first_ripe = _first_ms(rows, now.case.now_ms) + now.case.horizon_ms
     return Paired(
         everything=evidence.tally(pairs["difference"].to_numpy()),
         mature=evidence.tally(pairs.filter("mature")["difference"].to_numpy()),
         margin=now.case.margin,
         alpha=lanes.QUALITY_ALPHA,
-        pace=max(fresh.height, 1) / span_ms,
+        pace=fresh.height / max(last - _first_ms(fresh, last), 1),
         wait_ms=max(first_ripe - now.case.now_ms, 0),
     )
 
