@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -329,5 +330,10 @@ def view(found: Explanation, margin: float) -> ReleaseView:
 
 
 def _snapshot(event: Event) -> Snapshot:
-    lanes = tuple(msgspec.convert(lane, Lane) for lane in event.body["lanes"])
+    lanes = tuple(_open_ended(msgspec.convert(lane, Lane)) for lane in event.body["lanes"])
     return Snapshot(event.at_ms, event.body["weight"], event.body["requests"], lanes, event.text)
+
+
+def _open_ended(lane: Lane) -> Lane:
+    """JSON has no infinity: an interval with a lower end alone has none above."""
+    return replace(lane, high=inf) if lane.high is None and lane.low is not None else lane

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
-from homeostat import codec
 from homeostat.domain.event import LOOK
 from homeostat.domain.gate import Verdict
 from homeostat.domain.outlook import Assumed, Outlook, Turn
@@ -104,15 +103,15 @@ def test_nothing_is_foretold_without_traffic_or_once_it_is_over() -> None:
 
 def test_the_course_is_in_the_journal_as_it_was_seen() -> None:
     world = under_way(ReleasePolicy(), GOOD, 0, 480)
-    shown: list[tuple[int, list[str]]] = []
+    shown: list[tuple[int, list[dict[str, object]]]] = []
     for _ in range(20):
         world.serve(PASS)
         standing = world.releases.status()
         assert standing is not None
-        shown.append((world.now, [codec.encode(lane).decode() for lane in standing.seen.lanes]))
+        shown.append((world.now, [asdict(lane) for lane in standing.seen.lanes]))
         world.settle()
     kept = [event for event in world.journal.read(MODEL, "release.", "R2") if "lanes" in event.body]
-    told = [(event.at_ms, [codec.encode(lane).decode() for lane in event.body["lanes"]]) for event in kept]
+    told = [(event.at_ms, event.body["lanes"]) for event in kept]
     found = [one for one in shown if one[0] in dict(told)]
     assert len(found) >= 12
     assert all(one in told for one in found)
