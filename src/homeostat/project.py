@@ -30,6 +30,7 @@ from homeostat.domain.run import RunResult
 from homeostat.domain.schema import Value
 from homeostat.domain.trace import Trace
 from homeostat.domain.trigger import Trigger
+from homeostat.engines.lanes import bound
 from homeostat.engines.report import (
     ReleaseView,
     RunExtra,
@@ -322,11 +323,13 @@ def view(found: Explanation, margin: float) -> ReleaseView:
     seen = [event for event in found.events if event.kind in SEEN]
     snapshots = [_snapshot(event) for event in seen]
     told = [event for event in found.events if event.kind not in SEEN]
+    most = bound(found.rollout.step.weight)
+    tolerated = {"errors": most, "slow": most, "quality": margin}
     if found.standing is None:
-        return ReleaseView(found.rollout, snapshots, told, margin=margin)
+        return ReleaseView(found.rollout, snapshots, told, tolerated=tolerated)
     now, move = found.standing.seen, found.standing.move
     snapshots.append(Snapshot(now.now_ms, now.weight, now.requests, now.lanes, move.reason))
-    return ReleaseView(found.rollout, snapshots, told, because(move, now), found.standing.outlook, margin)
+    return ReleaseView(found.rollout, snapshots, told, because(move, now), found.standing.outlook, tolerated)
 
 
 def _snapshot(event: Event) -> Snapshot:

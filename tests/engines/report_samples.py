@@ -165,4 +165,5 @@ def held() -> ReleaseView:
     )
     outlook = Outlook(START, 480.0, (Pace("quality", 130.0),), forecasts, turns)
     record = replace(view.rollout, status=Status.RUNNING, index=1, ended_ms=None, reason="")
-    return ReleaseView(record, seen, view.history[:2], "Hold at 10 %: quality is not settled.", outlook, 0.005)
+    held_at = "Hold at 10 %: quality is not settled."
+    return ReleaseView(record, seen, view.history[:2], held_at, outlook, {"quality": 0.005})

@@ -9,6 +9,9 @@ from enum import StrEnum
 from homeostat.domain.gate import Verdict
 from homeostat.domain.rollout import Move
 
+FUTURES = 200
+"""So many are tried for a forecast."""
+
 
 class Assumed(StrEnum):
     """What a forecast takes for true. AS_NOW: the candidate is what it looks like today. AT_MARGIN: it is exactly as

@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from homeostat.domain.gate import Verdict
-from homeostat.domain.outlook import Assumed, Forecast
+from homeostat.domain.outlook import FUTURES, Assumed, Forecast
 from homeostat.domain.units import ALL, DAY_MS
 from homeostat.engines.evidence import CELLS, RHOS, Array, Count, log_growth, log_ratio
 from homeostat.engines.lanes import PASS_ALPHA
 
-FUTURES = 200
 FARTHEST_MS = 365 * DAY_MS
 FARTHEST = 1_000_000
 """No future is followed for longer, nor for more events."""

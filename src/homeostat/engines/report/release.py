@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from markupsafe import Markup
 
 from homeostat.domain.event import Event
-from homeostat.domain.outlook import Assumed, Forecast, Outlook
+from homeostat.domain.outlook import FUTURES, Assumed, Forecast, Outlook
 from homeostat.domain.rollout import Lane, Rollout, Status
 from homeostat.domain.units import show_share
-from homeostat.engines.forecast import FUTURES
-from homeostat.engines.lanes import bound
 from homeostat.engines.looks import FLOOR
 from homeostat.engines.report import outlook as ahead
 from homeostat.engines.report import svg, words
@@ -37,15 +35,15 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseView:
-    """`snapshots` in order of time. `holds`: why it holds now, "" when it is over. `margin`: how much more loss the
-    policy tolerates."""
+    """`snapshots` in order of time. `holds`: why it holds now, "" when it is over. `tolerated`: by a lane's name,
+    the value at which the candidate is as bad as it may be."""
 
     rollout: Rollout
     snapshots: Sequence[Snapshot]
     history: Sequence[Event]
     holds: str = ""
     outlook: Outlook | None = None
-    margin: float = 0.0
+    tolerated: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def latest(self) -> tuple[Lane, ...]:
@@ -228,10 +226,11 @@ def _value(view: ReleaseView, told: Says, name: str, course: Sequence[tuple[Snap
     points = [
         Point(seen.at_ms, lane.value, lane.n, lane.low, lane.high) for seen, lane in course if lane.value is not None
     ]
-    worst = view.margin if name == "quality" else bound(view.rollout.step.weight)
-    limits = (Limit(told.alike, "alike", "ok"), Limit(worst, f"tolerated {words.short(worst)}"))
+    limits = [Limit(told.alike, "alike", "ok")]
+    if name in view.tolerated:
+        limits.append(Limit(view.tolerated[name], f"tolerated {words.short(view.tolerated[name])}"))
     unit, ratio = told.measure, told.alike == 1.0
-    look = Look(unit, unit, width=536, height=220, log=ratio, count=told.noun, limits=limits)
+    look = Look(unit, unit, width=536, height=220, log=ratio, count=told.noun, limits=tuple(limits))
     return lines([Series("", "candidate", points)], _changes(course), look)
 
 
