@@ -191,10 +191,8 @@ def _lane(view: ReleaseView, name: str) -> list[Block]:
 
 def _numbers(told: Says, lane: Lane) -> list[tuple[str, str]]:
     facts = [
-        (
-            f"E, and {'harm' if told.measure else 'invalid'} at",
-            f"{words.number(lane.evidence)}, {words.short(lane.threshold)}",
-        ),
+        ("E", words.number(lane.evidence)),
+        ("Harm at" if told.measure else "Invalid at", words.short(lane.threshold)),
         ("Behind it", words.counted(lane.n, told.noun)),
     ]
     if told.measure and lane.low is not None and lane.high is not None:
@@ -245,19 +243,19 @@ def _forecasts(outlook: Outlook, told: Says, name: str) -> Table:
         Column("expected"),
         Column("80 % within"),
     ]
-    rows = [_forecast(one) for one in outlook.forecasts if one.lane == name]
+    rows = [_forecast(one, outlook.now_ms) for one in outlook.forecasts if one.lane == name]
     return Table(columns, rows, f"Forecast: the evidence there is, continued into {FUTURES} futures")
 
 
-def _forecast(one: Forecast) -> Sequence[Cell]:
+def _forecast(one: Forecast, now_ms: int) -> Sequence[Cell]:
     head = (ahead.assumption(one.assumed), words.number(one.value), Badge(one.verdict), words.percent(one.chance))
     if one.more is None or one.at_ms is None or one.early_ms is None or one.late_ms is None:
         return *head, "", "", "not within a year", ""
     if not one.more:
         return *head, "0", "", "found already", ""
     span = f"{ahead.rounded(one.few):,} to {ahead.rounded(one.many):,}"
-    time = f"{words.time(one.early_ms)} to {words.time(one.late_ms)}"
-    return *head, f"{ahead.rounded(one.more):,}", span, words.time(one.at_ms), time
+    time = f"{words.duration(one.early_ms - now_ms)} to {words.duration(one.late_ms - now_ms)}"
+    return *head, f"{ahead.rounded(one.more):,}", span, ahead.when(one.at_ms, now_ms), time
 
 
 def _history(history: Sequence[Event]) -> Table:
