@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from itertools import pairwise
 
 import pytest
 
-from homeostat.domain.event import LOOK
+from homeostat.domain.event import LOOK, Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.outlook import Assumed, Outlook, Turn
 from homeostat.domain.policy import ReleasePolicy
@@ -121,13 +122,15 @@ def test_the_looks_of_thirty_days_are_few_and_none_of_a_kind_is_missing() -> Non
     world = under_way(ReleasePolicy(), GOOD, 4, 480)
     standing = world.releases.status()
     assert standing is not None
-    lane, keys, kinds = Lane("errors", Verdict.UNKNOWN, "", 5, 1.0, 100.0), set(), set()
+    lane, kept = Lane("errors", Verdict.UNKNOWN, "", 5, 1.0, 100.0), dict[str, Event]()
     for minute in range(30 * 24 * 60):
-        e = 1.0 if minute < 40_000 else 1.0003 ** (minute - 40_000) * 3
+        e = 1.0 if minute < 40_000 else 3 * 1.002 ** (minute - 40_000)
         shown = replace(lane, evidence=e, verdict=Verdict.HARM if e >= 100 else Verdict.UNKNOWN)
         seen = replace(standing.seen, now_ms=standing.rollout.step_ms + minute * MINUTE_MS, lanes=(shown,))
         event = look(standing.rollout, seen, "why")
-        keys.add(event.key)
-        kinds.add((shown.verdict, event.kind))
-    assert 55 <= len(keys) <= 70
-    assert kinds == {(Verdict.UNKNOWN, LOOK)}
+        kept.setdefault(event.key, event)
+    course = [event.body["lanes"][0] for event in kept.values()]
+    assert {event.kind for event in kept.values()} == {LOOK}
+    assert 55 <= len(course) <= 70
+    assert [one["verdict"] for one in course].count(Verdict.HARM) == 1
+    assert all(after["evidence"] <= 3.2 * before["evidence"] for before, after in pairwise(course))
