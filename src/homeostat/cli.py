@@ -447,8 +447,7 @@ def release_explain(
 ) -> None:
     """Every verdict over time, why it moved or holds, what would change it, and a report.
 
-    Example: homeostat release explain R3
-    Example: homeostat release explain --markdown -p price | gh pr comment --body-file -
+    Example: homeostat release explain R3 --markdown | gh pr comment --body-file -
     """
     from homeostat import terminal
     from homeostat.engines.report import release_markdown

@@ -25,7 +25,7 @@ from homeostat.engines import rollout as rule
 from homeostat.engines.evaluation import Evaluation
 from homeostat.engines.lanes import Case, Findings, Side, judge
 from homeostat.engines.looks import look, saw
-from homeostat.engines.outlook import Present, look_ahead
+from homeostat.engines.prospect import Present, look_ahead
 from homeostat.ports import Blobs, Clock, Journal, LabelLog, Plane, PredictionLog, Rollouts, Router, Tracker
 from homeostat.services.evidence_log import EvidenceLog, requests_seen, slow_limit, traffic
 
