@@ -18,7 +18,7 @@ from homeostat.config import read_policy
 from homeostat.demo.story import make
 from homeostat.demo.stream import Script
 from homeostat.domain.policy import Budget, Policy
-from homeostat.engines import drift, metrics, rollout, trigger
+from homeostat.engines import drift, metrics, steps, trigger
 
 ROOT = Path(__file__).parents[1]
 DOCS = {path.name: path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
@@ -39,7 +39,7 @@ def test_every_setting_is_documented_and_no_other() -> None:
 
 
 def test_every_kind_is_documented() -> None:
-    for name in (*metrics.METRICS, *trigger.KINDS, *(kind.value for kind in rollout.KINDS)):
+    for name in (*metrics.METRICS, *trigger.KINDS, *(kind.value for kind in steps.KINDS)):
         if name not in ("canary", "full", "manual"):  # written as a share; asked for by hand
             assert f"{name}" in DOCS["policy.md"], name
     assert drift.TESTS

@@ -15,7 +15,8 @@ from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import ReleasePolicy
 from homeostat.domain.rollout import Do, Lane, Move, ReleaseStep, Rollout, Seen, Status, StepKind
 from homeostat.domain.units import DAY_MS, HOUR_MS
-from homeostat.engines.rollout import KINDS, decide, plan
+from homeostat.engines.rollout import MOVES, after, decide
+from homeostat.engines.steps import KINDS, plan
 
 STEPS = (
     ReleaseStep(StepKind.SHADOW, 0),
@@ -200,6 +201,8 @@ sights = st.builds(
     mature_labels=st.integers(0, 1_000),
     backtest=st.none() | st.builds(Backtest, st.just("old"), st.floats(-1, 1), st.integers(1, 10_000)),
     person=st.sampled_from(["", "", "approve", "reject", "rollback", "resume"]),
+    back=st.sampled_from(["", "", "it is not loaded"]),
+    newer=st.sampled_from(["", "", "R3"]),
 )
 policies = st.builds(
     ReleasePolicy,
@@ -231,6 +234,10 @@ def test_over_random_evidence_the_rule_keeps_its_promises(
         assert (made.weight, made.shadow) != (seen.weight, seen.shadow)
         assert made.weight in (0, rollout.step.weight, 10_000 if rollout.status is Status.PROMOTED else 0)
         assert not made.weight or seen.ready or rollout.champion is None or rollout.status is Status.PROMOTED
+    assert made.do in (Do.HOLD, Do.ROUTE) or after(rollout, made, seen.now_ms).reason == made.reason
+    if rollout.status is Status.QUEUED:
+        assert made.do in (Do.ADVANCE, Do.REJECT, Do.SUPERSEDE)
+        return
     if made.do in (Do.ADVANCE, Do.PROMOTE):
         assert rollout.status.open
         assert Verdict.INVALID not in verdicts or seen.person == "resume"

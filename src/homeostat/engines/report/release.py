@@ -65,11 +65,13 @@ def release_sentence(view: ReleaseView) -> str:
     rollout, because = view.rollout, view.rollout.reason.rstrip(".")
     took = f" after {words.duration(rollout.ended_ms - rollout.started_ms)}" if rollout.ended_ms is not None else ""
     said = {
+        Status.QUEUED: "Queued",
         Status.RUNNING: f"Hold at {rollout.step}",
         Status.WAITING: f"Waiting for a person at {rollout.step}",
         Status.PROMOTED: f"Version {rollout.candidate.number} was promoted{took}",
         Status.ROLLED_BACK: f"Version {rollout.candidate.number} was rolled back{took}",
         Status.REJECTED: f"Version {rollout.candidate.number} was rejected{took}",
+        Status.SUPERSEDED: f"Version {rollout.candidate.number} was superseded{took}",
     }[rollout.status]
     return " ".join(part for part in (f"{said}: {because}." if because else f"{said}.", view.outlook) if part)
 
