@@ -15,7 +15,7 @@ from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import ReleasePolicy
 from homeostat.domain.rollout import Do, Lane, Move, ReleaseStep, Rollout, Seen, Status, StepKind
 from homeostat.domain.units import DAY_MS, HOUR_MS
-from homeostat.engines.rollout import MOVES, after, decide
+from homeostat.engines.rollout import after, decide
 from homeostat.engines.steps import KINDS, plan
 
 STEPS = (
