@@ -108,7 +108,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def cards(project: Project, tmp_path: Path, url: str) -> Project:
+def cards(project: Project, tmp_path: Path, url: str) -> Iterator[Project]:
     """The project, with hooks and this database."""
     root = tmp_path / "cards"
     shutil.copytree(project.root, root)
@@ -117,7 +117,11 @@ def cards(project: Project, tmp_path: Path, url: str) -> Project:
     policy = root / "homeostat.yaml"
     kept = re.sub(r"^release:.*\n(?:[ #].*\n)*", "", policy.read_text(), flags=re.MULTILINE)
     policy.write_text(kept + RELEASE.replace("PYTHON", sys.executable).replace("URL", url))
-    return Project.open(root)
+    opened = Project.open(root)
+    yield opened
+    journal = opened.system.stores.journal
+    assert isinstance(journal, sql.SqlJournal)
+    journal._engine.dispose()
 
 
 def test_the_one_in_reserve_takes_over_and_no_move_is_made_twice(cards: Project, url: str) -> None:
