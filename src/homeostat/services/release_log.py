@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from homeostat.domain.event import Event
 from homeostat.domain.rollout import Arm, Rollout, Route, Routing, Status
@@ -54,25 +55,31 @@ class ReleaseLog:
     def __init__(self, model: str, journal: Journal, clock: Clock) -> None:
         self._model, self._journal, self._clock = model, journal, clock
         self._told: dict[str, int] = {}
-        self._routed = -1
+        self._routed: tuple[int, Mapping[str, Any]] | None = None
 
     def tell(self, records: Sequence[Rollout], routing: Routing) -> None:
         for record in records:
             if self._told.get(record.id) != record.revision:
                 self._journal.append(_event(record, self._clock.now_ms()))
                 self._told[record.id] = record.revision
-        if routing.version != self._routed:
-            self._tell_route(routing)
-            self._routed = routing.version
+        self._tell_route(routing)
 
     def _tell_route(self, routing: Routing) -> None:
-        route = routing.routes.get(self._model)
-        said = self._journal.read(self._model, "release.routed")
-        body = {"route": asdict(route) if route else None}
-        if (said[-1].body if said else {"route": None}) == body:
+        """A document that says the same as the one before it, in a new term, is not told."""
+        version, told = self._routed or (-1, self._last_told())
+        if version == routing.version:
             return
-        key, subject = f"routed:{routing.version}", route.release if route else ""
-        self._journal.append(Event(routing.at_ms, self._model, "release.routed", key, subject, _shares(route), body))
+        route = routing.routes.get(self._model)
+        body = {"route": asdict(route) if route else None}
+        if body != told:
+            key, subject = f"routed:{routing.version}", route.release if route else ""
+            event = Event(routing.at_ms, self._model, "release.routed", key, subject, _shares(route), body)
+            self._journal.append(event)
+        self._routed = routing.version, body
+
+    def _last_told(self) -> Mapping[str, Any]:
+        said = self._journal.read(self._model, "release.routed")
+        return said[-1].body if said else {"route": None}
 
     def served(self, records: Sequence[Rollout], at_ms: int) -> Served:
         """What was in force at that time."""

@@ -43,7 +43,7 @@ class Sight:
         orders = self.orders(rollout)
         anew = resumed(orders)
         verdicts = self.journal.read(self.model, "release.verdict", rollout.id)
-        findings, requests = self.findings(rollout, max((e.at_ms for e in anew), default=rollout.started_ms), now)
+        findings, requests = self._judged(rollout, max((e.at_ms for e in anew), default=rollout.started_ms), now)
         stands = verdicts[-1].text if len(verdicts) > len(anew) else ""
         person = order(orders, rollout)
         said = ("resume" if person.body["resume"] else str(person.body["order"])) if person else ""
@@ -66,6 +66,12 @@ class Sight:
 
     def orders(self, rollout: Rollout) -> Sequence[Event]:
         return self.journal.read(self.model, "release.ordered", rollout.id)
+
+    def _judged(self, rollout: Rollout, since_ms: int, now: int) -> tuple[Findings, int]:
+        try:
+            return self.findings(rollout, since_ms, now)
+        except (NotFound, Corrupt) as error:
+            return Findings((), f"a bundle of the release can't be read: {error.what}", 0), 0
 
     def findings(self, rollout: Rollout, since_ms: int, now: int) -> tuple[Findings, int]:
         """Nothing is compared where there is no champion, nor once it is over."""
@@ -102,8 +108,10 @@ class Sight:
 
     def _backtest(self, rollout: Rollout) -> Backtest | None:
         """The candidate's, if it was made against the champion of this release."""
+        if rollout.champion is None or not rollout.status.open or self.broken(rollout.candidate):
+            return None
         bundle = self.bundle(rollout.candidate.bundle)
-        if rollout.champion is None or "evaluation.json" not in bundle.files:
+        if "evaluation.json" not in bundle.files:
             return None
         found = codec.decode(self.blobs.get(bundle.files["evaluation.json"]), Evaluation).backtest
         return found if found and found.champion == rollout.champion.bundle else None
