@@ -18,7 +18,7 @@ from homeostat.domain.units import ALL, DAY_MS, HOUR_MS, MINUTE_MS
 from homeostat.engines.lanes import Findings
 from homeostat.engines.rollout import MOVES
 from homeostat.services.evidence_log import EvidenceLog
-from homeostat.services.release_seen import Sight
+from homeostat.services.release_seen import Sight, serving
 from homeostat.services.rollouts import Releases
 from homeostat.stores.memory import MemoryRollouts, MemoryRouter
 from world import MODEL, Crash, World, right
@@ -214,8 +214,13 @@ class Life:
         if standing is None:
             return
         what = self.rng.choices(("approve", "reject", "rollback"), (20, 1, 1))[0]
-        among = [standing.rollout] if what == "approve" else self.asking.history()[-4:]
-        self.asking.order(self.rng.choice(among).id, what, "so", "ada")
+        serves = serving(self.asking.history())
+        among = {
+            "approve": [standing.rollout],
+            "reject": self.asking.history()[-4:],
+            "rollback": [serves or standing.rollout],
+        }
+        self.asking.order(self.rng.choice(among[what]).id, what, "so", "ada")
 
     def clock(self) -> None:
         most = self.rng.choice((MINUTE_MS, HOUR_MS, DAY_MS, 9 * DAY_MS))
@@ -232,14 +237,15 @@ class Life:
         self.findings, self.requests = Findings(lanes, stop, 99), self.rng.choice((0, 10, 100))
 
     def plane(self) -> None:
-        """The data plane loads what is routed and asked for; at times a worker has lost something."""
-        world = self.world
-        if self.rng.random() < 0.2 and world.loaded:
+        """The data plane loads what is routed and the newest; at times a worker has lost something, or all else."""
+        world, what, route = self.world, self.rng.random(), self.world.route
+        routed = {arm.bundle for arm in (route.champion, route.candidate) if arm} if route else set()
+        if what < 0.2 and world.loaded:
             world.loaded.discard(self.rng.choice(sorted(world.loaded)))
-            return
-        route = world.route
-        world.loaded |= {arm.bundle for arm in (route.champion, route.candidate) if arm} if route else set()
-        world.loaded |= {one.candidate.bundle for one in self.asking.history()[-3:]}
+        elif what < 0.4:
+            world.loaded = routed
+        else:
+            world.loaded |= routed | {one.candidate.bundle for one in self.asking.history()[-3:]}
 
     def overtake(self) -> None:
         self.take_over(self.rng.randrange(2))

@@ -8,8 +8,9 @@ from homeostat import codec
 from homeostat.domain.bundle import Backtest, Bundle, Version
 from homeostat.domain.errors import Corrupt, NotFound
 from homeostat.domain.event import Event
+from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import Policy
-from homeostat.domain.rollout import Rollout, Routing, Seen, Status, StepKind
+from homeostat.domain.rollout import Rollout, Routing, Seen, Status
 from homeostat.domain.units import ALL
 from homeostat.engines.evaluation import Evaluation
 from homeostat.engines.lanes import Case, Findings, Side, judge
@@ -87,7 +88,7 @@ class Sight:
             horizon_ms=self.policy.data.label_horizon,
             now_ms=now,
         )
-        shadowed = rollout.step.kind is StepKind.SHADOW
+        shadowed = not rollout.step.weight
         return judge(case, rows, labels), requests_seen(rows, rollout.candidate.number, rollout.step_ms, shadowed)
 
     def bundle(self, digest: str) -> Bundle:
@@ -158,6 +159,10 @@ def _refused_meanwhile(rollout: Rollout, records: Sequence[Rollout]) -> str:
         return ""
     found = refusal(rollout.candidate.bundle, records)
     return f"Its bundle was {found.status.value} in release {found.id}: {found.reason}" if found else ""
+
+
+def harmed(seen: Seen) -> bool:
+    return bool(seen.hard_stop) or any(lane.verdict is Verdict.HARM for lane in seen.lanes)
 
 
 def resumed(orders: Sequence[Event]) -> list[Event]:

@@ -24,7 +24,7 @@ from homeostat.ports import Blobs, Clock, Hook, Journal, LabelLog, Plane, Predic
 from homeostat.services.evidence_log import EvidenceLog, slow_limit, traffic
 from homeostat.services.release_hooks import Hooks
 from homeostat.services.release_log import ReleaseLog, Served
-from homeostat.services.release_seen import Sight, before, order, refusal, resumed, serving
+from homeostat.services.release_seen import Sight, before, harmed, order, refusal, resumed, serving
 
 ORDERS = ("approve", "reject", "rollback")
 LOOK_BACK_MS = 7 * DAY_MS
@@ -225,12 +225,12 @@ class Releases:
         invalid = [lane for lane in seen.lanes if lane.verdict is Verdict.INVALID]
         if invalid:
             raise Refused(f"{invalid[0].name} could not be measured", where=invalid[0].reason, way_out="Reject it.")
-        harmed = bool(seen.hard_stop) or any(lane.verdict is Verdict.HARM for lane in seen.lanes)
-        if harmed and self.policy.release.on_harm != "pause":
+        harm = harmed(seen)
+        if harm and self.policy.release.on_harm != "pause":
             raise Refused("harm was seen, and on_harm is rollback", where=where, way_out="Release another version.")
-        if harmed and standing.rollout.status is not Status.WAITING:
+        if harm and standing.rollout.status is not Status.WAITING:
             raise Refused("harm was just seen", where=where, way_out="Order again when the release waits for a person.")
-        return harmed
+        return harm
 
     def _standing(self, rollout: Rollout, records: Sequence[Rollout]) -> Standing:
         seen = self.sight.gather(rollout, records)
@@ -283,7 +283,7 @@ class Releases:
         """What was seen, before anything is done about it."""
         rollout, seen, move = standing.rollout, standing.seen, standing.move
         withdrawn = move.do is Do.ROUTE and not move.weight and not move.shadow
-        if withdrawn and seen.person not in ("reject", "rollback"):
+        if withdrawn and harmed(seen) and seen.person not in ("reject", "rollback"):
             anew = resumed(self.sight.orders(rollout))
             kind, key = "release.verdict", f"{rollout.id}:verdict:{len(anew)}"
         else:
