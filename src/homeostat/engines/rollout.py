@@ -144,9 +144,10 @@ def _unready(case: Case) -> Move | None:
     if case.seen.ready or case.rollout.champion is None or not any(_needed(case)):
         return None
     reason = f"version {case.rollout.candidate.number} is not loaded by the data plane"
-    if case.seen.weight or not case.seen.shadow:
+    move = _out_first(case, unsettled(case, reason))
+    if move.do in (Do.HOLD, Do.ASK) and (case.seen.weight or not case.seen.shadow):
         return Move(Do.ROUTE, f"No traffic to the candidate: {reason}.", 0, True)
-    return unsettled(case, reason)
+    return move
 
 
 def _needed(case: Case) -> tuple[int, bool]:
@@ -157,7 +158,18 @@ def _frozen(case: Case) -> Move | None:
     invalid = [lane for lane in case.seen.lanes if lane.verdict is Verdict.INVALID]
     if not invalid:
         return None
-    return unsettled(case, "; ".join(f"{lane.name} could not be measured: {lane.reason}" for lane in invalid))
+    reason = "; ".join(f"{lane.name} could not be measured: {lane.reason}" for lane in invalid)
+    return _out_first(case, unsettled(case, reason))
+
+
+def _late(case: Case) -> Move | None:
+    """What ends the release is asked before the traffic is brought to what the step needs: it would go to and fro."""
+    move = KINDS[case.rollout.step.kind].next(case)
+    return _out_first(case, move) if move.do is Do.REJECT else None
+
+
+def _out_first(case: Case, move: Move) -> Move:
+    return _withdraw(case, move.do, move.reason) if move.do is Do.REJECT else move
 
 
 def _routed(case: Case) -> Move | None:
@@ -177,6 +189,7 @@ RULES: tuple[Callable[[Case], Move | None], ...] = (
     _approved,
     _unready,
     _frozen,
+    _late,
     _routed,
     _concluded,
 )
