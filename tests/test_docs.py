@@ -13,6 +13,7 @@ from typing import get_type_hints
 
 import pytest
 
+import pictures
 from homeostat import cli
 from homeostat.config import read_policy
 from homeostat.demo.story import make
@@ -53,6 +54,10 @@ def test_every_command_is_documented() -> None:
         assert f"homeostat export {command.name}" in EVERYTHING
     for command in cli.release.registered_commands:
         assert str(command.name) in EVERYTHING
+
+
+def test_the_picture_of_a_release_is_current() -> None:
+    assert pictures.PATH.read_text() == pictures.picture(), "python tests/pictures.py"
 
 
 def test_links_lead_somewhere() -> None:

@@ -140,7 +140,7 @@ def test_a_life_with_a_kill_in_the_middle_of_a_canary(project: Project, start: C
     started = cli(project, "release", "start", "--json")
     assert started.returncode == 0, started.stderr
     assert json.loads(started.stdout)["candidate"]["number"] == 2
-    up.until(lambda: up.standing()["recent"][-1]["kind"] == "release.evidence")  # the shadow is routed
+    up.until(lambda: up.standing()["recent"][-1]["kind"] == "release.routed")  # the shadow
     assert cli(project, "release", "approve", "--reason", "seen enough").returncode == 0
     ids: list[str] = []
     arms: set[int] = set()
