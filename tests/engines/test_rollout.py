@@ -232,6 +232,8 @@ rollouts = st.builds(
 def test_over_random_evidence_the_rule_keeps_its_promises(
     rollout: Rollout, seen: Seen, policy: ReleasePolicy, horizon: int
 ) -> None:
+    if rollout.status is Status.QUEUED:  # nothing is routed for it yet
+        seen = replace(seen, weight=0, shadow=False)
     made = decide(rollout, seen, policy, horizon)
     verdicts = {lane.verdict for lane in seen.lanes}
     assert made.reason

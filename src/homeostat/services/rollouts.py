@@ -16,7 +16,7 @@ from homeostat.domain.errors import NotFound, Refused, UsageError
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import Policy
-from homeostat.domain.rollout import Arm, Do, Move, Rollout, Route, Routing, Seen, Status
+from homeostat.domain.rollout import Arm, Do, Move, Rollout, Route, Seen, Status
 from homeostat.domain.units import ALL, DAY_MS
 from homeostat.engines import rollout as rule
 from homeostat.engines import steps
@@ -297,7 +297,8 @@ class Releases:
         routes = {model: other for model, other in routing.routes.items() if model != self.model}
         if route is not None:
             routes[self.model] = route
-        self.router.publish(Routing(routing.version + 1, routes, self.clock.now_ms()))
+        now = self.clock.now_ms()
+        self.router.publish(replace(routing, version=routing.version + 1, routes=routes, at_ms=now))
 
     def _clear(self) -> Move:
         """Nothing was ever promoted: nobody answers."""

@@ -17,9 +17,9 @@ from homeostat.domain.rollout import Routing
 class FileRouter:
     """`ports.Router`. The file is replaced whole, so that a reader sees the old document or the new one; the one
     before is kept beside it, and is read when the newest can't be. Writers take turns by a lock on a file beside it;
-    `term` gives the term of this one, which goes into what it writes."""
+    `term` gives the term of a writer that must lead; it goes into what it writes."""
 
-    def __init__(self, path: Path, term: Callable[[], int] = int) -> None:
+    def __init__(self, path: Path, term: Callable[[], int] | None = None) -> None:
         self._path, self._kept, self._term = path, path.with_suffix(".last.json"), term
 
     def read(self) -> Routing:
@@ -37,7 +37,8 @@ class FileRouter:
     def publish(self, routing: Routing) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(self._path.with_suffix(".lock")):
-            published, term = self.read(), self._term()
+            published = self.read()
+            term = self._term() if self._term else published.term
             if term < published.term:
                 raise Deposed("another control plane leads by now")
             if routing.version != published.version + 1:
