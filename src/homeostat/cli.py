@@ -467,14 +467,22 @@ def release_history(
 @release.command("explain")
 def release_explain(
     name: Annotated[str, typer.Argument(help="A release, as R3; the current one by default.")] = "",
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
     folder: Folder = HERE,
     as_json: Json = False,
 ) -> None:
-    """Every verdict with its evidence, what would change it, and a report. Example: homeostat release explain R3"""
+    """Every verdict over time, why it moved or holds, what would change it, and a report.
+
+    Example: homeostat release explain R3 --markdown | gh pr comment --body-file -
+    """
     from homeostat import terminal
+    from homeostat.engines.report import release_markdown
 
     found, report = _open(folder).release.explain(name)
-    _show(found, as_json, lambda: terminal.explained(found, report))
+    if markdown and not as_json:
+        typer.echo(release_markdown(found), nl=False)
+    else:
+        _show(found, as_json, lambda: terminal.explained(found, report))
 
 
 def _ordered(what: str, folder: Path, name: str, reason: str, as_json: bool) -> None:

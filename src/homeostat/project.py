@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from homeostat.config import read_policy
 from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.errors import DataError, NotFound, UsageError
-from homeostat.domain.event import Event
+from homeostat.domain.event import LOOK, Event
 from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Policy
 from homeostat.domain.rehearsal import RehearsalResult
@@ -30,10 +31,12 @@ from homeostat.domain.run import RunResult
 from homeostat.domain.schema import Value
 from homeostat.domain.trace import Trace
 from homeostat.domain.trigger import Trigger
+from homeostat.engines.lanes import bound
 from homeostat.engines.report import (
     ReleaseView,
     RunExtra,
     Snapshot,
+    because,
     rehearsal_report,
     release_report,
     run_report,
@@ -237,8 +240,13 @@ class Project:
         """Where the loop stands."""
         system = self.system
         standing = system.releases.status()
-        recent = tuple(system.stores.journal.read(self.policy.name))[-RECENT:]
+        told = [event for event in system.stores.journal.read(self.policy.name) if event.kind != LOOK]
+        recent = tuple(told[-RECENT:])
         return Status(self.policy.name, standing, system.monitors.performance(), system.monitors.alerts(), recent)
+
+
+SEEN = ("release.evidence", "release.verdict", LOOK)
+"""Events that say what a pass saw."""
 
 
 def caller() -> str:
@@ -289,10 +297,12 @@ class ReleaseVerbs:
         """Give all traffic back to the version before."""
         return self.order("rollback", release, reason)
 
-    def explain(self, release: str = "") -> tuple[Explanation, str]:
-        """Every verdict with its evidence. → that, and the path of its HTML report. Errors: `NotFound`."""
+    def explain(self, release: str = "") -> tuple[ReleaseView, str]:
+        """Every verdict over time with its evidence, why it moved or holds, and what would change it. → that, and the
+        path of its HTML report. Errors: `NotFound`."""
         found = self._releases.explain(release or self._current())
-        return found, write_report(self._project.root, f"release-{found.rollout.id}", release_report(view(found)))
+        shown = view(found, self._project.policy.release.margin)
+        return shown, write_report(self._project.root, f"release-{found.rollout.id}", release_report(shown))
 
     @property
     def _releases(self) -> Releases:
@@ -324,18 +334,25 @@ class ExportVerbs:
         return export(chosen, manifest, onnx, OnnxRuntime().load(onnx), key, Path(folder))
 
 
-def view(found: Explanation) -> ReleaseView:
+def view(found: Explanation, margin: float) -> ReleaseView:
     """An explanation as its report shows it."""
-    seen = [event for event in found.events if event.kind in ("release.evidence", "release.verdict")]
+    seen = [event for event in found.events if event.kind in SEEN]
     snapshots = [_snapshot(event) for event in seen]
-    told = [event for event in found.events if event not in seen]
-    outlook = found.standing.move.reason if found.standing else ""
-    if found.standing:
-        now = found.standing.seen
-        snapshots.append(Snapshot(now.now_ms, now.weight, now.requests, now.lanes))
-    return ReleaseView(found.rollout, snapshots, told, outlook)
+    told = [event for event in found.events if event.kind not in SEEN]
+    most = bound(found.rollout.step.weight)
+    tolerated = {"errors": most, "slow": most, "quality": margin}
+    if found.standing is None:
+        return ReleaseView(found.rollout, snapshots, told, tolerated=tolerated)
+    now, move = found.standing.seen, found.standing.move
+    snapshots.append(Snapshot(now.now_ms, now.weight, now.requests, now.lanes, move.reason))
+    return ReleaseView(found.rollout, snapshots, told, because(move, now), found.standing.outlook, tolerated)
 
 
 def _snapshot(event: Event) -> Snapshot:
-    lanes = tuple(msgspec.convert(lane, Lane) for lane in event.body["lanes"])
-    return Snapshot(event.at_ms, event.body["weight"], event.body["requests"], lanes)
+    lanes = tuple(_open_ended(msgspec.convert(lane, Lane)) for lane in event.body["lanes"])
+    return Snapshot(event.at_ms, event.body["weight"], event.body["requests"], lanes, event.text)
+
+
+def _open_ended(lane: Lane) -> Lane:
+    """JSON has no infinity: an interval with a lower end alone has none above."""
+    return replace(lane, high=inf) if lane.high is None and lane.low is not None else lane

@@ -44,7 +44,7 @@ class Sight:
         orders = self.orders(rollout)
         anew = resumed(orders)
         verdicts = self.journal.read(self.model, "release.verdict", rollout.id)
-        findings, requests = self._judged(rollout, max((e.at_ms for e in anew), default=rollout.started_ms), now)
+        findings, requests = self._judged(rollout, since(rollout, anew), now)
         stands = verdicts[-1].text if len(verdicts) > len(anew) else ""
         person = order(orders, rollout)
         said = ("resume" if person.body["resume"] else str(person.body["order"])) if person else ""
@@ -79,8 +79,14 @@ class Sight:
         if rollout.champion is None or not rollout.status.open:
             return _NOTHING, 0
         rows, labels = self.evidence.read(rollout.id, since_ms, now)
-        case = Case(
-            champion=Side(rollout.champion.number, self.bundle(rollout.champion.bundle)),
+        case = self.case(rollout, rollout.champion, now)
+        shadowed = not rollout.step.weight
+        return judge(case, rows, labels), requests_seen(rows, rollout.candidate.number, rollout.step_ms, shadowed)
+
+    def case(self, rollout: Rollout, champion: Version, now: int) -> Case:
+        """Errors: `NotFound`, `Corrupt`."""
+        return Case(
+            champion=Side(champion.number, self.bundle(champion.bundle)),
             candidate=Side(rollout.candidate.number, self.bundle(rollout.candidate.bundle)),
             weight=rollout.step.weight,
             slow_us=rollout.slow_us,
@@ -88,8 +94,6 @@ class Sight:
             horizon_ms=self.policy.data.label_horizon,
             now_ms=now,
         )
-        shadowed = not rollout.step.weight
-        return judge(case, rows, labels), requests_seen(rows, rollout.candidate.number, rollout.step_ms, shadowed)
 
     def bundle(self, digest: str) -> Bundle:
         """Errors: `NotFound`, `Corrupt`."""
@@ -168,6 +172,11 @@ def harmed(seen: Seen) -> bool:
 def resumed(orders: Sequence[Event]) -> list[Event]:
     """Approvals that set harm aside; each makes evidence and verdicts start anew."""
     return [event for event in orders if event.body["resume"]]
+
+
+def since(rollout: Rollout, anew: Sequence[Event]) -> int:
+    """From when on evidence counts."""
+    return max((event.at_ms for event in anew), default=rollout.started_ms)
 
 
 def order(orders: Sequence[Event], rollout: Rollout) -> Event | None:

@@ -2,29 +2,33 @@
 both; the next pass reads the world. So a crash at any line changes no outcome.
 
 What a pass writes first is what it saw (`release.evidence`, or `release.verdict` before traffic is withdrawn for harm:
-a verdict stands, even if the evidence looks better a moment later). What came of it is told by the next pass, from
+a verdict stands, even if the evidence looks better a moment later); where it moves nothing, a `release.look` now and
+then. What came of it is told by the next pass, from
 the record itself: nothing is in the journal that did not happen, and nothing that happened is missing there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from homeostat.domain.bundle import Version
 from homeostat.domain.errors import NotFound, Refused, UsageError
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
+from homeostat.domain.outlook import Outlook
 from homeostat.domain.policy import Policy
 from homeostat.domain.rollout import Arm, Do, Move, Rollout, Route, Seen, Status
 from homeostat.domain.units import ALL, DAY_MS
 from homeostat.engines import rollout as rule
 from homeostat.engines import steps
+from homeostat.engines.looks import look, saw
+from homeostat.engines.prospect import Present, look_ahead
 from homeostat.ports import Blobs, Clock, Hook, Journal, LabelLog, Plane, PredictionLog, Rollouts, Router, Tracker
 from homeostat.services.evidence_log import EvidenceLog, slow_limit, traffic
 from homeostat.services.release_hooks import Hooks
 from homeostat.services.release_log import ReleaseLog, Served
-from homeostat.services.release_seen import Sight, before, harmed, order, refusal, resumed, serving
+from homeostat.services.release_seen import Sight, before, harmed, order, refusal, resumed, serving, since
 
 ORDERS = ("approve", "reject", "rollback")
 LOOK_BACK_MS = 7 * DAY_MS
@@ -32,11 +36,13 @@ LOOK_BACK_MS = 7 * DAY_MS
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a release stands: its record, what is seen now, and what the next pass will do about it."""
+    """Where a release stands: its record, what is seen now, and what the next pass will do about it; `outlook`: what is
+    to be expected after that, None once it is over, while it waits for a person and where nothing is compared."""
 
     rollout: Rollout
     seen: Seen
     move: Move
+    outlook: Outlook | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,7 @@ class Releases:
         self.policy, self.rollouts, self.journal, self.router = policy, rollouts, journal, router
         self.tracker, self.clock, self.log = tracker, clock, log
         self.model = policy.name
+        self._looked = ""
         self.sight = Sight(policy, journal, router, plane, blobs, EvidenceLog(policy.name, log, labels), clock)
         self.told = ReleaseLog(policy.name, journal, clock)
         self.hooks = Hooks(policy.release.hooks, hook, journal, clock) if hook else None
@@ -140,7 +147,7 @@ class Releases:
         """The open release, else the next one, else the one that serves; None before the first."""
         records = self.rollouts.all(self.model)
         rollout = self._pick(records)
-        return self._standing(rollout, records) if rollout else None
+        return self._ahead(self._standing(rollout, records)) if rollout else None
 
     def history(self) -> Sequence[Rollout]:
         """Oldest first."""
@@ -153,7 +160,7 @@ class Releases:
     def explain(self, release: str) -> Explanation:
         """Errors: `NotFound`."""
         rollout = self._find(release)
-        standing = self._standing(rollout, self.history()) if rollout.status.open else None
+        standing = self._ahead(self._standing(rollout, self.history())) if rollout.status.open else None
         return Explanation(rollout, tuple(self.journal.read(self.model, "release.", rollout.id)), standing)
 
     def _find(self, release: str) -> Rollout:
@@ -236,6 +243,16 @@ class Releases:
         seen = self.sight.gather(rollout, records)
         return Standing(rollout, seen, rule.decide(rollout, seen, self.policy.release, self.policy.data.label_horizon))
 
+    def _ahead(self, standing: Standing) -> Standing:
+        """With its outlook."""
+        rollout, seen = standing.rollout, standing.seen
+        if rollout.status is not Status.RUNNING or rollout.champion is None:
+            return standing
+        since_ms = since(rollout, resumed(self.sight.orders(rollout)))
+        rows, labels = self.sight.evidence.read(rollout.id, since_ms, seen.now_ms)
+        present = Present(rollout, seen, self.sight.case(rollout, rollout.champion, seen.now_ms), rows, labels)
+        return replace(standing, outlook=look_ahead(present, self.policy.release))
+
     def _dropped(self, standing: Standing, records: Sequence[Rollout]) -> Move | None:
         """Nobody goes back to a release whose bundle can't be read: its record ends, and the one before it is next."""
         target = before(standing.rollout, records) if standing.seen.back else None
@@ -250,6 +267,7 @@ class Releases:
         """→ the move that was made."""
         rollout, seen, move = standing.rollout, standing.seen, standing.move
         if move.do is Do.HOLD:
+            self._look(standing)
             return move
         if move.do is Do.ADVANCE and (rollout.status is Status.QUEUED or move.to != rollout.index):
             return self._enter(standing, records)
@@ -279,6 +297,15 @@ class Releases:
         self.rollouts.save(entered)
         return move
 
+    def _look(self, standing: Standing) -> None:
+        """Part of the release's course, if it shows anything new."""
+        if not standing.rollout.status.open:
+            return
+        event = look(standing.rollout, standing.seen, standing.move.reason)
+        if event.key != self._looked:
+            self.journal.append(event)
+            self._looked = event.key
+
     def _testify(self, standing: Standing) -> None:
         """What was seen, before anything is done about it."""
         rollout, seen, move = standing.rollout, standing.seen, standing.move
@@ -289,8 +316,7 @@ class Releases:
         else:
             said = f"{move.do.value}:{move.weight}" + (":shadow" if move.shadow else "")
             kind, key = "release.evidence", f"{rollout.id}:evidence:{rollout.revision}:{said}"
-        body = {"weight": seen.weight, "requests": seen.requests, "lanes": [asdict(lane) for lane in seen.lanes]}
-        self.journal.append(Event(seen.now_ms, self.model, kind, key, rollout.id, move.reason, body))
+        self.journal.append(Event(seen.now_ms, self.model, kind, key, rollout.id, move.reason, saw(seen)))
 
     def _publish(self, route: Route | None) -> None:
         routing = self.router.read()
