@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -42,6 +43,7 @@ from homeostat.engines.report import (
 )
 from homeostat.ports import Progress
 from homeostat.services.monitors import Performance
+from homeostat.services.release_log import Served
 from homeostat.services.rollouts import Explanation, Releases, Standing
 from homeostat.serving.messages import Request
 from homeostat.wiring.cluster import cluster
@@ -247,15 +249,24 @@ SEEN = ("release.evidence", "release.verdict", LOOK)
 """Events that say what a pass saw."""
 
 
+def caller() -> str:
+    """The user of this process, as the environment or the machine names them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number without a name
+        return f"user {os.getuid()}"
+
+
 class ReleaseVerbs:
     """`project.release`: what is asked of releases. Orders are carried out by the control loop (`homeostat up`)."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
 
-    def start(self, version: int | None = None) -> Rollout:
-        """Release a version, the newest by default. Errors: `NotFound`, `Refused`."""
-        return self._releases.start(self._project.version(version))
+    def start(self, version: int | None = None, despite: str = "", who: str = "") -> Rollout:
+        """Ask for the release of a version, the newest by default. `despite`: why a bundle that was refused before may
+        be tried again. Errors: `NotFound`, `Refused`."""
+        return self._releases.start(self._project.version(version), who or caller(), despite)
 
     def status(self) -> Standing | None:
         """The open release, else the one that serves."""
@@ -265,9 +276,14 @@ class ReleaseVerbs:
         """Oldest first."""
         return self._releases.history()
 
-    def order(self, what: str, release: str = "", reason: str = "") -> Event:
-        """`approve`, `reject` or `rollback` a release, the current one by default. Errors: `NotFound`, `Refused`."""
-        return self._releases.order(release or self._current(), what, reason, getpass.getuser())
+    def served(self, at_ms: int) -> Served:
+        """What served at that time, and who had approved it."""
+        return self._releases.served(at_ms)
+
+    def order(self, what: str, release: str = "", reason: str = "", who: str = "") -> Event:
+        """`approve`, `reject` or `rollback` a release, the current one by default; `who`: the user of this process by
+        default. Errors: `NotFound`, `Refused`."""
+        return self._releases.order(release or self._current(), what, reason, who or caller())
 
     def approve(self, release: str = "", reason: str = "") -> Event:
         """End the step that waits."""

@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # whoever has one to show has imported it
     from homeostat.demo import Line
     from homeostat.project import Status
     from homeostat.scaffold import Made
+    from homeostat.services.release_log import Served
     from homeostat.services.rollouts import Standing
 
 BARS, SPARK = "▁▂▃▄▅▆▇█", 24
@@ -235,6 +236,24 @@ def standing(found: Standing | None) -> None:
     if seen.lanes:
         out.print(lanes(seen.lanes))
         lines(f"{words.counted(seen.requests, 'request')} seen in this step, {seen.mature_labels:,} mature labels.")
+
+
+def served(found: Served) -> None:
+    """What served at a time, and how each version came there."""
+    if not found.arms:
+        lines(f"At {words.time(found.at_ms)} nothing had been released.")
+        return
+    since = f", since {words.time(found.since_ms)}" if found.since_ms is not None else ""
+    lines(f"At {words.time(found.at_ms)}, release {found.release}{since}: {found.routed}")
+    table = _table("version", "share", "release", "asked for by", "approved by")
+    for arm in found.arms:
+        said = [
+            f"{one.who}, {words.time(one.at_ms)}, {one.step}: {one.reason or 'no reason given'}"
+            for one in arm.approvals
+        ]
+        row = str(arm.version), show_share(arm.share), arm.release, arm.asked_by or "not recorded"
+        table.add_row(*row, Text("\n".join(said) or "its evidence alone"))
+    out.print(table)
 
 
 def explained(view: ReleaseView, report: str) -> None:

@@ -82,10 +82,12 @@ def release_sentence(view: ReleaseView) -> str:
     rollout, because = view.rollout, _outcome(view)
     took = f" after {words.duration(rollout.ended_ms - rollout.started_ms)}" if rollout.ended_ms is not None else ""
     said = {
+        Status.QUEUED: "Queued",
         Status.WAITING: f"Waiting for a person at {rollout.step}",
         Status.PROMOTED: f"Version {rollout.candidate.number} was promoted{took}",
         Status.ROLLED_BACK: f"Version {rollout.candidate.number} was rolled back{took}",
         Status.REJECTED: f"Version {rollout.candidate.number} was rejected{took}",
+        Status.SUPERSEDED: f"Version {rollout.candidate.number} was superseded{took}",
     }.get(rollout.status, f"Version {rollout.candidate.number}: {rollout.status.value}")
     if rollout.status is Status.RUNNING:
         comes = ahead.expected(rollout, view.outlook) if view.outlook else ""
