@@ -77,7 +77,7 @@ def gather(loaded: Loaded, rows: Sequence[Row], ids: list[str], keys: list[str |
 def _views(schema: Schema, exact: NDArray[np.float64]) -> dict[str, Sequence[Value]]:
     """The columns of numbers that have no null, as the log packs them soonest."""
     n, flat = len(exact), exact.T.reshape(-1).data
-    gaps: list[bool] = np.isnan(exact).any(axis=0).tolist()
+    gaps = np.asarray(np.isnan(exact).any(axis=0)).tolist()
     fields = enumerate(zip(schema.fields, gaps, strict=True))
     return {f.name: flat[n * i : n * i + n] for i, (f, gap) in fields if f.kind is Kind.NUMBER and not gap}
 
