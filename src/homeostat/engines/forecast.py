@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from homeostat.domain.gate import Verdict
 from homeostat.domain.outlook import FUTURES, Assumed, Forecast
 from homeostat.domain.units import ALL, DAY_MS
-from homeostat.engines.evidence import CELLS, RHOS, Array, Count, log_growth, log_ratio
+from homeostat.engines.evidence import CELLS, Array, Count, columns, log_growth, log_mean, log_products
 from homeostat.engines.lanes import PASS_ALPHA
 
 FARTHEST_MS = 365 * DAY_MS
@@ -126,9 +126,8 @@ def _exchanged(counts: Sequence[Count]) -> list[Count]:
 
 
 def _ratio_test(counts: Sequence[Count], kinds: Sequence[Count], r0: float, alpha: float) -> Test:
-    start = [sum(log_ratio(count, r0, rho) for count in counts) for rho in RHOS]
-    steps = [[log_ratio(kind, r0, rho) for kind in kinds] for rho in RHOS]
-    return Test(np.array(start), np.array(steps), log(1 / alpha))
+    start, steps = log_products(*columns(counts), r0).sum(axis=1), log_products(*columns(kinds), r0)
+    return Test(start, steps, log(1 / alpha))
 
 
 def paired_course(state: Paired, assumed: Assumed) -> Course:
@@ -216,7 +215,7 @@ def passages(chances: Array, tests: Sequence[Test], farthest: int) -> list[Array
 
 def _reached(test: Test, drawn: NDArray[np.int64]) -> NDArray[np.bool_]:
     logs = test.start + drawn @ test.steps.T
-    return np.asarray(np.logaddexp.reduce(logs, axis=1) - log(logs.shape[1]) >= test.ceiling)
+    return np.asarray(log_mean(logs.T) >= test.ceiling)
 
 
 def _looks(farthest: int) -> list[int]:

@@ -38,6 +38,14 @@ LANES = {
         0.0,
         "at the margin",
     ),
+    "segments": Says(
+        "Segments",
+        "Is its loss larger for one value of a guarded input?",
+        "mean difference of the loss there, candidate minus champion",
+        "label",
+        0.0,
+        "at the margin",
+    ),
     "sample_ratio": Says(
         "Assignment", "Did each version get the share it was due?", "", "caller", margin="at another share"
     ),
