@@ -1,9 +1,10 @@
 """What each lane of evidence says of a release, from the prediction log and the labels.
 
 Frames have the columns of `LOG_COLUMNS` (of `inputs` only the guarded ones are looked at), in order of time, and of
-`LABEL_COLUMNS`; only rows logged under the release. A row that comes twice counts once. Bad events are compared where both arms are alike: between answers, at the
-candidate's share w of them; between shadow scores, where the shares are exchanged; and, where one arm answers all and
-the other shadows all, at one half. A row that both arms fail on enters for both, which can only lessen E.
+`LABEL_COLUMNS`; only rows logged under the release. A row that comes twice counts once. Bad events are compared where
+both arms are alike: between answers, at the candidate's share w of them; between shadow scores, where the shares are
+exchanged; and, where one arm answers all and the other shadows all, at one half. A row that both arms fail on enters
+for both, which can only lessen E.
 """
 
 from __future__ import annotations
@@ -327,7 +328,9 @@ def segments(case: Case, pairs: pl.DataFrame, uneven: str) -> Lane:
     found = list(guarded.segments(schema, case.segments, pairs))
     many = guarded.many(schema, case.segments)
     if not found:
-        return Lane("segments", Verdict.UNKNOWN, f"none of {many:,} segments has labels", threshold=many / SEGMENTS_ALPHA)
+        return Lane(
+            "segments", Verdict.UNKNOWN, f"none of {many:,} segments has labels", threshold=many / SEGMENTS_ALPHA
+        )
     each = [evidence.mean_evidence(segment.everything) for segment in found]
     worse, needed = evidence.e_bh(each, many, SEGMENTS_ALPHA)
     e = max(each)
