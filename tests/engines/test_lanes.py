@@ -171,14 +171,36 @@ def test_quality_is_the_paired_difference_of_the_loss_on_labelled_rows() -> None
     assert "not worse" in better.reason
 
 
+def of_both(n: int, mine: float, at: int) -> tuple[list[dict[str, object]], dict[str, tuple[str, int]]]:
+    """Rows of both outcomes in turn: the champion is right by .9, the candidate by `mine`."""
+    rows, labels = [], {}
+    for i in range(n):
+        yes = i % 2 == 0
+        rows.append(row(i, 1, score=0.9 if yes else 0.1, at=at, weight=0))
+        rows.append(row(i, 2, "shadow", score=mine if yes else 1 - mine, at=at, weight=0))
+        labels[str(i)] = ("yes" if yes else "no", at)
+    return rows, labels
+
+
 def test_harm_may_be_seen_on_immature_labels_and_nothing_else() -> None:
     young = CASE.now_ms - DAY_MS + 1
-    labels = {str(i): ("yes", young) for i in range(50)}
-    findings = found(scored(50, 0.4, 0.9, young), labels)
+    findings = found(*of_both(100, 0.4, young))
     assert (findings.mature_labels, lane("quality", findings).verdict) == (0, Verdict.HARM)
-    fine = lane("quality", found(scored(50, 0.9, 0.4, young), labels))
+    fine = lane("quality", found(*of_both(100, 1.0, young)))
     assert (fine.verdict, fine.bounded, fine.value) == (Verdict.UNKNOWN, False, None)
     assert "none of the labels is mature" in fine.reason
+
+
+@pytest.mark.parametrize("segments", [(), ("country",)])
+def test_bad_news_that_comes_first_is_no_harm_until_the_rest_could_have_come(segments: tuple[str, ...]) -> None:
+    """Frauds are known at once, the others at the horizon: the labels of one outcome alone are no sample."""
+    young = CASE.now_ms - DAY_MS + 1
+    case = replace(CARE, segments=segments)
+    rows = [one | {"at_ms": young} for one in by_country(2_000, "FR")]
+    name = "segments" if segments else "quality"
+    assert lane(name, found(rows, all_yes(2_000), case)).verdict is Verdict.UNKNOWN
+    ripe = replace(case, now_ms=case.now_ms + DAY_MS)
+    assert lane(name, found(rows, all_yes(2_000), ripe)).verdict is Verdict.HARM
 
 
 def test_labels_that_come_for_one_arm_only_make_the_lane_invalid() -> None:

@@ -34,6 +34,9 @@ BETS: Array = 0.96 * 2.0 ** (-np.arange(14) / 2)
 CELLS = 1_001
 """Points of a tally, evenly from -1 to 1."""
 
+EARLY = 0.2
+"""The part of alpha that is spent on labels that are not mature yet."""
+
 CONCENTRATIONS = (10.0, 1_000.0, 100_000.0)
 """How near the alternatives to a sample ratio lie: the prior weights of the Dirichlet mixtures."""
 
@@ -182,11 +185,37 @@ def mean_evidence(counts: Array, above: float = 0.0) -> float:
     random variables by betting, the grid of section 5.2). Shares that do not adapt make it blind to the order of rows.
 
     Assumes that, given the rows before, a difference has a mean of at most `above`. What breaks it: labels that
-    come sooner where the candidate is worse; a mean that moves with the season is read as harm in its worse stretch.
+    come sooner where the candidate is worse (see `late_evidence`); rows of one entity that stand or fall together; a
+    mean that moves with the season is read as harm in its worse stretch.
     """
+    return _exp(_log_wealth(counts, above))
+
+
+def _log_wealth(counts: Array, above: float = 0.0) -> Array:
     filled = np.flatnonzero(counts)
-    wealth = log_growth(np.asarray(filled * (2 / (CELLS - 1)) - 1, np.float64), above) @ counts[filled]
-    return _exp(log_mean(wealth))
+    return log_mean(log_growth(np.asarray(filled * (2 / (CELLS - 1)) - 1, np.float64), above) @ counts[filled])
+
+
+def late_evidence(mature: Array, outcomes: Sequence[Array]) -> float:
+    """E against "the mean difference is at most 0" while labels are under way: from tallies of the mature labels, and
+    of all labels so far by the outcome they tell, one for each outcome there is; () where outcomes can't be listed.
+
+    The bad news may come first: frauds are known in days, the absence of one at the horizon. Then the labels so far
+    are no sample of all, and a candidate that errs elsewhere than the champion, no more often, looks worse. But if its
+    mean is at most 0, it is so within one outcome at least, whatever the mix: the least E of the outcomes is an e-value.
+    Mature labels have (1 - EARLY) of alpha, that least E has EARLY: the larger of the two counts, a union bound.
+
+    Assumes that, given the outcome, the time of a label does not depend on which model was right. What breaks it:
+    labels that are made because of an answer, as where a refused payment is never known to be good.
+    """
+    return _exp(combined(_log_wealth(mature), [_log_wealth(tally) for tally in outcomes]))
+
+
+def combined(mature: Array, outcomes: Sequence[Array]) -> Array:
+    """Logarithms of E, of mature labels and of each outcome's → of both together; of any shape."""
+    if not outcomes:
+        return mature
+    return np.maximum(log(1 - EARLY) + mature, log(EARLY) + np.min(outcomes, axis=0))
 
 
 def log_growth(differences: Array, above: float) -> Array:

@@ -50,7 +50,7 @@ class Test:
 @dataclass(frozen=True, slots=True)
 class Course:
     """A lane under an assumption, `value`: the ratio or the mean difference. `chances` (futures, kinds) of the kinds of
-    events, which come at `pace` a millisecond; those that `fine` counts come `wait_ms` later than those of `harm`."""
+    events, which come at `pace` a millisecond after `wait_ms`."""
 
     value: float
 
@@ -76,7 +76,8 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Differences of the loss: tallies of all and of mature ones; `pace`: new ones a millisecond."""
+    """Differences of the loss: tallies of all, which tell their distribution, and of mature ones, which decide; `pace`:
+    new ones a millisecond, the first of which is mature in `wait_ms`."""
 
     everything: Array
     mature: Array
@@ -139,7 +140,7 @@ def paired_course(state: Paired, assumed: Assumed) -> Course:
         value = state.margin
         chances = np.tile(_tilted(values, weights / weights.sum(), value), (FUTURES, 1))
     grid, below = np.linspace(-1, 1, CELLS), -state.margin
-    harm = Test(_wealth(grid, state.everything, 0.0), log_growth(values, 0.0), log(1 / state.alpha))
+    harm = Test(_wealth(grid, state.mature, 0.0), log_growth(values, 0.0), log(1 / state.alpha))
     fine = Test(_wealth(-grid, state.mature, below), log_growth(-values, below), log(1 / PASS_ALPHA))
     return Course(value, harm, fine, chances, state.pace, state.wait_ms)
 
@@ -180,7 +181,7 @@ def forecast(lane: str, assumed: Assumed, course: Course, now_ms: int) -> Foreca
     harm, fine = passages(course.chances, (course.harm, course.fine), farthest)
     if assumed is Assumed.AT_MARGIN and not fine.any():
         fine[:] = np.inf  # found already; what is asked is when harm would be
-    harm_ms, fine_ms = harm / course.pace, np.where(fine > 0, fine / course.pace + course.wait_ms, 0.0)
+    harm_ms, fine_ms = (np.where(n > 0, n / course.pace + course.wait_ms, 0.0) for n in (harm, fine))
     worse = harm_ms <= fine_ms
     found = {
         Verdict.HARM: worse & np.isfinite(harm_ms),

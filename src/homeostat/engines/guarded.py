@@ -21,10 +21,12 @@ OTHER, NULL = "any other", "null"
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Paired differences of the loss where `field` is `value`: tallies of all labels, and of the mature ones."""
+    """Paired differences of the loss where `field` is `value`: E against "no worse", tallies of all labels and of the
+    mature ones."""
 
     field: str
     value: str
+    evidence: float
     everything: Array
     mature: Array
 
@@ -66,7 +68,13 @@ def segments(schema: Schema, guarded: Sequence[str], pairs: pl.DataFrame) -> Ite
         placed = pairs.with_columns(place=pl.when(value.is_null()).then(len(known) + 1).otherwise(place))
         for (found,), rows in placed.sort("place", maintain_order=True).group_by("place", maintain_order=True):
             named = [*known, OTHER, NULL][int(str(found))]
-            yield Segment(field.name, named, _tally(rows), _tally(rows.filter("mature")))
+            yield Segment(field.name, named, worse(schema, rows), _tally(rows), _tally(rows.filter("mature")))
+
+
+def worse(schema: Schema, pairs: pl.DataFrame) -> float:
+    """E against "the candidate's loss is no larger", over rows with `outcome`, `mature` and `difference`."""
+    outcomes = [_tally(pairs.filter(pl.col("outcome") == str(known))) for known in schema.classes]
+    return evidence.late_evidence(_tally(pairs.filter("mature")), outcomes)
 
 
 def _tally(rows: pl.DataFrame) -> Array:

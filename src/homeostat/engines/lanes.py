@@ -88,7 +88,7 @@ class Findings:
     mature_labels: int
 
 
-_PAIRED = pl.Schema({"id": pl.String, "mature": pl.Boolean, "difference": pl.Float64})
+_PAIRED = pl.Schema({"id": pl.String, "outcome": pl.String, "mature": pl.Boolean, "difference": pl.Float64})
 _SHADOW = pl.col("role") == Role.SHADOW.value
 _SPLIT = pl.col("weight").is_between(1, ALL - 1)
 _SHARE = (
@@ -254,8 +254,8 @@ def _improper(schema: Schema) -> pl.Expr:
 
 
 def paired(case: Case, rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
-    """One row for each label of a row that both versions scored: `difference` = loss(candidate) - loss(champion) in
-    [-1, 1], and `mature` (bool): the row is older than the label horizon."""
+    """One row for each label of a row that both versions scored: `outcome` (text), what the label says; `difference` =
+    loss(candidate) - loss(champion) in [-1, 1]; `mature` (bool): the row is older than the label horizon."""
     if not labels.height:
         return pl.DataFrame(schema=_PAIRED)
     usable = (pl.col("role") != Role.FAILED.value) & (pl.col("status") == "ok")
@@ -268,7 +268,9 @@ def paired(case: Case, rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame
     scale = case.champion.bundle.loss_scale
     difference = _losses(case.candidate.bundle, both, scale) - _losses(case.champion.bundle, old, scale)
     mature = pl.col("at_ms") + case.horizon_ms <= case.now_ms
-    return both.select("id", mature=mature).with_columns(difference=pl.Series(difference, dtype=pl.Float64))
+    return both.select("id", outcome="truth", mature=mature).with_columns(
+        difference=pl.Series(difference, dtype=pl.Float64)
+    )
 
 
 def _losses(bundle: Bundle, rows: pl.DataFrame, scale: float) -> NDArray[np.float64]:
@@ -284,11 +286,11 @@ def _losses(bundle: Bundle, rows: pl.DataFrame, scale: float) -> NDArray[np.floa
 
 
 def quality(case: Case, pairs: pl.DataFrame, uneven: str) -> Lane:
-    """Harm from all labels; `value`, its interval, `n` and `bounded` (non-inferior) from mature ones only."""
-    everything = evidence.tally(pairs["difference"].to_numpy())
+    """Harm from all labels (`evidence.late_evidence`); `value`, its interval, `n` and `bounded` (non-inferior) from
+    mature ones only."""
     ripe = pairs.filter("mature")["difference"]
     mature = evidence.tally(ripe.to_numpy())
-    e, threshold = evidence.mean_evidence(everything), 1 / QUALITY_ALPHA
+    e, threshold = guarded.worse(case.champion.bundle.schema, pairs), 1 / QUALITY_ALPHA
     bounded = evidence.mean_below(mature, case.margin) >= 1 / PASS_ALPHA
     verdict = Verdict.HARM if e >= threshold else Verdict.OK if bounded else Verdict.UNKNOWN
     mean = float(ripe.to_numpy().mean()) if ripe.len() else None
@@ -331,7 +333,7 @@ def segments(case: Case, pairs: pl.DataFrame, uneven: str) -> Lane:
         return Lane(
             "segments", Verdict.UNKNOWN, f"none of {many:,} segments has labels", threshold=many / SEGMENTS_ALPHA
         )
-    each = [evidence.mean_evidence(segment.everything) for segment in found]
+    each = [segment.evidence for segment in found]
     worse, needed = evidence.e_bh(each, many, SEGMENTS_ALPHA)
     e = max(each)
     top = found[each.index(e)]
