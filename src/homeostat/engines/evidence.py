@@ -76,7 +76,8 @@ def log_products(weight: Array, candidate: Array, champion: Array, r0: float = 1
     """(...) bad events of each arm at the candidate's share `weight` → (RHOS, ...): what they add to the logarithm of
     each product. theta(r0 rho) / theta(r0) is rho times, and (1 - theta(r0 rho)) / (1 - theta(r0)) once, the same
     quotient. Adds up over looks, weights and replicas."""
-    share = np.asarray(weight, np.float64) / ALL
+    weight, candidate, champion = np.broadcast_arrays(weight, candidate, champion)
+    share = weight / ALL
     rho = np.reshape(RHOS, (-1,) + (1,) * share.ndim)
     quotient = (r0 * share + 1 - share) / (r0 * rho * share + 1 - share)
     return np.asarray(candidate * np.log(rho) + (candidate + champion) * np.log(quotient))
@@ -202,8 +203,8 @@ def late_evidence(mature: Array, outcomes: Sequence[Array]) -> float:
 
     The bad news may come first: frauds are known in days, the absence of one at the horizon. Then the labels so far
     are no sample of all, and a candidate that errs elsewhere than the champion, no more often, looks worse. But if its
-    mean is at most 0, it is so within one outcome at least, whatever the mix: the least E of the outcomes is an e-value.
-    Mature labels have (1 - EARLY) of alpha, that least E has EARLY: the larger of the two counts, a union bound.
+    mean is at most 0, it is so within one outcome at least, whatever the mix: the least E of the outcomes is an
+    e-value. Mature labels have (1 - EARLY) of alpha, that least E has EARLY: the larger counts, a union bound.
 
     Assumes that, given the outcome, the time of a label does not depend on which model was right. What breaks it:
     labels that are made because of an answer, as where a refused payment is never known to be good.
@@ -215,7 +216,7 @@ def combined(mature: Array, outcomes: Sequence[Array]) -> Array:
     """Logarithms of E, of mature labels and of each outcome's → of both together; of any shape."""
     if not outcomes:
         return mature
-    return np.maximum(log(1 - EARLY) + mature, log(EARLY) + np.min(outcomes, axis=0))
+    return np.asarray(np.maximum(log(1 - EARLY) + mature, log(EARLY) + np.min(outcomes, axis=0)))
 
 
 def log_growth(differences: Array, above: float) -> Array:
