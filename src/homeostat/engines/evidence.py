@@ -34,7 +34,7 @@ BETS: Array = 0.96 * 2.0 ** (-np.arange(14) / 2)
 CELLS = 1_001
 """Points of a tally, evenly from -1 to 1."""
 
-EARLY = 0.2
+EARLY = 0.1
 """The part of alpha that is spent on labels that are not mature yet."""
 
 CONCENTRATIONS = (10.0, 1_000.0, 100_000.0)
