@@ -59,8 +59,8 @@ def many(schema: Schema, guarded: Sequence[str]) -> int:
     return sum(len(_known(field)) + 2 for field in _fields(schema, guarded))
 
 
-def segments(schema: Schema, guarded: Sequence[str], pairs: pl.DataFrame) -> Iterator[Segment]:
-    """Those with a label. `pairs`: `difference`, `mature` and `inputs`, a struct that holds the guarded ones."""
+def segments(schema: Schema, guarded: Sequence[str], classes: Sequence[str], pairs: pl.DataFrame) -> Iterator[Segment]:
+    """Those with a label. `pairs`: as for `worse`, and `inputs`, a struct that holds the guarded ones."""
     for field in _fields(schema, guarded):
         known = _known(field)
         value = pl.col("inputs").struct.field(field.name).cast(pl.String)
@@ -68,12 +68,13 @@ def segments(schema: Schema, guarded: Sequence[str], pairs: pl.DataFrame) -> Ite
         placed = pairs.with_columns(place=pl.when(value.is_null()).then(len(known) + 1).otherwise(place))
         for (found,), rows in placed.sort("place", maintain_order=True).group_by("place", maintain_order=True):
             named = [*known, OTHER, NULL][int(str(found))]
-            yield Segment(field.name, named, worse(schema, rows), _tally(rows), _tally(rows.filter("mature")))
+            yield Segment(field.name, named, worse(classes, rows), _tally(rows), _tally(rows.filter("mature")))
 
 
-def worse(schema: Schema, pairs: pl.DataFrame) -> float:
-    """E against "the candidate's loss is no larger", over rows with `outcome`, `mature` and `difference`."""
-    outcomes = [_tally(pairs.filter(pl.col("outcome") == str(known))) for known in schema.classes]
+def worse(classes: Sequence[str], pairs: pl.DataFrame) -> float:
+    """E against "the candidate's loss is no larger", over rows with `outcome`, `mature` and `difference`. `classes`:
+    the outcomes that either version knows, () where they can't be listed; on any other both lose alike."""
+    outcomes = [_tally(pairs.filter(pl.col("outcome") == known)) for known in classes]
     return evidence.late_evidence(_tally(pairs.filter("mature")), outcomes)
 
 

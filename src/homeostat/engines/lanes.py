@@ -73,6 +73,12 @@ class Case:
     def bound(self) -> float:
         return bound(self.weight)
 
+    @property
+    def classes(self) -> list[str]:
+        """What a label may say, as far as either version knows; none for regression."""
+        schemas = (self.champion.bundle.schema, self.candidate.bundle.schema)
+        return list(dict.fromkeys(str(known) for schema in schemas for known in schema.classes))
+
 
 def bound(weight: int) -> float:
     """The ratio of rates that a step of this weight must exclude."""
@@ -290,7 +296,7 @@ def quality(case: Case, pairs: pl.DataFrame, uneven: str) -> Lane:
     mature ones only."""
     ripe = pairs.filter("mature")["difference"]
     mature = evidence.tally(ripe.to_numpy())
-    e, threshold = guarded.worse(case.champion.bundle.schema, pairs), 1 / QUALITY_ALPHA
+    e, threshold = guarded.worse(case.classes, pairs), 1 / QUALITY_ALPHA
     bounded = evidence.mean_below(mature, case.margin) >= 1 / PASS_ALPHA
     verdict = Verdict.HARM if e >= threshold else Verdict.OK if bounded else Verdict.UNKNOWN
     mean = float(ripe.to_numpy().mean()) if ripe.len() else None
@@ -327,7 +333,7 @@ def segments(case: Case, pairs: pl.DataFrame, uneven: str) -> Lane:
     wrong = guarded.fault(schema, case.segments) or uneven
     if wrong:
         return Lane("segments", Verdict.INVALID, wrong)
-    found = list(guarded.segments(schema, case.segments, pairs))
+    found = list(guarded.segments(schema, case.segments, case.classes, pairs))
     many = guarded.many(schema, case.segments)
     if not found:
         return Lane(

@@ -149,7 +149,7 @@ def change(lane: Lane, outlook: Outlook | None) -> str:
         return "Nothing: harm stands."
     if lane.verdict is Verdict.INVALID:
         return "A person: it could not be measured."
-    if outlook is None or lane.name == "sample_ratio":
+    if outlook is None or lane.name in ("sample_ratio", "segments"):
         return ""
     noun, at_margin = says(lane.name).noun, says(lane.name).margin
     now, worse = outlook.forecast(lane.name, Assumed.AS_NOW), outlook.forecast(lane.name, Assumed.AT_MARGIN)
