@@ -7,7 +7,7 @@ counters it keeps; tests/statistics/test_release_frames.py shows that the lanes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,16 +33,25 @@ MANY = len(SEGMENTS) + 2
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """New bad events and requests of each arm, at the candidate's share `weight` (basis points)."""
+    """New bad events and requests of each arm, at the candidate's share `weight` (basis points). `broke`: how many of
+    the rows of either arm broke the other version too, beside it."""
 
     weight: Array
     candidate: Ints
     champion: Ints
     shown: tuple[Ints, Ints]
+    broke: tuple[Ints, Ints] | None = None
 
     def path(self, r0: float) -> Array:
         """log E after each look."""
-        return log_mean(np.cumsum(log_products(self.weight, self.candidate, self.champion, r0), axis=-1))
+        products = log_products(self.weight, self.candidate, self.champion, r0)
+        if self.broke is not None:
+            products += log_products(10_000 - self.weight, self.broke[1], self.broke[0], r0)
+        return log_mean(np.cumsum(products, axis=-1))
+
+    def with_rows_that_break_both(self, mine: Ints, theirs: Ints) -> Events:
+        """And those of the candidate's arm, and of the champion's."""
+        return replace(self, candidate=self.candidate + mine, champion=self.champion + theirs, broke=(mine, theirs))
 
 
 def events(
@@ -66,7 +75,17 @@ def with_bursts(rng: np.random.Generator, seen: Events, every: int, counted: int
         late = np.zeros_like(here)
         late[:, 1:] = here[:, :-1]
         extra.append((here.astype(np.int64) + late) * counted)
-    return Events(seen.weight, seen.candidate + extra[0], seen.champion + extra[1], seen.shown)
+    return replace(seen, candidate=seen.candidate + extra[0], champion=seen.champion + extra[1])
+
+
+def with_stuck(rng: np.random.Generator, seen: Events, entities: int, both: bool = True) -> Events:
+    """Entities with a bad answer every minute, each always on its arm; it breaks both versions, or one at a time."""
+    buckets = rng.random((len(seen.candidate), entities, 1))
+    mine = (buckets < (np.atleast_2d(seen.weight) / 10_000)[:, None]).sum(axis=1)
+    theirs = entities - mine
+    if both:
+        return seen.with_rows_that_break_both(mine, theirs)
+    return replace(seen, candidate=seen.candidate + mine, champion=seen.champion + theirs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +163,15 @@ def named(paths: Array, many: int = MANY) -> tuple[Ints, list[list[int]]]:
 @dataclass(frozen=True, slots=True)
 class World:
     """What an identical release meets. `base`, `weight`: (looks,) or (runs, looks); `kinds`: of the labels; `horizon`:
-    of labels, in minutes; `burst`: minutes from one burst of an entity to the next, 0: none."""
+    of labels, in minutes; `burst`: minutes from one burst of an entity to the next, 0: none; `stuck`: entities that
+    send a row a minute that breaks both versions."""
 
     base: Array
     weight: Array
     kinds: Sequence[Kind] = BOTH
     horizon: int = 0
     burst: int = 0
+    stuck: int = 0
     per_minute: int = 600
 
 
@@ -171,6 +192,8 @@ def _identical(rng: np.random.Generator, world: World, start: int, counted: int)
     slow = events(rng, AT_ONCE, 2 * world.base, weight, world.per_minute)
     if world.burst:
         errors = with_bursts(rng, errors, world.burst, counted)
+    if world.stuck:
+        errors = with_stuck(rng, errors, world.stuck)
     parts = [labels(rng, AT_ONCE, looks, world.kinds, share) for share in SEGMENTS]
     whole = [np.sum(one, axis=0) for one in zip(*parts, strict=True)]
     each = np.array([paired_path(part, world.kinds, world.horizon) for part in parts])
@@ -217,6 +240,7 @@ def worlds(rng: np.random.Generator, runs: int, looks: int = 10_000) -> dict[str
         "base rates swing by 80 %": World(swinging(looks), at(looks)),
         "weights change at random": World(steady(looks), wandering(rng, runs, looks)),
         "bursts of one entity": World(steady(looks), at(looks), burst=20),
+        "two entities whose rows always break both": World(steady(looks, 0.0005), at(looks), stuck=2),
         "bad news comes first": World(steady(looks), at(looks), late, horizon=2_880),
         "it errs elsewhere, no more often; bad news first": World(steady(looks), at(looks), other, horizon=2_880),
         "all of it, at 60 requests a minute": World(swinging(looks), rough, other, 2_880, burst=200, per_minute=60),

@@ -74,16 +74,32 @@ def lane(name: str, findings: Findings) -> Lane:
     return next(lane for lane in findings.lanes if lane.name == name)
 
 
-def test_failed_attempts_count_against_the_candidate_and_its_rescue_for_nobody() -> None:
+def test_failed_attempts_count_against_the_candidate() -> None:
     rows = []
     for i in range(20):
         rows.append(row(i, 2, "failed", status="error", at=i * MINUTE_MS))
-        rows.append(row(i, 1, arm="candidate", status="error", at=i * MINUTE_MS))
+        rows.append(row(i, 1, arm="candidate", at=i * MINUTE_MS))
     rows += [row(100 + i, 1, at=i) for i in range(300)]
     errors = lane("errors", found(rows))
     assert (errors.n, errors.verdict) == (20, Verdict.HARM)
     assert errors.reason.startswith("harm (E = ")
     assert "harm at 100): 20 bad answers of the candidate, 0 of the champion" in errors.reason
+
+
+@pytest.mark.parametrize("mine", [True, False])
+@pytest.mark.parametrize("weight", [1_000, 5_000, 10_000])
+def test_a_row_that_breaks_both_proves_nothing_whoever_had_to_answer_it(weight: int, mine: bool) -> None:
+    """One caller with such a row every minute, on either arm, as the data plane logs it."""
+    rows = []
+    for i in range(240):
+        known = {"weight": weight, "status": "error", "score": None, "at": i * MINUTE_MS, "key": "one"}
+        if mine:
+            rows += [row(i, 2, "failed", **known), row(i, 1, arm="candidate", **known)]
+        elif weight < 10_000:
+            rows += [row(i, 1, **known), row(i, 2, "shadow", **known)]
+    errors = lane("errors", found(rows))
+    assert errors.evidence <= 1
+    assert errors.n == len(rows)
 
 
 def test_one_event_an_entity_and_minute() -> None:

@@ -20,6 +20,7 @@ from bench.evidence.releases import (
     steady,
     swinging,
     with_bursts,
+    with_stuck,
 )
 from numpy.typing import NDArray
 
@@ -73,6 +74,15 @@ def test_a_burst_counts_as_one_event_a_minute_or_it_breaks_the_rule() -> None:
     counted, every = (first(with_bursts(rng(14), seen, 20, n).path(1.0), 0.01) for n in (1, 15))
     assert bound(int((counted != NEVER).sum()), 1_000) <= 0.03
     assert rate(every) >= 0.2
+
+
+def test_an_entity_that_breaks_both_versions_every_minute_proves_nothing() -> None:
+    """Since either version is scored on the rows of the other's arm. What breaks it: rows that break only whichever
+    version answers, always of the same entity; then the candidate's share of the releases is lost."""
+    seen = events(rng(15), 1_000, steady(240, 0.0005), at(240))
+    both, one = (first(with_stuck(rng(16), seen, 1, breaks).path(1.0), 0.01) for breaks in (True, False))
+    assert bound(int((both != NEVER).sum()), 1_000) <= 0.02
+    assert rate(one) >= 0.08
 
 
 def test_the_rules_of_others_on_the_same_minutes() -> None:

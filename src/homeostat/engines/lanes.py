@@ -2,9 +2,11 @@
 
 Frames have the columns of `LOG_COLUMNS` (of `inputs` only the guarded ones are looked at), in order of time, and of
 `LABEL_COLUMNS`; only rows logged under the release. A row that comes twice counts once. Bad events are compared where
-both arms are alike: between answers, at the candidate's share w of them; between shadow scores, where the shares are
-exchanged; and, where one arm answers all and the other shadows all, at one half. A row that both arms fail on enters
-for both, which can only lessen E.
+both arms are alike: between answers, at the candidate's share w of them; between the scores beside them, where the
+shares are exchanged; and, where one arm answers all and the other is beside it, at one half. Beside an answer stands
+the other version's shadow score, or the champion's answer in the place of a failed candidate. So a row that breaks both
+versions enters for both, whoever had to answer it, which can only lessen E: one caller with such a row a minute proves
+nothing, on whichever arm it is.
 """
 
 from __future__ import annotations
@@ -100,7 +102,7 @@ _SPLIT = pl.col("weight").is_between(1, ALL - 1)
 _SHARE = (
     pl.when(~_SPLIT)
     .then(pl.lit(ALL // 2, pl.Int64))
-    .when(_SHADOW)
+    .when("beside")
     .then(ALL - pl.col("weight"))
     .otherwise(pl.col("weight"))
 )
@@ -119,11 +121,14 @@ def judge(case: Case, log: pl.DataFrame, labels: pl.DataFrame) -> Findings:
 
 
 def compared(case: Case, log: pl.DataFrame) -> pl.DataFrame:
-    """The rows that a model saw, with columns added: `candidate` and `bad` (bool), `share` (of the candidate, where
-    the row is compared), `entity`, `minute`."""
+    """The rows that a model saw, with columns added: `candidate`, `bad` and `beside` (bool: not the answer of its own
+    arm), `share` (of the candidate, where the row is compared), `entity`, `minute`."""
     versions = [case.champion.version, case.candidate.version]
-    return log.filter(pl.col("version").is_in(versions) & (pl.col("role") != Role.REJECTED.value)).with_columns(
-        candidate=pl.col("version") == case.candidate.version,
+    mine = pl.col("version") == case.candidate.version
+    rescue = (pl.col("role") == Role.ANSWER.value) & (pl.col("arm") == "candidate") & ~mine
+    seen = log.filter(pl.col("version").is_in(versions) & (pl.col("role") != Role.REJECTED.value))
+    return seen.with_columns(beside=_SHADOW | rescue).with_columns(
+        candidate=mine,
         bad=pl.col("status").is_in(["error", "nonfinite", "timeout"]),
         share=_SHARE,
         entity=pl.coalesce("key", "id"),
@@ -132,18 +137,17 @@ def compared(case: Case, log: pl.DataFrame) -> pl.DataFrame:
 
 
 def errors(rows: pl.DataFrame, bound: float) -> Lane:
-    """Errors, timeouts and non-finite outputs, at most one an entity and minute. The champion's answers in the place
-    of a failed candidate are left out, and at 0 and 100 % the answers that nobody shadowed."""
+    """Errors, timeouts and non-finite outputs, at most one an entity and minute. At 0 and 100 % the answers that have
+    nothing beside them are left out."""
     return _ratio_lane("errors", "bad answers", error_counts(rows), 1.0, ERRORS_ALPHA, bound)
 
 
 def error_counts(rows: pl.DataFrame) -> list[Count]:
     """The bad events of `errors`, by share."""
-    rescued = ~_SHADOW & ~pl.col("candidate") & (pl.col("arm") == "candidate")
-    bad = rows.filter(pl.col("bad") & ~rescued)
+    bad = rows.filter("bad")
     if bad.height:
-        alone = bad.filter(~_SPLIT & (pl.col("role") == Role.ANSWER.value))
-        alone = alone.join(rows.filter(_SHADOW), on="id", how="anti")
+        alone = bad.filter(~_SPLIT & (pl.col("role") == Role.ANSWER.value) & ~pl.col("beside"))
+        alone = alone.join(rows.filter("beside"), on="id", how="anti")
         bad = bad.join(alone, on=["id", "role"], how="anti").unique(["entity", "minute", "candidate", "share"])
     return _counts(bad)
 
