@@ -229,6 +229,15 @@ class TestArms:
             assert answer["arm"] == shadow["arm"] == ("champion" if answer["version"] == 1 else "candidate")
             assert (answer["score"] == 0.5) == (answer["version"] == 1)
 
+    def test_a_row_that_breaks_the_champion_is_shown_to_the_candidate_too(self, world: World) -> None:
+        world.route(world.bundle(half_finite), world.bundle(failing), weight=0, shadow=True)
+        world.records({**GOOD, "amount": 600.0, "id": "a"}, {**GOOD, "id": "b"})
+        world.engine.shadow()
+        found = {(row["id"], row["role"], row["status"]) for row in world.rows()}
+        assert {one[:2] for one in found} == {("a", "answer"), ("b", "answer"), ("a", "shadow"), ("b", "shadow")}
+        assert {status for _, role, status in found if role == "shadow"} == {"error"}
+        assert {status for _, role, status in found if role == "answer"} == {"ok", "nonfinite"}
+
     def test_a_candidate_without_the_champions_fields_sees_null(self, world: World) -> None:
         schema = Schema((*BINARY.fields, Field("new", Kind.NUMBER)), Task.BINARY, "fraud", BINARY.classes)
         seen: list[Any] = []

@@ -98,11 +98,13 @@ class ReleasePolicy:
 
 @dataclass(frozen=True, slots=True)
 class MonitorPolicy:
-    """Windows of the prediction log and the false-alarm rate of each, over all features together."""
+    """Windows of the prediction log and the false-alarm rate of each, over all features together. `segments`: the
+    inputs in each value of which a candidate must do no harm."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     windows: tuple[Millis, ...] = (DAY_MS, 7 * DAY_MS)
     false_alarms: Fraction = 0.01
+    segments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,11 @@ class Policy:
     serving: ServingPolicy = field(default_factory=ServingPolicy)
     log: LogPolicy = field(default_factory=LogPolicy)
     rehearsal: RehearsalPolicy = field(default_factory=RehearsalPolicy)
+
+    def __post_init__(self) -> None:
+        hidden = [name for name in self.monitor.segments if name in self.log.hidden]
+        if hidden:
+            raise ValueError(f"monitor.segments needs {hidden[0]} in the log, but log.drop or log.hash hides it")
 
     @property
     def look_back_ms(self) -> int | None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from homeostat.domain.gate import Verdict
 from homeostat.domain.outlook import FUTURES, Assumed, Forecast
 from homeostat.domain.units import ALL, DAY_MS
-from homeostat.engines.evidence import CELLS, RHOS, Array, Count, log_growth, log_ratio
+from homeostat.engines.evidence import CELLS, Array, Count, columns, log_growth, log_mean, log_products
 from homeostat.engines.lanes import PASS_ALPHA
 
 FARTHEST_MS = 365 * DAY_MS
@@ -50,7 +50,7 @@ class Test:
 @dataclass(frozen=True, slots=True)
 class Course:
     """A lane under an assumption, `value`: the ratio or the mean difference. `chances` (futures, kinds) of the kinds of
-    events, which come at `pace` a millisecond; those that `fine` counts come `wait_ms` later than those of `harm`."""
+    events, which come at `pace` a millisecond after `wait_ms`."""
 
     value: float
 
@@ -76,7 +76,8 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Differences of the loss: tallies of all and of mature ones; `pace`: new ones a millisecond."""
+    """Differences of the loss: tallies of all, which tell their distribution, and of mature ones, which decide; `pace`:
+    new ones a millisecond, the first of which is mature in `wait_ms`."""
 
     everything: Array
     mature: Array
@@ -126,9 +127,8 @@ def _exchanged(counts: Sequence[Count]) -> list[Count]:
 
 
 def _ratio_test(counts: Sequence[Count], kinds: Sequence[Count], r0: float, alpha: float) -> Test:
-    start = [sum(log_ratio(count, r0, rho) for count in counts) for rho in RHOS]
-    steps = [[log_ratio(kind, r0, rho) for kind in kinds] for rho in RHOS]
-    return Test(np.array(start), np.array(steps), log(1 / alpha))
+    start, steps = log_products(*columns(counts), r0).sum(axis=1), log_products(*columns(kinds), r0)
+    return Test(start, steps, log(1 / alpha))
 
 
 def paired_course(state: Paired, assumed: Assumed) -> Course:
@@ -140,7 +140,7 @@ def paired_course(state: Paired, assumed: Assumed) -> Course:
         value = state.margin
         chances = np.tile(_tilted(values, weights / weights.sum(), value), (FUTURES, 1))
     grid, below = np.linspace(-1, 1, CELLS), -state.margin
-    harm = Test(_wealth(grid, state.everything, 0.0), log_growth(values, 0.0), log(1 / state.alpha))
+    harm = Test(_wealth(grid, state.mature, 0.0), log_growth(values, 0.0), log(1 / state.alpha))
     fine = Test(_wealth(-grid, state.mature, below), log_growth(-values, below), log(1 / PASS_ALPHA))
     return Course(value, harm, fine, chances, state.pace, state.wait_ms)
 
@@ -181,7 +181,7 @@ def forecast(lane: str, assumed: Assumed, course: Course, now_ms: int) -> Foreca
     harm, fine = passages(course.chances, (course.harm, course.fine), farthest)
     if assumed is Assumed.AT_MARGIN and not fine.any():
         fine[:] = np.inf  # found already; what is asked is when harm would be
-    harm_ms, fine_ms = harm / course.pace, np.where(fine > 0, fine / course.pace + course.wait_ms, 0.0)
+    harm_ms, fine_ms = (np.where(n > 0, n / course.pace + course.wait_ms, 0.0) for n in (harm, fine))
     worse = harm_ms <= fine_ms
     found = {
         Verdict.HARM: worse & np.isfinite(harm_ms),
@@ -216,7 +216,7 @@ def passages(chances: Array, tests: Sequence[Test], farthest: int) -> list[Array
 
 def _reached(test: Test, drawn: NDArray[np.int64]) -> NDArray[np.bool_]:
     logs = test.start + drawn @ test.steps.T
-    return np.asarray(np.logaddexp.reduce(logs, axis=1) - log(logs.shape[1]) >= test.ceiling)
+    return np.asarray(log_mean(logs.T) >= test.ceiling)
 
 
 def _looks(farthest: int) -> list[int]:

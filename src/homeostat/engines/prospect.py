@@ -121,7 +121,7 @@ def _paired(now: Present, rows: pl.DataFrame) -> Paired | None:
         everything=evidence.tally(pairs["difference"].to_numpy()),
         mature=evidence.tally(pairs.filter("mature")["difference"].to_numpy()),
         margin=now.case.margin,
-        alpha=lanes.QUALITY_ALPHA,
+        alpha=lanes.QUALITY_ALPHA * (1 - evidence.EARLY if now.case.classes else 1),
         pace=fresh.height / max(last - _first_ms(fresh, last), 1),
         wait_ms=max(first_ripe - now.case.now_ms, 0),
     )

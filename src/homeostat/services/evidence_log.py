@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from homeostat.domain.prediction import SETTLED_MS, UNRELEASED, Role
@@ -15,25 +17,35 @@ _KEPT = ["id", "key", "at_ms", "version", "arm", "role", "weight", "status", "mo
 
 
 class EvidenceLog:
-    """A cache of one release's rows, and of the labels since it began."""
+    """A cache of one release's rows, and of the labels since it began. Of the inputs it keeps `guarded`, as texts."""
 
-    def __init__(self, model: str, log: PredictionLog, labels: LabelLog) -> None:
-        self._model, self._log, self._labels = model, log, labels
+    def __init__(self, model: str, log: PredictionLog, labels: LabelLog, guarded: Sequence[str] = ()) -> None:
+        self._model, self._log, self._labels, self._guarded = model, log, labels, guarded
         self._of = ("", 0)
         self._rows, self._received, self._settled_ms = _Grown(), _Grown(), 0
 
     def read(self, release: str, since_ms: int, now_ms: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """→ rows logged under the release since then, in order of time, without inputs; the last label of each id."""
+        """→ rows logged under the release since then, in order of time; the last label of each id."""
         if self._of != (release, since_ms) or now_ms < self._settled_ms:
             self._of, self._settled_ms = (release, since_ms), since_ms
             self._rows, self._received = _Grown(), _Grown()
         rows = self._log.read(self._model, self._settled_ms, now_ms + 1)
-        rows = rows.filter(pl.col("release") == release).select(_KEPT).sort("at_ms", maintain_order=True)
+        rows = rows.filter(pl.col("release") == release).select(*_KEPT, *self._inputs(rows.schema))
+        rows = rows.sort("at_ms", maintain_order=True)
         labels = self._labels.read(self._settled_ms, now_ms + 1)
         self._settled_ms = max(since_ms, now_ms - SETTLED_MS)
         return self._rows.grow(rows, self._settled_ms), self._received.grow(labels, self._settled_ms).unique(
             "id", keep="last", maintain_order=True
         )
+
+    def _inputs(self, schema: pl.Schema) -> list[pl.Expr]:
+        """An input that was not logged is null."""
+        if not self._guarded:
+            return []
+        logged, of = schema["inputs"], pl.col("inputs").struct
+        there = {field.name for field in logged.fields} if isinstance(logged, pl.Struct) else set[str]()
+        each = [(of.field(name) if name in there else pl.lit(None)).cast(pl.String) for name in self._guarded]
+        return [pl.struct(one.alias(name) for one, name in zip(each, self._guarded, strict=True)).alias("inputs")]
 
 
 class _Grown:

@@ -17,6 +17,8 @@ from homeostat.engines.lanes import Case, Findings, Side, judge
 from homeostat.ports import Blobs, Clock, Journal, Plane, Router
 from homeostat.services.evidence_log import EvidenceLog, requests_seen
 
+PROBES, PROBE_MS = 5, 1_000
+"""So many failed probes in a row, at least so far apart, are a hard stop."""
 _NOTHING = Findings((), "", 0)
 _REFUSING = (Status.ROLLED_BACK, Status.REJECTED)
 
@@ -37,6 +39,7 @@ class Sight:
         self.policy, self.journal, self.router, self.plane, self.clock = policy, journal, router, plane, clock
         self.model, self.blobs, self.evidence = policy.name, blobs, evidence
         self._bundles: dict[str, Bundle] = {}
+        self._answered, self._failed, self._probed_ms = "", 0, 0
 
     def gather(self, rollout: Rollout, records: Sequence[Rollout]) -> Seen:
         """`records`: all of the model, oldest first."""
@@ -49,14 +52,16 @@ class Sight:
         person = order(orders, rollout)
         said = ("resume" if person.body["resume"] else str(person.body["order"])) if person else ""
         weight, shadow = in_force(self.router.read(), rollout)
+        ready = self.plane.ready(self.model, rollout.candidate.bundle)
+        silent = self._silent(rollout, ready, now)
         return Seen(
             now_ms=now,
             weight=weight,
             shadow=shadow,
-            ready=self.plane.ready(self.model, rollout.candidate.bundle),
+            ready=ready,
             requests=requests,
             lanes=findings.lanes,
-            hard_stop=stands or findings.hard_stop or _refused_meanwhile(rollout, records),
+            hard_stop=stands or findings.hard_stop or silent or _refused_meanwhile(rollout, records),
             mature_labels=findings.mature_labels,
             backtest=self._backtest(rollout),
             person=said,
@@ -64,6 +69,21 @@ class Sight:
             back=self._back(rollout, records, said) if weight == ALL and not shadow else "",
             newer=self._newer(rollout, records),
         )
+
+    def _silent(self, rollout: Rollout, ready: bool, now: int) -> str:
+        """A candidate that was ready and is no more, probe after probe, while the champion is. Before it is ready it
+        gets no traffic; what fails both is the data plane's. The count is lost with the process, and begins anew."""
+        bundle, champion = rollout.candidate.bundle, rollout.champion
+        if champion is None or not rollout.status.open:
+            return ""
+        if ready:
+            self._answered, self._failed, self._probed_ms = bundle, 0, now
+        if self._answered != bundle:
+            return ""
+        if not ready and now >= self._probed_ms + PROBE_MS and self.plane.ready(self.model, champion.bundle):
+            self._failed, self._probed_ms = self._failed + 1, now
+        version = rollout.candidate.number
+        return f"{PROBES} probes in a row failed: version {version} was ready before" if self._failed >= PROBES else ""
 
     def orders(self, rollout: Rollout) -> Sequence[Event]:
         return self.journal.read(self.model, "release.ordered", rollout.id)
@@ -93,6 +113,7 @@ class Sight:
             margin=self.policy.release.margin,
             horizon_ms=self.policy.data.label_horizon,
             now_ms=now,
+            segments=self.policy.monitor.segments,
         )
 
     def bundle(self, digest: str) -> Bundle:

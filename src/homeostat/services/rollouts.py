@@ -76,7 +76,8 @@ class Releases:
         self.tracker, self.clock, self.log = tracker, clock, log
         self.model = policy.name
         self._looked = ""
-        self.sight = Sight(policy, journal, router, plane, blobs, EvidenceLog(policy.name, log, labels), clock)
+        evidence = EvidenceLog(policy.name, log, labels, policy.monitor.segments)
+        self.sight = Sight(policy, journal, router, plane, blobs, evidence, clock)
         self.told = ReleaseLog(policy.name, journal, clock)
         self.hooks = Hooks(policy.release.hooks, hook, journal, clock) if hook else None
 

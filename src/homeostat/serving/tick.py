@@ -273,11 +273,11 @@ class Engine:
         route = served.route
         if not route.shadow or route.candidate is None or served.candidate is None:
             return
-        good = np.array([status == OK for status in scored.status])
+        rest = np.ones(len(scored.status), bool)  # the rows that broke one version too: they may break both
         if scored.failed is not None:  # the champion has answered these already
-            good[scored.failed.rows[~scored.failed.good]] = False
+            rest[scored.failed.rows[~scored.failed.good]] = False
         for arm in (0, 1):
-            rows = np.flatnonzero(good & (scored.on_candidate == bool(arm)))
+            rows = np.flatnonzero(rest & (scored.on_candidate == bool(arm)))
             if len(rows):
                 yield partial(self._shadowed, served, batch, arm, rows, at_ms)
 

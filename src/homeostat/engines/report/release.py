@@ -304,7 +304,9 @@ def _method() -> Details:
         "100 at most, however often one looks (Ville's inequality); so harm is declared when it reaches its limit. "
         "Errors and slow answers: a mixture of likelihood ratios over the share of bad events that fall on the "
         "candidate (Lindon & Malek 2022). Quality: a bettor's wealth on the paired differences of the loss "
-        "(Waudby-Smith & Ramdas 2023). Intervals invert these tests and hold at all times at once.",
+        "(Waudby-Smith & Ramdas 2023); labels that are not mature count only where each outcome speaks against the "
+        "candidate. Segments: the same for each value of a guarded input, by e-BH over all of them (Wang & Ramdas "
+        "2022). Intervals invert these tests and hold at all times at once.",
         f"Forecasts continue the evidence there is into {FUTURES} futures. As it looks now: each future draws its "
         "candidate from what the evidence leaves open. As bad as is tolerated: at the margin of the policy, or at the "
         "ratio that the step must exclude. Traffic, labels and base rates are taken to stay as they were in this step, "
