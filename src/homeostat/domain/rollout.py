@@ -65,8 +65,8 @@ class Status(StrEnum):
 class Rollout:
     """The record of one release. `champion` is None for the first one a model ever has.
 
-    `id` is R1, R2, … within the model; `salt` decides who sees the candidate; `slow_us` is the champion's p99
-    before the release, the limit beyond which an answer counts as slow; `revision` counts the writes. `by`: who asked
+    `id` is R1, R2, … within the model; `salt` decides who sees the candidate; `slow_us` is the limit beyond
+    which an answer counts as slow, from the champion's p99 before the release; `revision` counts the writes. `by`: who asked
     for it; `despite`: why a bundle that was refused before is tried again.
     """
 

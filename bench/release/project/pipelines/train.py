@@ -11,17 +11,18 @@ from homeostat.domain.schema import Schema
 from pipelines.faults import FAULTS, Faulty
 
 FAULT = "none"
-TREES = 8
+TREES = 600
+RATE = 0.001
 TAIL = 1
 EDITION = 1
 
 
 def params() -> dict[str, Any]:
-    return {"fault": FAULT, "trees": TREES, "tail": TAIL, "edition": EDITION}
+    return {"fault": FAULT, "trees": TREES, "rate": RATE, "tail": TAIL, "edition": EDITION}
 
 
 def model(x: np.ndarray, y: np.ndarray, schema: Schema, params: dict[str, Any], seed: int) -> Any:
-    shape = {"n_estimators": params["trees"], "num_leaves": 7, "learning_rate": 0.1, "min_child_samples": 50}
+    shape = {"n_estimators": params["trees"], "num_leaves": 7, "learning_rate": params["rate"], "min_child_samples": 50}
     fitted = LGBMClassifier(**shape, random_state=seed, n_jobs=1, deterministic=True, verbose=-1).fit(x, y)
     if params["fault"] == "none":
         return fitted
