@@ -21,7 +21,7 @@ from homeostat.serving.bundles import Loaded
 from homeostat.serving.limits import Fault
 from homeostat.serving.messages import Row
 
-OK, ERROR, NONFINITE, TIMEOUT = "ok", "error", "nonfinite", "timeout"
+OK, ERROR, NONFINITE, TIMEOUT, MEMORY = "ok", "error", "nonfinite", "timeout", "memory"
 Index = NDArray[np.intp]
 Output = NDArray[np.float64]
 _CALLS = 4  # of candidates at a time, those that were given up included
@@ -98,6 +98,10 @@ class Attempt:
 Call = Callable[[], Output]
 
 
+class OutOfRoom(Exception):
+    """A candidate's calls have taken more memory than there was for it."""
+
+
 def patiently(call: Call) -> Output:
     return call()
 
@@ -140,6 +144,8 @@ def _call(
         output = within(lambda: loaded.model(x(rows)))
     except TimeoutError:
         return None, TIMEOUT
+    except OutOfRoom:
+        return None, MEMORY
     except Exception:  # a model may raise anything
         _log.exception("bundle %s failed", loaded.id[:12])
         return None, ERROR
