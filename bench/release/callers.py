@@ -26,19 +26,17 @@ FIELDS = ("amount", "orders", "spent", "country", "visits", "hint")
 
 @dataclass
 class Heard:
-    """What callers got since the count began. `wrong`: the first answers that were none."""
+    """What callers got since the count began. `shed`: refused because too many were waiting; `wrong`: what was no
+    usable answer."""
 
     asked: int = 0
     answered: int = 0
+    shed: int = 0
     wrong: tuple[str, ...] = ()
-
-    @property
-    def errors(self) -> int:
-        return len(self.wrong)
 
 
 class Callers:
-    """One of these runs as long as its task. With `labels` False nobody sends the truth back."""
+    """Runs as long as its task. With `labels` False nobody sends the truth back."""
 
     def __init__(self, port: int, model: str, rate: float) -> None:
         self._port, self._model, self._rate = port, model, rate
@@ -87,6 +85,9 @@ class Callers:
         except (OSError, EOFError, TimeoutError) as error:
             heard.wrong += (f"{name}: {error!r}",)
             return
+        if status == 503 and said["error"]["rule"] == "queue":
+            heard.shed += 1
+            return
         score = said["predictions"][0]["score"] if status == 200 else None
         if score is None or not 0 <= score <= 1:
             heard.wrong += (f"{name}: {status} {said}",)
@@ -105,7 +106,9 @@ class Callers:
 
     async def _tell(self, labels: list[dict[str, Any]]) -> None:
         status, said = await self._post("/v1/feedback", {"labels": labels, "model": self._model})
-        if status != 200:
+        if status == 503:  # to be sent again
+            self._truth.extend((time.perf_counter(), one["id"], one["label"]) for one in labels)
+        elif status != 200:
             raise RuntimeError(f"labels were refused: {status} {said}")
 
     async def _post(self, path: str, body: Any) -> tuple[int, Any]:
