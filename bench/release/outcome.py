@@ -24,7 +24,7 @@ from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.domain.prediction import Role
 from homeostat.wiring.system import System
 
-WARM_S = 8.0
+WARM_S = 5.0
 ROUNDS = 400
 TAIL = 3
 """Times the champion's p99: what the slow candidate takes for a large amount."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -15,8 +16,8 @@ from homeostat.terminal import DARK
 PEERS = ("Flagger", "Argo", "Kayenta")
 
 
-def show(outcomes: Sequence[Outcome]) -> None:
-    console = Console(width=None if Console().is_terminal else 160, highlight=False)
+def show(outcomes: Sequence[Outcome], out: TextIO) -> None:
+    console = Console(file=out, highlight=False, width=None if out.isatty() else 170)
     console.print(sentence(outcomes))
     console.print()
     console.print(_table(outcomes))

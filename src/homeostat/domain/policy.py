@@ -159,7 +159,8 @@ class LogPolicy:
 class ServingPolicy:
     """The data plane. `workers`: fewest and most processes (0: as many as there are cores), `timeout`: how long a
     candidate may take before the champion answers, `memory`: for the models of one process and a candidate's
-    calls; a candidate that takes more is unloaded, other models beyond it are loaded when they are asked for; `max_body`: of a request."""
+    calls: one that takes more is unloaded, other models beyond it are loaded when they are asked for; `max_body`: of a
+    request."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     workers: Workers = (1, 0)
