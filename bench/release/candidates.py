@@ -30,20 +30,17 @@ class Candidate:
     data: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
 
 
-def candidates(tail: int) -> tuple[Candidate, ...]:
-    """`tail`: rounds of the slow one."""
-    return (
-        Candidate("throws on 5 % of rows", "errors", "bad answers", GOOD | {"FAULT": "throws"}),
-        Candidate("returns NaN", "hard stop", "non-finite", GOOD | {"FAULT": "nan"}),
-        Candidate("3 x slower at the tail", "slow", "calls over", GOOD | {"FAULT": "slow", "TAIL": tail}),
-        Candidate("wrong for one segment", "segments", "es", GOOD, lambda frame: rows.turned_round(frame, "es")),
-        Candidate("wrong everywhere, plausible", "quality", "loss", GOOD, rows.leaked),
-        Candidate("leaks memory", "hard stop", "memory", GOOD | {"FAULT": "leaks"}),
-        Candidate("identical", "", "", {"EDITION": 2}),
-        Candidate("good", "", "", GOOD),
-    )
-
-
+SLOW = "3 x slower at the tail"
+CANDIDATES = (
+    Candidate("throws on 5 % of rows", "errors", "bad answers", GOOD | {"FAULT": "throws"}),
+    Candidate("returns NaN", "hard stop", "non-finite", GOOD | {"FAULT": "nan"}),
+    Candidate(SLOW, "slow", "calls over", GOOD | {"FAULT": "slow"}),
+    Candidate("wrong for one segment", "segments", "es", GOOD, lambda frame: rows.turned_round(frame, "es")),
+    Candidate("wrong everywhere, plausible", "quality", "loss", GOOD, rows.leaked),
+    Candidate("leaks memory", "hard stop", "memory", GOOD | {"FAULT": "leaks"}),
+    Candidate("identical", "", "", {"EDITION": 2}),
+    Candidate("good", "", "", GOOD),
+)
 QUICK = ("throws on 5 % of rows", "returns NaN", "identical")
 CHAMPION = Candidate("champion", "", "")
 

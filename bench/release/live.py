@@ -66,6 +66,13 @@ class Up:
             raise TimeoutError(f"version {version} after {MOST_S:.0f} s: {told['next']}") from None
         return Ended(record, heard)
 
+    async def take_back(self, release: str) -> None:
+        """Roll a promoted release back, and wait for that."""
+        await self.ask("POST", f"/v1/releases/{release}/rollback", {"reason": "it is bad", "who": "bench"})
+        async with asyncio.timeout(MOST_S):
+            while (await self._record(release))["status"] == "promoted":
+                await asyncio.sleep(LOOK_S)
+
     async def _record(self, release: str) -> dict[str, Any]:
         releases = (await self.ask("GET", "/v1/releases"))["releases"]
         return next(one for one in releases if one["id"] == release)

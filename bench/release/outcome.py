@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from onnx import TensorProto, helper, numpy_helper
 
 import homeostat
-from bench.release import candidates as all_candidates
 from bench.release import peers, rows
-from bench.release.callers import FIELDS, Callers
-from bench.release.candidates import Candidate
+from bench.release.callers import Callers
+from bench.release.candidates import CANDIDATES, SLOW, Candidate, project, train
 from bench.release.live import RATE, Ended, Up, calling, running
-from bench.release.project.pipelines.faults import Slow
-from homeostat.adapters.runtime import OnnxRuntime
+from bench.release.tail import rounds
 from homeostat.domain.prediction import Role
 from homeostat.wiring.system import System
 
 WARM_S = 5.0
-ROUNDS = 400
-TAIL = 3
-"""Times the champion's p99: what the slow candidate takes for a large amount."""
+MOST_S = 1_500.0
+"""For all of it."""
 
 
 @dataclass(frozen=True)
@@ -57,41 +52,30 @@ class Outcome:
 
 async def all_of(folder: Path, only: Collection[str] | None = None) -> list[Outcome]:
     """Train, release, look. `only`: names of candidates; None: all."""
-    root = all_candidates.project(folder)
-    async with running(root) as up, calling(up, 1_500) as callers:
-        callers.labels = False  # so that no training learns from rows of the warm-up
+    root = project(folder)
+    chosen = [one for one in CANDIDATES if only is None or one.name in only]
+    async with running(root) as up, calling(up, MOST_S) as callers:
+        callers.labels = False  # what was labelled would be learned from, and the faults found in training
         await asyncio.sleep(WARM_S)
-        chosen = [one for one in _candidates(root) if only is None or one.name in only]
-        versions = [await asyncio.to_thread(all_candidates.train, root, one) for one in chosen]
+        versions = {one.name: await asyncio.to_thread(train, root, one) for one in chosen if one.name != SLOW}
         callers.labels = True
-        ended = [await up.release(version, callers, seed) for seed, version in enumerate(versions)]
+        ended = [await _released(up, callers, one, versions, seed) for seed, one in enumerate(chosen)]
     system = homeostat.load(root).system
-    return [_outcome(system, one, end, i) for i, (one, end) in enumerate(zip(chosen, ended, strict=True))]
+    return [_outcome(system, one, end, seed) for seed, (one, end) in enumerate(zip(chosen, ended, strict=True))]
 
 
-def _candidates(root: Path) -> tuple[Candidate, ...]:
-    """With a slow one that is slow against this champion, here."""
-    log = homeostat.load(root).system.stores.log.read("cards", 0, 2**62)
-    p99 = float(np.quantile(log.filter(pl.col("role") == Role.ANSWER.value)["model_us"].to_numpy(), 0.99))
-    return all_candidates.candidates(max(round(TAIL * p99 / round_us()), 1))
-
-
-def round_us() -> float:
-    """Microseconds that one round of the slow candidate takes on this machine."""
-    fault = Slow(list(FIELDS), ROUNDS)
-    graph = fault.graph()
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, len(FIELDS)])]
-    outputs = [helper.make_tensor_value_info("second", TensorProto.FLOAT, [None])]
-    kept = [numpy_helper.from_array(np.asarray(value), name) for name, value in graph.constants.items()]
-    made = helper.make_graph(graph.nodes, "slow", inputs, outputs, kept)
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    call = OnnxRuntime().load(model.SerializeToString())
-    x, took = np.full((1, len(FIELDS)), 1_000, np.float32), []
-    for _ in range(9):
-        started = time.perf_counter()
-        call(x)
-        took.append(time.perf_counter() - started)
-    return float(np.median(took)) * 1e6 / ROUNDS
+async def _released(up: Up, callers: Callers, candidate: Candidate, versions: Mapping[str, int], seed: int) -> Ended:
+    """The slow one is made at the last moment: how slow it has to be depends on how busy the machine is."""
+    if candidate.name == SLOW:
+        tail = {"TAIL": await asyncio.to_thread(rounds, up.root)}
+        sized = replace(candidate, settings={**candidate.settings, **tail})
+        version = await asyncio.to_thread(train, up.root, sized)
+    else:
+        version = versions[candidate.name]
+    ended = await up.release(version, callers, seed)
+    if candidate.lane and ended.record["status"] == "promoted":
+        await up.take_back(ended.record["id"])  # so that the next ones meet the same champion
+    return ended
 
 
 def _outcome(system: System, candidate: Candidate, ended: Ended, seed: int) -> Outcome:

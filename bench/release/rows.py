@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 COUNTRIES, SHARES = ["de", "es", "fr", "pl"], [0.4, 0.08, 0.32, 0.2]
-RISK = np.array([-0.3, 0.9, 0.2, -0.5])
+RISK = np.array([-0.3, 2.0, 0.2, -0.5])
 CARDS = 4_000
 DAYS, A_DAY = 60, 400
 NO_COUNTRY, FIRST_ORDER = 0.05, 0.03

@@ -22,8 +22,8 @@ def show(outcomes: Sequence[Outcome], out: TextIO) -> None:
     console.print()
     console.print(_table(outcomes))
     console.print(
-        f"Rules of others: an interval of {INTERVAL_S:.0f} s stands for their minute, {HOUR} of them are all they get. "
-        "Rows are those that the candidate got; nobody else answers where it fails."
+        f"The rules of others: when they stop it, the rows that it got by then, and how many of these it did not answer "
+        f"well; nobody else does there. {INTERVAL_S:.0f} s stand for their minute, {HOUR} of them are all they get."
     )
     for one in outcomes:
         console.print(Text.assemble((f"{one.candidate}: ", "bold"), one.reason), soft_wrap=True)
@@ -62,5 +62,5 @@ def _ours(one: Outcome) -> list[Text | str]:
 
 
 def _theirs(verdict: Verdict) -> str:
-    rows = f"{verdict.rows:,} rows" + (f", {verdict.bad:,} bad" if verdict.bad else "")
-    return f"lets through: {rows}" if verdict.after_s is None else f"stops at {verdict.after_s:.0f} s: {rows}"
+    when = "never" if verdict.after_s is None else f"{verdict.after_s:.0f} s"
+    return f"{when}: {verdict.rows:,} rows" + (f", {verdict.bad:,} bad" if verdict.bad else "")

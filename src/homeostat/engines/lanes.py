@@ -226,7 +226,7 @@ def _ratio_lane(name: str, what: str, counts: Sequence[Count], r0: float, alpha:
 
 
 def hard_stop(case: Case, rows: pl.DataFrame) -> str:
-    """An output that no model may give (not finite; no probability), too much memory taken, or half of the first rows bad,
+    """An output that no model may give (not finite; no probability), too much memory, or half of the first rows bad,
     where the champion answered the same rows well."""
     improper = _improper(case.candidate.bundle.schema)
     mine = rows.filter("candidate")
