@@ -3,7 +3,7 @@
 Eight candidates, one after another, released by a real `homeostat up` under load (80 requests a second, Poisson, each
 with its card as the key; the truth comes back a second later). Six are bad and should be stopped, each by its lane;
 two should be promoted. Beside it what Flagger's and Argo's fixed thresholds and a judge like Kayenta's would have done
-with the same callers. About ten minutes; `--quick`: three candidates, a minute.
+with the same callers. About four minutes; `--quick`: three candidates, a minute.
 """
 
 from __future__ import annotations
@@ -28,11 +28,15 @@ def main() -> int:
     given = parser.parse_args()
     logging.getLogger("homeostat").setLevel(logging.CRITICAL)  # the peers' candidates fail in this process
     with tempfile.TemporaryDirectory() as folder:
-        outcomes = asyncio.run(all_of(Path(folder), QUICK if given.quick else None))
+        outcomes = asyncio.run(all_of(Path(folder), QUICK if given.quick else None, _tell))
     show(outcomes, sys.stderr if given.json else sys.stdout)
     if given.json:
         sys.stdout.write(json.dumps([one.json() for one in outcomes]) + "\n")
     return 0 if all(one.as_it_should for one in outcomes) else 1
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,10 @@ class Heard:
     answered: int = 0
     shed: int = 0
     wrong: tuple[str, ...] = ()
+
+
+class Closed(EOFError):
+    """A connection that the server had closed, as it may when it is idle for long."""
 
 
 class Callers:
@@ -113,12 +118,21 @@ class Callers:
 
     async def _post(self, path: str, body: Any) -> tuple[int, Any]:
         """On a connection that nobody uses. Errors: `OSError`, `EOFError`; the connection is not used again then."""
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
         data = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
+        head = (
+            f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
+        )
+        while self._idle:
+            with suppress(Closed):
+                return await self._exchange(*self._idle.pop(), head.encode() + data)
+        return await self._exchange(*await asyncio.open_connection("127.0.0.1", self._port), head.encode() + data)
+
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: bytes
+    ) -> tuple[int, Any]:
         try:
-            writer.write(head.encode() + data)
-            told = await reader.readuntil(b"\r\n\r\n")
+            writer.write(message)
+            told = await _head(reader)
             lines = told.decode().lower().split("\r\n")
             length = next(int(line[15:]) for line in lines if line.startswith("content-length:"))
             said = json.loads(await reader.readexactly(length))
@@ -127,3 +141,12 @@ class Callers:
             raise
         self._idle.append((reader, writer))
         return int(lines[0].split()[1]), said
+
+
+async def _head(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError as error:
+        if not error.partial:
+            raise Closed from None
+        raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ class Outcome:
     answered: int
     rescued: int
     caller_errors: int
+    first_errors: tuple[str, ...]
     shed: int
     tail_ratio: float
     peers: Mapping[str, peers.Verdict]
@@ -50,8 +51,8 @@ class Outcome:
         return asdict(self)
 
 
-async def all_of(folder: Path, only: Collection[str] | None = None) -> list[Outcome]:
-    """Train, release, look. `only`: names of candidates; None: all."""
+async def all_of(folder: Path, only: Collection[str] | None, tell: Callable[[str], None]) -> list[Outcome]:
+    """Train, release, look. `only`: names of candidates; None: all. `tell`: what happens meanwhile."""
     root = project(folder)
     chosen = [one for one in CANDIDATES if only is None or one.name in only]
     async with running(root) as up, calling(up, MOST_S) as callers:
@@ -59,12 +60,14 @@ async def all_of(folder: Path, only: Collection[str] | None = None) -> list[Outc
         await asyncio.sleep(WARM_S)
         versions = {one.name: await asyncio.to_thread(train, root, one) for one in chosen if one.name != SLOW}
         callers.labels = True
-        ended = [await _released(up, callers, one, versions, seed) for seed, one in enumerate(chosen)]
+        ended = [await _released(up, callers, one, versions, seed, tell) for seed, one in enumerate(chosen)]
     system = homeostat.load(root).system
     return [_outcome(system, one, end, seed) for seed, (one, end) in enumerate(zip(chosen, ended, strict=True))]
 
 
-async def _released(up: Up, callers: Callers, candidate: Candidate, versions: Mapping[str, int], seed: int) -> Ended:
+async def _released(
+    up: Up, callers: Callers, candidate: Candidate, versions: Mapping[str, int], seed: int, tell: Callable[[str], None]
+) -> Ended:
     """The slow one is made at the last moment: how slow it has to be depends on how busy the machine is."""
     if candidate.name == SLOW:
         tail = {"TAIL": await asyncio.to_thread(rounds, up.root)}
@@ -73,6 +76,7 @@ async def _released(up: Up, callers: Callers, candidate: Candidate, versions: Ma
     else:
         version = versions[candidate.name]
     ended = await up.release(version, callers, seed)
+    tell(f"{candidate.name}: {ended.record['status']} after {ended.took_s:.1f} s")
     if candidate.lane and ended.record["status"] == "promoted":
         await up.take_back(ended.record["id"])  # so that the next ones meet the same champion
     return ended
@@ -97,6 +101,7 @@ def _outcome(system: System, candidate: Candidate, ended: Ended, seed: int) -> O
         len(mine.filter((pl.col("role") == Role.ANSWER.value) & (pl.col("status") == "ok"))),
         len(mine.filter(pl.col("role") == Role.FAILED.value)),
         len(ended.heard.wrong),
+        ended.heard.wrong[:3],
         ended.heard.shed,
         _tails(log, version),
         _peers(system, ended, log, seed),

@@ -22,7 +22,7 @@ def show(outcomes: Sequence[Outcome], out: TextIO) -> None:
     console.print()
     console.print(_table(outcomes))
     console.print(
-        f"The rules of others: when they stop it, the rows that it got by then, and how many of these it did not answer "
+        "The rules of others: when they stop it, the rows that it got by then, and how many of these it did not answer "
         f"well; nobody else does there. {INTERVAL_S:.0f} s stand for their minute, {HOUR} of them are all they get."
     )
     for one in outcomes:

@@ -222,19 +222,19 @@ class TestArms:
         assert {(row["version"], row["model_us"]) for row in world.rows()} == {(1, 7), (2, 7)}
 
     def test_a_candidate_that_takes_ever_more_memory_is_unloaded(self) -> None:
-        world, kept = World(timeout_s=60.0, memory=60e6), list[Any]()
+        world, kept = World(timeout_s=60.0, memory=100e6), list[Any]()
 
         def leaking(x: Any, /) -> Any:
-            kept.append(np.ones(1_000_000))
+            kept.append(np.ones(4_300_000))  # 34 MB: so large that malloc gives no used memory
             return logistic(x)
 
         champion, candidate = world.bundle(logistic), world.bundle(leaking)
         world.route(champion, candidate, weight=ALL)
-        for _ in range(40):
+        for _ in range(10):
             assert world.records(GOOD).status == 200
-        assert 7 <= len(kept) < 30  # of 8 MB each
+        assert len(kept) in (3, 4)
         failed = [row["status"] for row in world.rows() if row["role"] == "failed"]
-        assert failed == ["memory"] * (41 - len(kept))
+        assert failed == ["memory"] * (11 - len(kept))
         assert told(world, candidate) == (200, "")
         world.engine.refresh()
         assert told(world, candidate) == (503, "its calls took more memory than serving.memory leaves")
@@ -255,9 +255,9 @@ class TestArms:
             return logistic(x) + 0 * np.ones(2_000_000).sum()
 
         world.route(world.bundle(leaking), world.bundle(large), weight=ALL // 2)
-        for _ in range(20):
+        for _ in range(10):
             world.records(*[{**GOOD, "key": f"k{i}"} for i in range(20)])
-        assert len(kept) == 20
+        assert len(kept) == 10
         assert {row["role"] for row in world.rows()} == {"answer"}
 
     def test_a_champion_that_fails_tells_nothing(self, world: World) -> None:

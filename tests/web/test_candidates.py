@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-
 from bench.release.peers import CALLS, HOUR, INTERVAL_S, Verdict, verdicts
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import psutil
 
 from homeostat.domain.units import show_size
 from homeostat.serving.bundles import Loaded
-from homeostat.serving.score import Call, Output, OutOfRoom
+from homeostat.serving.score import Call, OutOfRoom, Output
 
 _log = logging.getLogger("homeostat.serving")
 

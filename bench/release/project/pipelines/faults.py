@@ -186,7 +186,7 @@ class Faulty(BaseEstimator, OnnxOperatorMixin):
         p = (1 - BLEND) * self.fitted.predict_proba(x)[:, 1] + BLEND * self.fault.score(x)
         return np.stack([1 - p, p], axis=1)
 
-    def to_onnx(self, X: Any = None, name: str | None = None, **_: Any) -> Any:
+    def to_onnx(self, name: str | None = None, **_: Any) -> Any:
         base = onnx.load_from_string(OnnxConverter()(self.fitted, len(self.fault.names)))
         graph = self.fault.graph()
         constants = {"blend": BLEND, "rest_of": 1 - BLEND, "one": np.float32(1), "second_at": np.asarray(1)}

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from lightgbm import LGBMClassifier
+from pipelines.faults import FAULTS, Faulty
 
 from homeostat.domain.schema import Schema
-from pipelines.faults import FAULTS, Faulty
 
 FAULT = "none"
 TREES = 600
