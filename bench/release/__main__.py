@@ -16,7 +16,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.release.candidates import QUICK
 from bench.release.outcome import all_of
 from bench.release.show import show
 
@@ -28,7 +27,7 @@ def main() -> int:
     given = parser.parse_args()
     logging.getLogger("homeostat").setLevel(logging.CRITICAL)  # the peers' candidates fail in this process
     with tempfile.TemporaryDirectory() as folder:
-        outcomes = asyncio.run(all_of(Path(folder), QUICK if given.quick else None, _tell))
+        outcomes = asyncio.run(all_of(Path(folder), given.quick, _tell))
     show(outcomes, sys.stderr if given.json else sys.stdout)
     if given.json:
         sys.stdout.write(json.dumps([one.json() for one in outcomes]) + "\n")

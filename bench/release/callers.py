@@ -20,7 +20,7 @@ from bench.release import rows
 
 LABEL_S = 1.0
 """How long the truth takes."""
-WAIT_S = 10.0
+WAIT_S = 30.0
 SLICE_S = 0.002
 FIELDS = ("amount", "orders", "spent", "country", "visits", "hint")
 

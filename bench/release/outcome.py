@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import polars as pl
 import homeostat
 from bench.release import peers, rows
 from bench.release.callers import Callers
-from bench.release.candidates import CANDIDATES, SLOW, Candidate, project, train
+from bench.release.candidates import CANDIDATES, QUICK, SLOW, Candidate, project, train
 from bench.release.live import RATE, Ended, Up, calling, running
 from bench.release.tail import rounds
 from homeostat.domain.prediction import Role
@@ -51,10 +51,11 @@ class Outcome:
         return asdict(self)
 
 
-async def all_of(folder: Path, only: Collection[str] | None, tell: Callable[[str], None]) -> list[Outcome]:
-    """Train, release, look. `only`: names of candidates; None: all. `tell`: what happens meanwhile."""
-    root = project(folder)
-    chosen = [one for one in CANDIDATES if only is None or one.name in only]
+async def all_of(folder: Path, quick: bool, tell: Callable[[str], None]) -> list[Outcome]:
+    """Train, release, look. `tell`: what happens meanwhile."""
+    root = project(folder, "4s" if quick else "8s")
+    chosen = [one for one in CANDIDATES if one.name in QUICK or not quick]
+    intervals = peers.INTERVALS // 3 if quick else peers.INTERVALS
     async with running(root) as up, calling(up, MOST_S) as callers:
         callers.labels = False  # what was labelled would be learned from, and the faults found in training
         await asyncio.sleep(WARM_S)
@@ -62,7 +63,8 @@ async def all_of(folder: Path, only: Collection[str] | None, tell: Callable[[str
         callers.labels = True
         ended = [await _released(up, callers, one, versions, seed, tell) for seed, one in enumerate(chosen)]
     system = homeostat.load(root).system
-    return [_outcome(system, one, end, seed) for seed, (one, end) in enumerate(zip(chosen, ended, strict=True))]
+    seen = enumerate(zip(chosen, ended, strict=True))
+    return [_outcome(system, one, end, seed, intervals) for seed, (one, end) in seen]
 
 
 async def _released(
@@ -82,7 +84,7 @@ async def _released(
     return ended
 
 
-def _outcome(system: System, candidate: Candidate, ended: Ended, seed: int) -> Outcome:
+def _outcome(system: System, candidate: Candidate, ended: Ended, seed: int, intervals: int) -> Outcome:
     record = ended.record
     log = system.stores.log.read("cards", record["started_ms"], record["ended_ms"] + 60_000)
     log = log.filter(pl.col("release") == record["id"])
@@ -104,7 +106,7 @@ def _outcome(system: System, candidate: Candidate, ended: Ended, seed: int) -> O
         ended.heard.wrong[:3],
         ended.heard.shed,
         _tails(log, version),
-        _peers(system, ended, log, seed),
+        _peers(system, ended, log, seed, intervals),
         as_it_should and (stopped == bool(candidate.lane)),
     )
 
@@ -122,13 +124,13 @@ def _tails(log: pl.DataFrame, version: int) -> float:
     return float(np.quantile(mine, 0.99) / np.quantile(theirs, 0.99)) if len(mine) and len(theirs) else float("nan")
 
 
-def _peers(system: System, ended: Ended, log: pl.DataFrame, seed: int) -> Mapping[str, peers.Verdict]:
+def _peers(system: System, ended: Ended, log: pl.DataFrame, seed: int, intervals: int) -> Mapping[str, peers.Verdict]:
     record = ended.record
     known = peers.recorded(log, record["candidate"]["number"], record["started_ms"])
     bundles = record["champion"]["bundle"], record["candidate"]["bundle"]
     begin_s = float(known["at_s"].to_numpy().max(initial=0.0))
-    asked = round(begin_s * RATE)
-    more = peers.went_on(system.stores.blobs, bundles, rows.live(seed), asked, RATE, begin_s)
+    count = round((intervals * peers.INTERVAL_S - begin_s) * RATE)
+    more = peers.went_on(system.stores.blobs, bundles, rows.live(seed), max(count, 0), RATE, begin_s)
     champion = known.filter(~pl.col("candidate"))["us"].to_numpy()
     limit_us = 2 * float(np.quantile(champion, 0.99)) if len(champion) else float("inf")
     return peers.verdicts(pl.concat([known, more]), limit_us)

@@ -3,7 +3,7 @@
 They look at the candidate's arm as a proxy sees it: an exception or a timeout is a 500, a NaN is a 200. They get the
 prediction log of the release and, where Homeostat ended that, the rows that the same callers would have sent on, scored
 by the same bundles at 10 %. An interval of `INTERVAL_S` stands for their minute (80 requests a second: 40 rows of the
-candidate in each); `HOUR` of them are all they get.
+candidate in each); `INTERVALS` of them are all they get.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from homeostat.serving.bundles import Loaded, Shelf
 from homeostat.serving.score import attempt, gather
 
 INTERVAL_S = 5.0
-HOUR = 30
+INTERVALS = 30
 WEIGHT = 1_000
 SEEN_AS_500 = ("error", "timeout")
 CALLS = pl.Schema({"at_s": pl.Float64, "candidate": pl.Boolean, "status": pl.String, "us": pl.Int64})
@@ -107,7 +107,7 @@ def _first(rule: Callable[[Sequence[Point]], bool], points: Sequence[Point]) -> 
 def _points(calls: pl.DataFrame) -> Iterator[Point]:
     """Intervals in which both arms had rows."""
     rows = bad = 0
-    for number in range(HOUR):
+    for number in range(round(float(calls["at_s"].to_numpy().max(initial=0)) // INTERVAL_S) + 1):
         part = calls.filter((pl.col("at_s") // INTERVAL_S).cast(pl.Int64) == number)
         arms = [part.filter("candidate"), part.filter(~pl.col("candidate"))]
         rows += len(arms[0])
@@ -140,15 +140,13 @@ def recorded(log: pl.DataFrame, version: int, started_ms: int) -> pl.DataFrame:
 
 
 def went_on(
-    blobs: Blobs, bundles: tuple[str, str], rows: Iterator[dict[str, Any]], asked: int, rate: float, begin_s: float
+    blobs: Blobs, bundles: tuple[str, str], rows: Iterator[dict[str, Any]], count: int, rate: float, begin_s: float
 ) -> pl.DataFrame:
-    """The same callers' rows after the first `asked`, scored by (champion, candidate) at 10 % of them until the hour
-    is over."""
+    """What follows `begin_s`: the next `count` rows of the same callers, scored by (champion, candidate) at 10 %."""
     shelf = Shelf(blobs, OnnxRuntime())
     champion, candidate = (_loaded(shelf, bundle) for bundle in bundles)
-    count = max(round((HOUR * INTERVAL_S - begin_s) * rate), 0)
     told = []
-    for i, row in enumerate(islice(rows, asked, asked + count)):
+    for i, row in enumerate(islice(rows, round(begin_s * rate), round(begin_s * rate) + count)):
         mine = bool(to_candidate("peers", [row["card"]], WEIGHT)[0])
         status, us = _call(candidate if mine else champion, row)
         told.append((begin_s + i / rate, mine, status, us))

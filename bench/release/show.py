@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.release.outcome import Outcome
-from bench.release.peers import HOUR, INTERVAL_S, Verdict
+from bench.release.peers import INTERVAL_S, Verdict
 from homeostat.terminal import DARK
 
 PEERS = ("Flagger", "Argo", "Kayenta")
@@ -23,7 +23,7 @@ def show(outcomes: Sequence[Outcome], out: TextIO) -> None:
     console.print(_table(outcomes))
     console.print(
         "The rules of others: when they stop it, the rows that it got by then, and how many of these it did not answer "
-        f"well; nobody else does there. {INTERVAL_S:.0f} s stand for their minute, {HOUR} of them are all they get."
+        f"well; nobody else does there. {INTERVAL_S:.0f} s stand for their minute."
     )
     for one in outcomes:
         console.print(Text.assemble((f"{one.candidate}: ", "bold"), one.reason), soft_wrap=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from bench.release.peers import CALLS, HOUR, INTERVAL_S, Verdict, verdicts
+from bench.release.peers import CALLS, INTERVAL_S, INTERVALS, Verdict, verdicts
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +32,7 @@ def test_two_bad_candidates_are_stopped_and_an_identical_one_is_promoted() -> No
 
 def arms(bad: str, share: float, times: float) -> pl.DataFrame:
     """A tenth of 80 calls a second to a candidate that is `bad` on a share, and takes so many times as long."""
-    rng, n = np.random.default_rng(1), round(80 * HOUR * INTERVAL_S)
+    rng, n = np.random.default_rng(1), round(80 * INTERVALS * INTERVAL_S)
     candidate = rng.random(n) < 0.1
     status = np.where(candidate & (rng.random(n) < share), bad, "ok")
     us = (rng.gamma(20, 10, n) * np.where(candidate, times, 1)).astype(np.int64)
@@ -53,5 +53,5 @@ def test_what_the_rules_of_others_see(calls: pl.DataFrame, stopped: set[str]) ->
     assert {name for name, verdict in found.items() if verdict.after_s is not None} == stopped
     mine = calls.filter("candidate")
     for verdict in found.values():
-        until = mine.filter(pl.col("at_s") < (verdict.after_s or HOUR * INTERVAL_S))
+        until = mine.filter(pl.col("at_s") < (verdict.after_s or INTERVALS * INTERVAL_S))
         assert verdict == Verdict(verdict.after_s, len(until), len(until.filter(pl.col("status") != "ok")))
