@@ -161,6 +161,14 @@ def test_a_non_finite_output_where_the_champion_answered_is_a_hard_stop() -> Non
     assert found(both).hard_stop == ""
 
 
+def test_too_much_memory_is_a_hard_stop() -> None:
+    rows = [row(i, 1) for i in range(50)] + [row(7, 2, "failed", status="memory", score=None)]
+    assert (
+        found(rows).hard_stop
+        == "the candidate took more memory than serving.memory leaves, at 7; the champion answered"
+    )
+
+
 def test_half_of_the_first_twenty_rows_bad_is_a_hard_stop() -> None:
     def rows(bad: int) -> list[dict[str, object]]:
         mine = [row(i, 2, "shadow", status="error" if i < bad else "ok", at=i, weight=0) for i in range(20)]

@@ -158,8 +158,9 @@ class LogPolicy:
 @dataclass(frozen=True, slots=True)
 class ServingPolicy:
     """The data plane. `workers`: fewest and most processes (0: as many as there are cores), `timeout`: how long a
-    candidate may take before the champion answers, `memory`: for the models of one process, those beyond it are loaded
-    when they are asked for; `max_body`: of a request."""
+    candidate may take before the champion answers, `memory`: for the models of one process and a candidate's
+    calls: one that takes more is unloaded, other models beyond it are loaded when they are asked for; `max_body`: of a
+    request."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     workers: Workers = (1, 0)

@@ -37,7 +37,7 @@ LOG_COLUMNS = (
     "arm",  # text: "champion" or "candidate", the arm the row was assigned to
     "role",  # text: Role
     "weight",  # int: the candidate's weight in force, basis points
-    "status",  # text: "ok", "error", "nonfinite", "timeout", "rejected", "shed"
+    "status",  # text: "ok", "error", "nonfinite", "timeout", "memory", "rejected", "shed"
     "model_us",  # int: time of the model call that scored it, microseconds
     "score",  # float, null: probability of the second class, of the answered class (multiclass), or the value
     "label",  # text, null: the answered class

@@ -65,9 +65,9 @@ class Status(StrEnum):
 class Rollout:
     """The record of one release. `champion` is None for the first one a model ever has.
 
-    `id` is R1, R2, … within the model; `salt` decides who sees the candidate; `slow_us` is the champion's p99
-    before the release, the limit beyond which an answer counts as slow; `revision` counts the writes. `by`: who asked
-    for it; `despite`: why a bundle that was refused before is tried again.
+    `id` is R1, R2, … within the model; `salt` decides who sees the candidate; `slow_us` is the limit beyond which an
+    answer counts as slow, from the champion's p99 before the release; `revision` counts the writes. `by`: who asked for
+    it; `despite`: why a bundle that was refused before is tried again.
     """
 
     id: str
@@ -189,6 +189,10 @@ class Route:
             raise ValueError(f"the candidate's weight is {self.weight}; it must lie in 0..{ALL}")
         if self.candidate is None and (self.weight or self.shadow):
             raise ValueError("a weight or a shadow without a candidate")
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        return (self.champion, self.candidate) if self.candidate else (self.champion,)
 
     @property
     def weights(self) -> tuple[int, int]:

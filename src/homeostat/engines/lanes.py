@@ -129,7 +129,7 @@ def compared(case: Case, log: pl.DataFrame) -> pl.DataFrame:
     seen = log.filter(pl.col("version").is_in(versions) & (pl.col("role") != Role.REJECTED.value))
     return seen.with_columns(beside=_SHADOW | rescue).with_columns(
         candidate=mine,
-        bad=pl.col("status").is_in(["error", "nonfinite", "timeout"]),
+        bad=pl.col("status").is_in(["error", "nonfinite", "timeout", "memory"]),
         share=_SHARE,
         entity=pl.coalesce("key", "id"),
         minute=pl.col("at_ms") // MINUTE_MS,
@@ -230,8 +230,8 @@ def _ratio_lane(name: str, what: str, counts: Sequence[Count], r0: float, alpha:
 
 
 def hard_stop(case: Case, rows: pl.DataFrame) -> str:
-    """An output that no model may give (not finite; no probability), or half of the first rows bad, where the champion
-    answered the same rows well."""
+    """An output that no model may give (not finite; no probability), too much memory, or half of the first rows bad,
+    where the champion answered the same rows well."""
     improper = _improper(case.candidate.bundle.schema)
     mine = rows.filter("candidate")
     suspect = mine.filter(pl.col("bad") | improper)
@@ -242,6 +242,9 @@ def hard_stop(case: Case, rows: pl.DataFrame) -> str:
     broken = failed.filter(pl.col("status") == "nonfinite")
     if broken.height:
         return f"the candidate gave a non-finite output for {broken['id'][0]}; the champion answered it"
+    large = failed.filter(pl.col("status") == "memory")
+    if large.height:
+        return f"the candidate took more memory than serving.memory leaves, at {large['id'][0]}; the champion answered"
     strange = failed.filter(improper)
     if strange.height:
         return f"the candidate's output for {strange['id'][0]} is no probability; the champion's is one"

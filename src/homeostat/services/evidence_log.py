@@ -12,6 +12,9 @@ from homeostat.ports import LabelLog, PredictionLog
 
 LEAST_ROWS = 100
 """Fewer answers do not fix a limit for slow ones."""
+SLACK_US = 250
+"""A candidate is called less often than the champion, and in another thread: from colder caches, the same model takes
+20 to 100 us longer (measured with one of 70). That is no slow answer."""
 
 _KEPT = ["id", "key", "at_ms", "version", "arm", "role", "weight", "status", "model_us", "score", "scores"]
 
@@ -78,9 +81,10 @@ def traffic(log: pl.DataFrame, now_ms: int) -> float | None:
 
 
 def slow_limit(log: pl.DataFrame, version: int) -> int:
-    """The 99th percentile of the version's model calls behind answers, in microseconds; 0 when too few are known."""
+    """Microseconds beyond which a call is slow: the 99th percentile of the version's calls behind answers, and
+    `SLACK_US`; 0 when too few are known."""
     answered = (pl.col("role") == Role.ANSWER.value) & (pl.col("version") == version) & (pl.col("status") == "ok")
     calls = log.filter(answered & (pl.col("model_us") > 0)).unique(["at_ms", "model_us"])["model_us"].to_numpy()
     if len(calls) < LEAST_ROWS:
         return 0
-    return int(sorted(calls)[int(len(calls) * 0.99)])
+    return int(sorted(calls)[int(len(calls) * 0.99)]) + SLACK_US

@@ -21,7 +21,7 @@ from homeostat.serving.bundles import Loaded
 from homeostat.serving.limits import Fault
 from homeostat.serving.messages import Row
 
-OK, ERROR, NONFINITE, TIMEOUT = "ok", "error", "nonfinite", "timeout"
+OK, ERROR, NONFINITE, TIMEOUT, MEMORY = "ok", "error", "nonfinite", "timeout", "memory"
 Index = NDArray[np.intp]
 Output = NDArray[np.float64]
 _CALLS = 4  # of candidates at a time, those that were given up included
@@ -85,7 +85,8 @@ def _views(schema: Schema, exact: NDArray[np.float64]) -> dict[str, Sequence[Val
 @dataclass(slots=True)
 class Attempt:
     """One call of one model on `rows` of the batch. `good` says which outputs can be used, `status` why the others
-    can't; `us` is how long the call took."""
+    can't; `us` is how long the model took, or how long it was waited for in vain: what it costs to hand a call to
+    another thread is not the model's."""
 
     rows: Index
     output: Output
@@ -95,6 +96,10 @@ class Attempt:
 
 
 Call = Callable[[], Output]
+
+
+class OutOfRoom(Exception):
+    """A candidate's calls have taken more memory than there was for it."""
 
 
 def patiently(call: Call) -> Output:
@@ -110,9 +115,18 @@ def attempt(
 ) -> Attempt:
     """`x` gives the model's input for the rows, `within` calls the model. Never raises: a model that fails is an
     outcome."""
+    took_ns: list[int] = []
+
+    def timed(call: Call) -> Output:
+        began = clock.timer_ns()
+        try:
+            return call()
+        finally:
+            took_ns.append(clock.timer_ns() - began)
+
     started = clock.timer_ns()
-    output, status = _call(loaded, rows, x, within)
-    us = (clock.timer_ns() - started) // 1_000
+    output, status = _call(loaded, rows, x, lambda call: within(partial(timed, call)))
+    us = (took_ns[0] if took_ns else clock.timer_ns() - started) // 1_000
     if output is None:
         return Attempt(rows, np.full((len(rows), 1), np.nan), np.zeros(len(rows), bool), status, us)
     return Attempt(rows, output, np.asarray(np.isfinite(output).all(axis=1)), NONFINITE, us)
@@ -130,6 +144,8 @@ def _call(
         output = within(lambda: loaded.model(x(rows)))
     except TimeoutError:
         return None, TIMEOUT
+    except OutOfRoom:
+        return None, MEMORY
     except Exception:  # a model may raise anything
         _log.exception("bundle %s failed", loaded.id[:12])
         return None, ERROR

@@ -26,10 +26,13 @@ from homeostat.serving.edge import Edge, model_of
 from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Request, Response, Row, json, refused
 from homeostat.serving.plan import Plan, build, refuse
 from homeostat.serving.record import Page, shadowed
+from homeostat.serving.room import Room
 from homeostat.serving.score import (
     OK,
     Batch,
+    Call,
     Index,
+    Output,
     Patience,
     Scored,
     Served,
@@ -65,7 +68,8 @@ class Codec(Protocol):
 
 class Engine:
     """Holds what is loaded; everything else comes in through ports. `ids` gives fresh prediction ids; a candidate that
-    has not answered after `timeout_s` has failed; models beyond `memory` (bytes) are loaded when they are asked for."""
+    has not answered after `timeout_s` has failed, and so has one whose calls take more than the models leave of
+    `memory` (bytes); models beyond that are loaded when they are asked for."""
 
     def __init__(
         self,
@@ -81,6 +85,7 @@ class Engine:
         memory: float = math.inf,
     ) -> None:
         self._memory, self._used = memory, dict[str, int]()
+        self._rooms: dict[str, Room] = {}
         self._within = Patience(timeout_s) if timeout_s else patiently
         self._tracing = tracing or PassedOn()
         self._log, self._labels, self._clock, self._router, self._ids = log, labels, clock, router, ids
@@ -104,6 +109,7 @@ class Engine:
         except Exception:  # the data plane goes on with what it has
             _log.exception("the routing document can't be read")
             return False
+        self._unload(routing)
         changed, now_ms = routing.version != self._plan.version, self._clock.now_ms()
         if not changed and (self._plan.complete or now_ms < self._again_ms):
             return False
@@ -115,7 +121,24 @@ class Engine:
         with self._planning:
             self._plan = build(routing, self._shelf, self._plan, self._memory, self._used)
             self._shelf.retain(self._plan.bundles, self._memory)
-            self._routing = routing
+            self._shelf.pardon({arm.bundle for route in routing.routes.values() for arm in route.arms})
+            self._routing, self._rooms = routing, self._furnished(self._plan)
+
+    def _furnished(self, plan: Plan) -> dict[str, Room]:
+        """What is left of the memory is for the calls of a candidate; at least what it takes itself."""
+        if self._memory == math.inf:
+            return {}
+        left = self._memory - sum(served.size for served in plan.models.values())
+        found = [served.candidate for served in plan.models.values() if served.candidate]
+        return {one.id: self._rooms.get(one.id) or Room(one, max(left, one.size)) for one in found}
+
+    def _unload(self, routing: Routing) -> None:
+        """Candidates that took too much memory go; the champion answers for them."""
+        over = [bundle for bundle, room in self._rooms.items() if room.over]
+        for bundle in over:
+            self._shelf.refuse(bundle, "its calls took more memory than serving.memory leaves")
+        if over:
+            self._build(routing)
 
     def _warm(self, requests: Sequence[Request]) -> None:
         """Load the cold models that are asked for; those that were not asked for longest make room."""
@@ -187,7 +210,7 @@ class Engine:
         now_ms = self._used[served.model] = self._clock.now_ms()
         batch = self._checked(served, asks)
         trace.stage("check")
-        scored = score(served, batch, self._clock, self._within) if batch else None
+        scored = score(served, batch, self._clock, self._patience(served)) if batch else None
         trace.stage("predict")
         page = Page(served, now_ms)
         if batch and scored:
@@ -288,8 +311,14 @@ class Engine:
             return shadowed(served, at_ms, batch, arm, served.champion, served.route.champion, made)
         if served.candidate is None or served.route.candidate is None:
             return None
-        made = attempt(served.candidate, rows, partial(candidate_input, served, batch), self._clock, self._within)
+        x, within = partial(candidate_input, served, batch), self._patience(served)
+        made = attempt(served.candidate, rows, x, self._clock, within)
         return shadowed(served, at_ms, batch, arm, served.candidate, served.route.candidate, made)
+
+    def _patience(self, served: Served) -> Callable[[Call], Output]:
+        """How a candidate is called: within its time and its memory."""
+        room = self._rooms.get(served.candidate.id) if served.candidate else None
+        return partial(room, self._within) if room else self._within
 
     # Everything but predictions
 
