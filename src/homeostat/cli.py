@@ -31,6 +31,8 @@ release = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What se
 app.add_typer(release, name="release")
 export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What leaves the project.")
 app.add_typer(export, name="export")
+token = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Who may choose the variant that answers.")
+app.add_typer(token, name="token")
 
 
 def _duration(text: str) -> int:
@@ -495,6 +497,40 @@ def export_edge(
     made = _open(folder).export.edge(out, version)
     said = f"{made.model} version {made.version} is in {made.folder}; {made.checked} answers of it checked."
     _show(made, as_json, lambda: terminal.lines(said, f"Signed by {made.fingerprint}"))
+
+
+Tester = Annotated[str, typer.Argument(help="Whose token it is: a person, a test.")]
+
+
+@token.command("add")
+def token_add(name: Tester, folder: Folder = HERE, as_json: Json = False) -> None:
+    """Make a token for the header x-homeostat-variant, and tell it this once; its digest is kept.
+
+    Example: homeostat token add smoke-test -p price
+    """
+    from homeostat import terminal
+
+    made = _open(folder).token.add(name)
+    sent = f"x-homeostat-variant: candidate, authorization: Bearer {made}"
+    _show({"name": name, "token": made}, as_json, lambda: terminal.lines(made, f"Send it as {sent}"))
+
+
+@token.command("list")
+def token_list(folder: Folder = HERE, as_json: Json = False) -> None:
+    """The names that have a token. Example: homeostat token list -p price"""
+    from homeostat import terminal
+
+    names = _open(folder).token.list()
+    _show(names, as_json, lambda: terminal.lines(*(names or ["Nobody has a token."])))
+
+
+@token.command("remove")
+def token_remove(name: Tester, folder: Folder = HERE, as_json: Json = False) -> None:
+    """Every worker refuses the token within a second. Example: homeostat token remove smoke-test -p price"""
+    from homeostat import terminal
+
+    _open(folder).token.remove(name)
+    _show({"removed": name}, as_json, lambda: terminal.lines(f"The token of {name} is no longer taken."))
 
 
 def main() -> None:

@@ -84,6 +84,7 @@ class Project:
         self.root, self.policy = root, policy
         self.release = ReleaseVerbs(self)
         self.export = ExportVerbs(self)
+        self.token = TokenVerbs(self)
 
     @classmethod
     def open(cls, root: str | Path, overlay: str | None = None) -> Project:
@@ -287,6 +288,25 @@ class ReleaseVerbs:
         if standing is None:
             raise NotFound("nothing is released yet", way_out="Start with `homeostat release start`.")
         return standing.rollout.id
+
+
+class TokenVerbs:
+    """`project.token`: who may choose the variant that answers, by the header x-homeostat-variant."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def add(self, name: str) -> str:
+        """→ the token, told this once. Errors: `Refused` when the name has one already."""
+        return self._project.system.tokens.add(name)
+
+    def remove(self, name: str) -> None:
+        """It is refused within a second. Errors: `NotFound`."""
+        self._project.system.tokens.remove(name)
+
+    def list(self) -> Sequence[str]:
+        """The names that have one."""
+        return self._project.system.tokens.names()
 
 
 class ExportVerbs:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from homeostat.domain.schema import Task
+from homeostat.domain.schema import Task, Value
 from homeostat.domain.units import DAY_MS, MINUTE_MS, BasisPoints, Fraction, Millis, Size, Window, Workers
 
 STRICT = {"extra": "forbid"}
@@ -68,7 +69,8 @@ class ReleasePolicy:
     """How a candidate reaches production. `steps`: shadow, growing percentages, 100%, probation.
 
     A step lasts at least `min_time`, and until the candidate has seen `min_requests` or a day has passed. `max_hold`,
-    plus one label horizon, is how long it may wait for its verdict; then `on_unknown` decides.
+    plus one label horizon, is how long it may wait for its verdict; then `on_unknown` decides. A candidate answers
+    `only` rows with these values, and `never` rows with those: field → values.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
@@ -81,6 +83,8 @@ class ReleasePolicy:
     on_unknown: Literal["person", "hold", "best_estimate"] = "person"
     on_harm: Literal["rollback", "pause"] = "rollback"
     cap_without_labels: BasisPoints = 1_000
+    only: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    never: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from homeostat.domain.bundle import Backtest, Version
 from homeostat.domain.gate import Verdict
+from homeostat.domain.schema import Value
 from homeostat.domain.units import ALL, show_share
 
 
@@ -151,9 +152,23 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """An arm beside the champion, and its weight in basis points."""
+
+    arm: Arm
+    weight: int
+
+
+Segments = Mapping[str, tuple[Value, ...]]
+"""Field of a row → values of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """Who answers for one model. `weights` are the champion's and the candidate's, and sum to 10,000. With
-    `shadow` the arm that does not answer is scored on the same rows, after the answer."""
+    """Who answers for one model. `weights` are those of the champion, the candidate and, in an experiment of several
+    variants, `more`; they sum to 10,000. With `shadow` the arm that does not answer is scored on the same rows, after
+    the answer. No row meets another arm than the champion unless each field of `only` has one of the values there, and
+    no field of `never` has."""
 
     release: str
     champion: Arm
@@ -161,21 +176,40 @@ class Route:
     weight: int = 0
     shadow: bool = False
     salt: str = ""
+    more: tuple[Share, ...] = ()
+    only: Segments = field(default_factory=dict)
+    never: Segments = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight <= ALL:
-            raise ValueError(f"the candidate's weight is {self.weight}; it must lie in 0..{ALL}")
-        if self.candidate is None and (self.weight or self.shadow):
-            raise ValueError("a weight or a shadow without a candidate")
+        for weight in self.weights:
+            if not 0 <= weight <= ALL:
+                raise ValueError(f"the weights are {self.weights}; each must lie in 0..{ALL}")
+        if self.candidate is None and (self.weight or self.shadow or self.more):
+            raise ValueError("a weight, a shadow or more arms without a candidate")
 
     @property
-    def weights(self) -> tuple[int, int]:
-        return ALL - self.weight, self.weight
+    def shares(self) -> tuple[Share, ...]:
+        """Of everyone but the champion."""
+        return (Share(self.candidate, self.weight), *self.more) if self.candidate else ()
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        beside = (self.weight, *(share.weight for share in self.more))
+        return ALL - sum(beside), *beside
 
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """The one versioned document that the data plane follows."""
+    """The one versioned document that the data plane follows. `routes` are the releases', `experiments` lie over
+    them; `testers`: name → SHA-256 of the token of somebody who may choose a variant."""
 
     version: int = 0
     routes: Mapping[str, Route] = field(default_factory=dict)
+    experiments: Mapping[str, Route] = field(default_factory=dict)
+    testers: Mapping[str, str] = field(default_factory=dict)
+
+    def in_force(self, model: str) -> Route:
+        """An experiment holds while its champion is the one that serves, and no release wants callers."""
+        route, over = self.routes[model], self.experiments.get(model)
+        holds = over is not None and route.candidate is None and over.champion == route.champion
+        return over if over is not None and holds else route

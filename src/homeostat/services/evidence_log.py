@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from homeostat.domain.prediction import SETTLED_MS, UNRELEASED, Role
+from homeostat.domain.prediction import PINNED, SETTLED_MS, UNRELEASED, Role
 from homeostat.domain.units import DAY_MS
 from homeostat.ports import LabelLog, PredictionLog
 
@@ -57,9 +57,9 @@ def requests_seen(rows: pl.DataFrame, version: int, since_ms: int, shadowed: boo
 
 
 def traffic(log: pl.DataFrame, now_ms: int) -> float | None:
-    """Requests a day by the answers in the log, but for those on the edge, which no release reaches; None where they
-    go back less than a day: an hour is no measure."""
-    away = pl.any_horizontal(pl.col("release").str.starts_with(prefix) for prefix in UNRELEASED)
+    """Requests a day by the answers in the log, but for those that no release reaches: on the edge, in a batch, pinned;
+    None where they go back less than a day: an hour is no measure."""
+    away = pl.any_horizontal(pl.col("release").str.starts_with(prefix) for prefix in (*UNRELEASED, PINNED))
     answers = log.filter((pl.col("role") == Role.ANSWER.value) & ~away)
     span = now_ms - int(answers["at_ms"].to_numpy().min(initial=now_ms))
     return answers.height * DAY_MS / span if span >= DAY_MS else None

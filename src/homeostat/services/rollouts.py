@@ -16,12 +16,13 @@ from homeostat.domain.bundle import Backtest, Bundle, Version
 from homeostat.domain.errors import NotFound, Refused, UsageError
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
-from homeostat.domain.policy import Policy
+from homeostat.domain.policy import Policy, ReleasePolicy
 from homeostat.domain.rollout import Arm, Do, Move, Rollout, Route, Routing, Seen, Status, StepKind
 from homeostat.domain.units import ALL, DAY_MS
 from homeostat.engines import rollout as rule
 from homeostat.engines.evaluation import Evaluation
 from homeostat.engines.lanes import Case, Findings, Side, judge
+from homeostat.engines.routing import check_segments
 from homeostat.ports import Blobs, Clock, Journal, LabelLog, Plane, PredictionLog, Rollouts, Router, Tracker
 from homeostat.services.evidence_log import EvidenceLog, requests_seen, slow_limit, traffic
 
@@ -79,7 +80,7 @@ class Releases:
         serving = _serving(records)
         champion = serving.candidate if serving else None
         self._admit(candidate, champion, records)
-        self._bundle(candidate.bundle)
+        check_segments(self._bundle(candidate.bundle).schema, self.policy.release.only, self.policy.release.never)
         now = self.clock.now_ms()
         recent = self.log.read(self.model, now - LOOK_BACK_MS, now + 1)
         steps, notes = rule.plan(self.policy.release, traffic(recent, now), champion is None)
@@ -205,7 +206,7 @@ class Releases:
         findings, requests = self._findings(rollout, max((e.at_ms for e in resumed), default=rollout.started_ms), now)
         stands = verdicts[-1].text if len(verdicts) > len(resumed) else ""
         person = _order(orders, rollout)
-        weight, shadow = _in_force(self.router.read(), rollout)
+        weight, shadow = _in_force(self.router.read(), rollout, self.policy.release)
         return Seen(
             now_ms=now,
             weight=weight,
@@ -251,7 +252,7 @@ class Releases:
             return
         self._testify(standing)
         if move.do is Do.ROUTE:
-            self._publish(_route(rollout, move.weight, move.shadow, records))
+            self._publish(_route(rollout, move.weight, move.shadow, records, self.policy.release))
             return
         if move.do is Do.PROMOTE:
             self.tracker.alias(rollout.candidate, "champion")
@@ -277,7 +278,7 @@ class Releases:
         routes = {model: other for model, other in routing.routes.items() if model != self.model}
         if route is not None:
             routes[self.model] = route
-        self.router.publish(Routing(routing.version + 1, routes))
+        self.router.publish(replace(routing, version=routing.version + 1, routes=routes))
 
     def _clear(self) -> Move:
         """Nothing was ever promoted: nobody answers."""
@@ -317,15 +318,20 @@ def _order(orders: Sequence[Event], rollout: Rollout) -> Event | None:
     return binding[-1] if binding else None
 
 
-def _in_force(routing: Routing, rollout: Rollout) -> tuple[int, bool]:
-    """The candidate's weight, and whether the arm that does not answer is scored."""
+def _in_force(routing: Routing, rollout: Rollout, rules: ReleasePolicy) -> tuple[int, bool]:
+    """The candidate's weight, and whether the arm that does not answer is scored; nothing under other segment rules
+    than the policy's, so that a change of them is put in force."""
     route = routing.routes.get(rollout.model)
     if route is None or route.release != rollout.id:
+        return 0, False
+    if route.candidate is not None and (route.only, route.never) != (rules.only, rules.never):
         return 0, False
     return (ALL, False) if route.candidate is None else (route.weight, route.shadow)
 
 
-def _route(rollout: Rollout, weight: int, shadow: bool, records: Sequence[Rollout]) -> Route | None:
+def _route(
+    rollout: Rollout, weight: int, shadow: bool, records: Sequence[Rollout], rules: ReleasePolicy
+) -> Route | None:
     """Without weight and shadow: what was in force before this release, None if nothing was."""
     candidate = Arm(rollout.candidate.number, rollout.candidate.bundle)
     if weight == ALL and not shadow:
@@ -336,7 +342,8 @@ def _route(rollout: Rollout, weight: int, shadow: bool, records: Sequence[Rollou
     if not weight and not shadow:
         before = _serving([one for one in records if one.id != rollout.id])
         return Route(before.id if before else rollout.id, champion)
-    return Route(rollout.id, champion, candidate, weight, shadow, rollout.salt)
+    kept = rules.only, rules.never
+    return Route(rollout.id, champion, candidate, weight, shadow, rollout.salt, (), *kept)
 
 
 _ENDS = {Do.PROMOTE: Status.PROMOTED, Do.ROLL_BACK: Status.ROLLED_BACK, Do.REJECT: Status.REJECTED}

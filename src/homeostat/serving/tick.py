@@ -11,6 +11,7 @@ import math
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Protocol
@@ -25,6 +26,7 @@ from homeostat.serving import feedback
 from homeostat.serving.bundles import Shelf
 from homeostat.serving.edge import Edge, model_of
 from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Reply, Request, Response, Row, json, refused
+from homeostat.serving.pins import VARIANT
 from homeostat.serving.plan import Plan, build, refuse
 from homeostat.serving.record import Page, shadowed
 from homeostat.serving.score import (
@@ -35,8 +37,8 @@ from homeostat.serving.score import (
     Scored,
     Served,
     attempt,
-    candidate_input,
     gather,
+    input_of,
     patiently,
     score,
 )
@@ -165,6 +167,8 @@ class Engine:
             if target is None or request.method != "POST":
                 responses[i] = self._other(plan, request)
                 continue
+            if VARIANT in request.headers:
+                target = plan.chosen(target, request)
             key = id(target.served)
             if key not in groups:
                 groups[key] = target.served, []
@@ -181,7 +185,7 @@ class Engine:
         are on their way."""
         later = self._later if later is None else later
         for _ in range(len(later) if ticks is None else min(ticks, len(later))):
-            self._write(later.popleft()())
+            self._write(*filter(None, (later.popleft()(),)))
 
     def shed(self, requests: Sequence[Request]) -> list[Response]:
         """Refuse them unread, in the log too."""
@@ -194,7 +198,7 @@ class Engine:
             if path in plan.predict:
                 page = Page(plan.predict[path].served, now_ms)
                 page.shed(names)
-                self._write(page.batch())
+                self._write(*page.batches())
         return [_shed(request, name) for request, name in zip(requests, ids, strict=True)]
 
     def _tick(
@@ -216,7 +220,7 @@ class Engine:
         for job in jobs:
             if job.refusal:
                 page.rejected(job.ask.rows, job.ids, job.ask.keys)
-        if not self._write(page.batch()):
+        if not self._write(*page.batches()):
             for job in jobs:
                 failure = Refusal(503, "the prediction log can't be written", rule="log")
                 responses[job.at] = job.codec.refuse(failure)
@@ -259,11 +263,11 @@ class Engine:
                 job.refusal = Refusal(422, fault.message, rule=fault.rule, name=fault.field, record=bad)
         return _gather(served, jobs)
 
-    def _write(self, page: LogBatch | None) -> bool:
+    def _write(self, *pages: LogBatch) -> bool:
         """An answer without a record is no answer."""
         try:
-            if page is not None:
-                with self._writing:
+            with self._writing:
+                for page in pages:
                     self._log.append(page)
         except Exception:  # a full disk must not end the worker
             if self._writable:  # told once, however long it lasts
@@ -278,10 +282,15 @@ class Engine:
         if not route.shadow or route.candidate is None or served.candidate is None:
             return
         good = np.array([status == OK for status in scored.status])
-        if scored.failed is not None:  # the champion has answered these already
-            good[scored.failed.rows[~scored.failed.good]] = False
+        for _, made in scored.failed:  # the champion has answered these already
+            good[made.rows[~made.good]] = False
+        if scored.kept is not None:  # logged as their answers are: without weight
+            rows, good = np.flatnonzero(good & scored.kept), good & ~scored.kept
+            if len(rows):
+                unweighted = replace(served, route=replace(route, weight=0))
+                yield partial(self._shadowed, unweighted, batch, 0, rows, at_ms)
         for arm in (0, 1):
-            rows = np.flatnonzero(good & (scored.on_candidate == bool(arm)))
+            rows = np.flatnonzero(good & (scored.arm == arm))
             if len(rows):
                 yield partial(self._shadowed, served, batch, arm, rows, at_ms)
 
@@ -292,7 +301,9 @@ class Engine:
             return shadowed(served, at_ms, batch, arm, served.champion, served.route.champion, made)
         if served.candidate is None or served.route.candidate is None:
             return None
-        made = attempt(served.candidate, rows, partial(candidate_input, served, batch), self._clock, self._within)
+        made = attempt(
+            served.candidate, rows, partial(input_of, served.candidate, served, batch), self._clock, self._within
+        )
         return shadowed(served, at_ms, batch, arm, served.candidate, served.route.candidate, made)
 
     # Everything but predictions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from homeostat.domain.rollout import Routing
 
 class FileRouter:
     """`ports.Router`. The file is replaced whole, so that a reader sees the old document or the new one; the one
-    before is kept beside it, and is read when the newest can't be."""
+    before is kept beside it, and is read when the newest can't be. Of writers in several processes one is first."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._kept = path, path.with_suffix(".last.json")
@@ -30,10 +31,15 @@ class FileRouter:
             return codec.decode(self._kept.read_bytes(), Routing)
 
     def publish(self, routing: Routing) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._publish(routing)
+
+    def _publish(self, routing: Routing) -> None:
         published = self.read()
         if routing.version != published.version + 1:
             raise Refused(f"the routing document is at version {published.version} by now")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         if published.version:
             _replace(self._kept, codec.encode(published))
         _replace(self._path, codec.encode(routing))

@@ -47,6 +47,7 @@ from homeostat.services.data import Data
 from homeostat.services.monitors import Monitors
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
+from homeostat.services.tokens import Tokens
 from homeostat.services.trace import Traces
 from homeostat.services.training import Rows, Training, native
 from homeostat.services.triggers import Triggers
@@ -209,7 +210,11 @@ class System:
     @cached_property
     def traces(self) -> Traces:
         s = self.stores
-        return Traces(self.policy.name, s.log, s.labels, s.rollouts, self.bundles)
+        return Traces(self.policy.name, s.log, s.labels, s.rollouts, self.bundles, s.tracker)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        return Tokens(self.stores.router)
 
     @cached_property
     def control(self) -> Control:

@@ -1,0 +1,103 @@
+"""Tokens, and what the control plane leaves alone in the routing document."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+import projects
+from homeostat.domain.errors import ConfigError, NotFound, Refused
+from homeostat.domain.policy import ReleasePolicy
+from homeostat.domain.rollout import Arm, Route, Routing
+from homeostat.domain.units import HOUR_MS
+from homeostat.project import Project
+from homeostat.services.tokens import Tokens
+from homeostat.stores.memory import MemoryRouter
+from test_cli import homeostat
+from world import GOOD, MODEL, World
+
+
+def test_a_token_is_told_once_and_kept_as_a_digest() -> None:
+    router = MemoryRouter()
+    testers = Tokens(router)
+    token = testers.add("ann")
+    assert router.read().testers == {"ann": sha256(token.encode()).hexdigest()}
+    assert testers.add("ben") != token
+    assert testers.names() == ["ann", "ben"]
+    with pytest.raises(Refused, match="has a token already"):
+        testers.add("ann")
+    testers.remove("ann")
+    assert testers.names() == ["ben"]
+    with pytest.raises(NotFound, match="Tokens have: ben"):
+        testers.remove("ann")
+
+
+class Busy(MemoryRouter):
+    """Somebody else publishes first, so many times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def publish(self, routing: Routing) -> None:
+        if self.times:
+            self.times -= 1
+            last = self.read()
+            super().publish(replace(last, version=last.version + 1, routes={"m": Route("R9", Arm(9, "b"))}))
+        super().publish(routing)
+
+
+def test_who_publishes_at_the_same_moment_loses_nothing() -> None:
+    router = Busy(3)
+    Tokens(router).add("ann")
+    assert (list(router.read().testers), router.read().routes["m"].release) == (["ann"], "R9")
+    with pytest.raises(Refused):
+        Tokens(Busy(9)).add("ann")
+
+
+def test_by_the_command_line(tmp_path: Path) -> None:
+    root = projects.make(tmp_path / "cards")
+    assert homeostat("token", "list", "-p", root)[1] == "Nobody has a token.\n"
+    made = json.loads(homeostat("token", "add", "ann", "-p", root, "--json")[1])
+    state = b"".join(path.read_bytes() for path in (root / ".homeostat").rglob("*") if path.is_file())
+    assert made["token"].encode() not in state
+    assert sha256(made["token"].encode()).hexdigest().encode() in state
+    assert homeostat("token", "add", "ann", "-p", root)[0] == 1
+    assert homeostat("token", "list", "-p", root)[1] == "ann\n"
+    assert homeostat("token", "remove", "ann", "-p", root)[0] == 0
+    assert list(Project.open(root).token.list()) == []
+
+
+def test_a_release_keeps_the_rest_of_the_document_and_follows_its_rules() -> None:
+    world = World(ReleasePolicy(never={"x": (1.0,)}), per_day=4_800)
+    other = Route("R7", Arm(1, "b"))
+    world.router.publish(Routing(1, {"other": other}, {"other": other}, {"ann": "digest"}))
+    world.promote_first()
+    world.releases.start(world.version(2, GOOD))
+    world.live(HOUR_MS, HOUR_MS)
+    routing = world.router.read()
+    assert (routing.experiments, routing.testers, routing.routes["other"]) == (
+        {"other": other},
+        {"ann": "digest"},
+        other,
+    )
+    assert routing.routes[MODEL].never == {"x": (1.0,)}
+    step = world.releases.history()[-1].index
+    world.policy = replace(world.policy, release=ReleasePolicy(only={"x": (2.0,)}))
+    world.restart()
+    world.settle()
+    route = world.route
+    assert route is not None
+    assert (route.only, route.never, route.release) == ({"x": (2.0,)}, {}, "R2")
+    assert world.releases.history()[-1].index == step
+    assert world.releases.reconcile().do.value == "hold"
+
+
+def test_a_rule_about_no_input_starts_no_release() -> None:
+    world = World(ReleasePolicy(only={"cuontry": ("de",)}))
+    with pytest.raises(ConfigError, match="'cuontry' is no input"):
+        world.releases.start(world.version(1, GOOD))
