@@ -383,18 +383,18 @@ def trace(
 
 @app.command()
 def feedback(
-    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file with the columns id, label and, if known, at.")],
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet: id, label, or id, name, value; and at if known.")],
     folder: Folder = HERE,
     as_json: Json = False,
 ) -> None:
-    """Labels by prediction id: late, repeated or corrected; the last received counts.
+    """Labels or named signals by prediction id: late, repeated or corrected; the last received counts.
 
     Example: homeostat feedback labels.csv -p price
     """
     from homeostat import terminal
 
     taken = _open(folder).feedback_file(file)
-    _show({"accepted": taken}, as_json, lambda: terminal.out.print(f"{taken:,} labels taken."))
+    _show({"accepted": taken}, as_json, lambda: terminal.out.print(f"{taken:,} taken."))
 
 
 @app.command()

@@ -197,21 +197,31 @@ class Project:
     def feedback(self, labels: pl.DataFrame | Sequence[Mapping[str, Value]]) -> int:
         """Labels by prediction id: `id`, `label` and, if known, `at`. → how many were taken. Errors: `DataError` that
         names the first wrong one; `NotFound` before the first release."""
-        rows = labels.to_dicts() if isinstance(labels, pl.DataFrame) else labels
-        said = self._asked("/v1/feedback", {"labels": rows, "model": self.policy.name})
+        return self._told("labels", labels)
+
+    def signals(self, signals: pl.DataFrame | Sequence[Mapping[str, Value]]) -> int:
+        """Numbers by prediction id: `id`, `name`, `value` and, if known, `at`. → how many were taken. Errors: as
+        `feedback`."""
+        return self._told("signals", signals)
+
+    def _told(self, what: str, given: pl.DataFrame | Sequence[Mapping[str, Value]]) -> int:
+        rows = given.to_dicts() if isinstance(given, pl.DataFrame) else given
+        said = self._asked("/v1/feedback", {what: rows, "model": self.policy.name})
         return int(said["accepted"])
 
     def feedback_file(self, path: Path) -> int:
-        """The same from a CSV or Parquet file. Errors: `DataError` that names file and row."""
+        """Either from a CSV or Parquet file. Errors: `DataError` that names file and row."""
         frame = read_table(path)
-        missing = {"id", "label"} - set(frame.columns)
+        names = ("id", "name", "value") if "name" in frame.columns and "value" in frame.columns else ("id", "label")
+        missing = {*names} - set(frame.columns)
         if missing:
             raise DataError(
                 f"the column {sorted(missing)[0]!r} is missing",
                 where=str(path),
-                way_out="Columns: id and label, and at if the time is known.",
+                way_out="Columns: id and label, or id, name and value; and at if the time is known.",
             )
-        return self.feedback(frame.select([name for name in ("id", "label", "at") if name in frame.columns]))
+        rows = frame.select([name for name in (*names, "at") if name in frame.columns])
+        return self._told("labels" if "label" in names else "signals", rows)
 
     def _asked(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """One request to a data plane in this process."""

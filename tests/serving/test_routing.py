@@ -244,3 +244,26 @@ def due(route: Route, name: str) -> int:
         if bucket < end:
             return share.arm.version if share.arm.version != 4 else route.champion.version
     return route.champion.version
+
+
+class TestSignals:
+    def test_are_kept_by_name_beside_labels(self) -> None:
+        made = world()
+        signals = [{"id": 7, "name": "amount", "value": 12.5}, {"id": "7", "name": "bought", "value": True, "at": 5}]
+        (answer,) = made.ask({"labels": [{"id": "7", "label": "yes"}], "signals": signals}, path="/v1/feedback")
+        assert (answer.status, loads(answer)) == (200, {"accepted": 3})
+        kept = made.labels.signals(0, 2**62)
+        assert sorted(kept.rows()) == [("7", "amount", 12.5, made.clock.ms), ("7", "bought", 1.0, 5)]
+        assert made.labels.read(0, 2**62)["label"].to_list() == ["yes"]
+
+    @pytest.mark.parametrize(
+        "signal",
+        [{"value": "many"}, {"name": ""}, {"name": "x" * 65}, {"id": ""}, {"more": 1}, {"value": None}, {"at": -1}],
+    )
+    def test_all_or_none(self, signal: dict[str, Any]) -> None:
+        made = world()
+        good = {"id": "a", "name": "amount", "value": 1}
+        (answer,) = made.ask({"signals": [good, good | signal]}, path="/v1/feedback")
+        assert answer.status == 422
+        assert made.ask({"signals": []}, path="/v1/feedback")[0].status == 422
+        assert made.labels.signals(0, 2**62).is_empty()

@@ -60,6 +60,15 @@ LABEL_COLUMNS = (
 """Columns of `LabelLog.read`, in order: one row an id, the last received."""
 
 
+SIGNAL_COLUMNS = (
+    "id",  # text: the prediction id
+    "name",  # text: what was measured: conversion, amount, rating
+    "value",  # float, finite
+    "at_ms",  # int: when it was received, or when the sender says that it was known
+)
+"""Columns of `LabelLog.signals`, in order: one row an id and name, the last received."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogBatch:
     """What one turn of the event loop answered for one model, column by column; every sequence has n entries,
@@ -88,4 +97,14 @@ class LabelBatch:
 
     id: Sequence[str]
     label: Sequence[str]
+    at_ms: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class SignalBatch:
+    """What became of predictions in numbers, as received; of one id and name the last received counts."""
+
+    id: Sequence[str]
+    name: Sequence[str]
+    value: Sequence[float]
     at_ms: Sequence[int]

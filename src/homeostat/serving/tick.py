@@ -326,13 +326,17 @@ class Engine:
 
     def _feedback(self, plan: Plan, body: bytes) -> Response:
         parsed = feedback.parse(body)
-        batch = feedback.batch(plan.one(parsed.model).champion.schema, parsed.labels, self._clock.now_ms())
+        now_ms = self._clock.now_ms()
+        batch = feedback.batch(plan.one(parsed.model).champion.schema, parsed.labels, now_ms)
         try:
-            self._labels.append(batch)
+            if parsed.labels:
+                self._labels.append(batch)
+            if parsed.signals:
+                self._labels.append_signals(feedback.signal_batch(parsed.signals, now_ms))
         except Exception:  # as in _write
             _log.exception("the label log can't be written")
             raise Refusal(503, "the label log can't be written", rule="log") from None
-        return json(200, {"accepted": len(batch.id)})
+        return json(200, {"accepted": len(parsed.labels) + len(parsed.signals)})
 
     def _bundle(self, bundle: str) -> Response:
         """Whether a bundle can answer. Asking has it loaded at the next `refresh`."""

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import polars as pl
 
-from homeostat.domain.prediction import LabelBatch, LogBatch
+from homeostat.domain.prediction import LabelBatch, LogBatch, SignalBatch
 from homeostat.stores import frames
 from homeostat.stores.days import DayTables
-from homeostat.stores.follow import LABELS, PREDICTIONS, Stream
+from homeostat.stores.follow import LABELS, PREDICTIONS, SIGNALS, B, Stream
 from homeostat.stores.health import WRITING, Health
 from homeostat.stores.segments import Rules, Writer
 
@@ -86,25 +86,38 @@ class SegmentLog:
 
 
 class SegmentLabels:
-    """`ports.LabelLog` in segments under `root` and the table `labels`, which keeps every label ever received. It is
-    always strict: whoever sends labels can send them again."""
+    """`ports.LabelLog` in segments under `root` and the tables `labels` and `signals`, which keep everything that was
+    received. It is always strict: whoever sends labels can send them again."""
 
     def __init__(self, root: Path, worker: str, tables: DayTables, rules: Rules = RULES) -> None:
         self._root, self._tables = root, tables
         self._writer = Writer(root / worker, "labels", rules)
-        self._stream = Stream(root, LABELS)
+        self._signals = Writer(root / worker, "signals", rules)
+        self._stream, self._signal_stream = Stream(root, LABELS), Stream(root, SIGNALS)
 
     def append(self, batch: LabelBatch) -> None:
         """Errors: OSError."""
         self._writer.append(frames.pack_labels(batch))
 
     def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return frames.last_labels(self._select("labels", self._stream, frames.label_rows([]), start_ms, end_ms))
+
+    def append_signals(self, batch: SignalBatch) -> None:
+        """Errors: OSError."""
+        self._signals.append(frames.pack_signals(batch))
+
+    def signals(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        rows = self._select("signals", self._signal_stream, frames.signal_rows([]), start_ms, end_ms)
+        return frames.last_signals(rows)
+
+    def _select(self, table: str, stream: Stream[B], nothing: pl.DataFrame, start_ms: int, end_ms: int) -> pl.DataFrame:
+        """In order of arrival."""
         rule = pl.col("at_ms").is_between(start_ms, end_ms, closed="left")
-        recent = [part.filter(rule) for part in self._stream.rows("labels", start_ms, end_ms)]
-        stored = self._tables.read("labels")
-        whole = frames.label_rows([])
-        parts = recent if stored is None else [stored.filter(rule).select(whole.columns).collect(), *recent]
-        return frames.last_labels(pl.concat([whole, *parts]).sort("stamp", maintain_order=True))
+        recent = [part.filter(rule) for part in stream.rows(table, start_ms, end_ms)]
+        stored = self._tables.read(table)
+        parts = recent if stored is None else [stored.filter(rule).select(nothing.columns).collect(), *recent]
+        return pl.concat([nothing, *parts]).sort("stamp", maintain_order=True)
 
     def close(self) -> None:
         self._writer.close()
+        self._signals.close()
