@@ -158,6 +158,32 @@ class ServingPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class SignalPolicy:
+    """A signal of callers, as a metric: `bounds`, within which its values lie or are cut to; a row that has none when
+    its window is over counts as `missing`, or not at all (None). `margin`: the difference that does not matter; of a
+    guardrail, the loss that is put up with."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    signal: str
+    better: Literal["higher", "lower"] = "higher"
+    bounds: tuple[float, float] | None = None
+    missing: float | None = None
+    margin: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentPolicy:
+    """What an experiment is decided by. `window`: how long an entity takes part, and how long a row waits for its
+    signal; `share`: of each variant (0: as large as the champion's)."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    metric: SignalPolicy
+    guardrails: tuple[SignalPolicy, ...] = ()
+    window: Millis = DAY_MS
+    share: BasisPoints = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RehearsalPolicy:
     """`warmup`: the first stretch of history, trained on before the rehearsal starts."""
 
@@ -182,6 +208,7 @@ class Policy:
     serving: ServingPolicy = field(default_factory=ServingPolicy)
     log: LogPolicy = field(default_factory=LogPolicy)
     rehearsal: RehearsalPolicy = field(default_factory=RehearsalPolicy)
+    experiments: Mapping[str, ExperimentPolicy] = field(default_factory=dict)
 
     @property
     def look_back_ms(self) -> int | None:

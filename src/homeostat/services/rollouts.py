@@ -157,6 +157,8 @@ class Releases:
         return found
 
     def _admit(self, candidate: Version, champion: Version | None, records: Sequence[Rollout]) -> None:
+        if self.model in self.router.read().experiments:
+            raise Refused("an experiment is under way", way_out="Stop it first: homeostat experiment stop")
         for record in records:
             if record.status.open:
                 way_out = "Wait for it, or reject it first."

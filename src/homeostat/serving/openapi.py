@@ -222,7 +222,7 @@ def _feedback(models: Mapping[str, Served]) -> Object:
     given = {**_object({"id": _ID, "label": label, "at": at}, ("id", "label")), "additionalProperties": False}
     model: Object = {"enum": [*models, None] if len(models) == 1 else list(models)}
     labels = {"type": "array", "minItems": 1, "items": given}
-    signal = _object({"id": _ID, "name": _NAME, "value": {"type": ["number", "boolean"]}, "at": at}, _SIGNAL)
+    signal = _object({"id": _ID, "name": _SIGNAL_NAME, "value": {"type": ["number", "boolean"]}, "at": at}, _SIGNAL)
     signals = {"type": "array", "minItems": 1, "items": {**signal, "additionalProperties": False}}
     known_as = {"labels": labels, "signals": signals, "model": model}
     shape = {**_object(known_as, () if len(models) == 1 else ("model",)), "additionalProperties": False}
@@ -237,7 +237,7 @@ def _feedback(models: Mapping[str, Served]) -> Object:
     return operation
 
 
-_NAME: Object = {"type": "string", "minLength": 1, "maxLength": 64}
+_SIGNAL_NAME: Object = {"type": "string", "minLength": 1, "maxLength": 64}
 _SIGNAL = ("id", "name", "value")
 _MOMENT: Object = {"type": "string", "format": "date-time"}
 

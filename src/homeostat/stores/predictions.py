@@ -14,7 +14,7 @@ import polars as pl
 from homeostat.domain.prediction import LabelBatch, LogBatch, SignalBatch
 from homeostat.stores import frames
 from homeostat.stores.days import DayTables
-from homeostat.stores.follow import LABELS, PREDICTIONS, SIGNALS, B, Stream
+from homeostat.stores.follow import LABELS, PREDICTIONS, SIGNALS, Stream
 from homeostat.stores.health import WRITING, Health
 from homeostat.stores.segments import Rules, Writer
 
@@ -100,23 +100,23 @@ class SegmentLabels:
         self._writer.append(frames.pack_labels(batch))
 
     def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        return frames.last_labels(self._select("labels", self._stream, frames.label_rows([]), start_ms, end_ms))
+        recent = self._stream.rows("labels", start_ms, end_ms)
+        return frames.last_labels(self._received("labels", [frames.label_rows([]), *recent], start_ms, end_ms))
 
     def append_signals(self, batch: SignalBatch) -> None:
         """Errors: OSError."""
         self._signals.append(frames.pack_signals(batch))
 
     def signals(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        rows = self._select("signals", self._signal_stream, frames.signal_rows([]), start_ms, end_ms)
-        return frames.last_signals(rows)
+        recent = self._signal_stream.rows("signals", start_ms, end_ms)
+        return frames.last_signals(self._received("signals", [frames.signal_rows([]), *recent], start_ms, end_ms))
 
-    def _select(self, table: str, stream: Stream[B], nothing: pl.DataFrame, start_ms: int, end_ms: int) -> pl.DataFrame:
-        """In order of arrival."""
+    def _received(self, table: str, parts: list[pl.DataFrame], start_ms: int, end_ms: int) -> pl.DataFrame:
+        """The table's rows and `parts`, in order of arrival."""
         rule = pl.col("at_ms").is_between(start_ms, end_ms, closed="left")
-        recent = [part.filter(rule) for part in stream.rows(table, start_ms, end_ms)]
         stored = self._tables.read(table)
-        parts = recent if stored is None else [stored.filter(rule).select(nothing.columns).collect(), *recent]
-        return pl.concat([nothing, *parts]).sort("stamp", maintain_order=True)
+        old = [] if stored is None else [stored.filter(rule).select(parts[0].columns).collect()]
+        return pl.concat([*old, *(part.filter(rule) for part in parts)]).sort("stamp", maintain_order=True)
 
     def close(self) -> None:
         self._writer.close()

@@ -44,6 +44,7 @@ from homeostat.ports import (
 from homeostat.rehearsal import Loop, Rehearsal
 from homeostat.services.bundles import Bundles
 from homeostat.services.data import Data
+from homeostat.services.experiments import Experiments
 from homeostat.services.monitors import Monitors
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
@@ -213,12 +214,27 @@ class System:
         return Traces(self.policy.name, s.log, s.labels, s.rollouts, self.bundles, s.tracker)
 
     @cached_property
+    def experiments(self) -> Experiments:
+        s = self.stores
+        return Experiments(
+            self.policy,
+            s.journal,
+            s.router,
+            self.plane,
+            s.log,
+            s.labels,
+            s.tracker,
+            s.rollouts,
+            self.clock,
+        )
+
+    @cached_property
     def tokens(self) -> Tokens:
         return Tokens(self.stores.router)
 
     @cached_property
     def control(self) -> Control:
-        return Control(self.releases, self.monitors, self.triggers, self.runs, self.clock)
+        return Control(self.releases, self.monitors, self.triggers, self.runs, self.experiments, self.clock)
 
     @cached_property
     def engine(self) -> Engine:

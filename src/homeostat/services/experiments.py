@@ -1,0 +1,215 @@
+"""Experiments: begun and ended in the journal, put in force in the routing document, judged from the log.
+
+As with releases a pass reads the world: what the journal says is under way and what the document routes are made the
+same. An experiment never changes the champion: its winner is released like anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import msgspec
+import polars as pl
+
+from homeostat.domain.bundle import Version
+from homeostat.domain.errors import ConfigError, DataError, NotFound, Refused
+from homeostat.domain.event import Event
+from homeostat.domain.experiment import Experiment, Plan, Result
+from homeostat.domain.policy import ExperimentPolicy, Policy
+from homeostat.domain.prediction import PINNED, Role
+from homeostat.domain.rollout import Arm, Route, Share, Status
+from homeostat.domain.units import ALL, DAY_MS
+from homeostat.engines import experiment as rule
+from homeostat.engines.experiment import Units
+from homeostat.ports import Clock, Journal, LabelLog, Plane, PredictionLog, Rollouts, Router, Tracker
+from homeostat.services.evidence_log import EvidenceLog
+
+STARTED, ENDED = "experiment.started", "experiment.ended"
+LOOK_BACK_MS = 28 * DAY_MS
+"""What a plan is made from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An experiment and what it says."""
+
+    experiment: Experiment
+    result: Result
+
+
+class Experiments:
+    """The experiments of one model, one at a time. All state is in the stores."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        journal: Journal,
+        router: Router,
+        plane: Plane,
+        log: PredictionLog,
+        labels: LabelLog,
+        tracker: Tracker,
+        rollouts: Rollouts,
+        clock: Clock,
+    ) -> None:
+        self.policy, self.journal, self.router, self.plane = policy, journal, router, plane
+        self.log, self.labels, self.tracker, self.rollouts, self.clock = log, labels, tracker, rollouts, clock
+        self.model = policy.name
+        self._evidence = EvidenceLog(policy.name, log, labels)
+
+    def start(self, name: str, numbers: Sequence[int], who: str) -> Experiment:
+        """Begin one between the champion and the versions of these numbers; the next pass of the control loop routes
+        it. Errors: `ConfigError`; `NotFound`; `Refused` while another or a release runs, and for a refused bundle."""
+        rules = self._rules(name)
+        champion, variants = self._champion(), tuple(self._version(number) for number in dict.fromkeys(numbers))
+        self._admit(champion, variants)
+        identity = f"E{len(self.history()) + 1}"
+        weight = rules.share or ALL // (len(variants) + 1)
+        salt, now_ms = f"{self.model}/{identity}", self.clock.now_ms()
+        made = Experiment(identity, name, self.model, rules, champion, variants, weight, salt, now_ms)
+        shown = ", ".join(str(one.number) for one in variants)
+        text = f"{who} began experiment {identity}, {name}: version {shown} against version {champion.number}."
+        if not self.journal.append(
+            Event(now_ms, self.model, STARTED, f"{identity}:started", identity, text, asdict(made))
+        ):
+            raise Refused("another experiment was begun at the same moment", way_out="Look at it first.")
+        return made
+
+    def stop(self, reason: str, who: str) -> Found:
+        """End the one under way, with what it says now. Errors: `NotFound` when there is none."""
+        running = self._running()
+        if running is None:
+            raise NotFound("no experiment is under way", way_out="Begin one with `homeostat experiment start`.")
+        return self._end(self._found(running), f"{who} ended it: {reason}" if reason else f"{who} ended it")
+
+    def status(self) -> Found | None:
+        """The one under way, else the last; None before the first."""
+        known = self.history()
+        return self._found(known[-1]) if known else None
+
+    def history(self) -> Sequence[Experiment]:
+        """Oldest first."""
+        ends = {event.subject: event for event in self.journal.read(self.model, ENDED)}
+        made = []
+        for event in self.journal.read(self.model, STARTED):
+            one, end = msgspec.convert(event.body, Experiment), ends.get(event.subject)
+            made.append(replace(one, ended_ms=end.at_ms, outcome=end.text) if end else one)
+        return made
+
+    def turn(self) -> None:
+        """One pass: end what does harm or has lost its champion, then route what is under way and nothing else."""
+        running = self._running()
+        if running is not None and (reason := self._over(running)):
+            self._end(self._found(running), reason)
+            running = None
+        routing = self.router.read()
+        wanted = self._route(running) if running else None
+        if routing.experiments.get(self.model) == wanted:
+            return
+        others = {model: route for model, route in routing.experiments.items() if model != self.model}
+        experiments = others if wanted is None else {**others, self.model: wanted}
+        self.router.publish(replace(routing, version=routing.version + 1, experiments=experiments))
+
+    def plan(self, name: str, lift: float, variants: int) -> Plan:
+        """What it would take to find the mean changed by the share `lift`, judged by the last weeks. Errors: as `start`;
+        `DataError` where the log and the signals tell too little."""
+        rules, now_ms = self._rules(name), self.clock.now_ms()
+        log = self.log.read(self.model, now_ms - LOOK_BACK_MS, now_ms + 1)
+        log = log.filter(~pl.col("release").str.starts_with(PINNED) & (pl.col("role") == Role.ANSWER.value))
+        past = self._past(rules, log)
+        if len(past.value) < rule.FEW or not (past.value.std() and past.value.mean()):
+            raise DataError(
+                f"only {len(past.value)} entities have their {rules.metric.signal} by now, or all the same",
+                way_out="Send signals with `homeostat feedback`: they are kept without an experiment too.",
+            )
+        mean, deviation = float(past.value.mean()), float(past.value.std(ddof=1))
+        span = max(now_ms - int(log["at_ms"].to_numpy().min()), 1)
+        per_day = log.select(pl.coalesce("key", "id").n_unique()).item() * DAY_MS / span
+        needed = rule.units_needed(rules, variants, deviation, abs(mean * lift))
+        windows = 1 if log["key"].null_count() == log.height else 2
+        days = needed / per_day + windows * rules.window / DAY_MS
+        return Plan(name, variants, mean, deviation, mean * lift, needed, per_day, days)
+
+    def _past(self, rules: ExperimentPolicy, log: pl.DataFrame) -> Units:
+        now_ms = self.clock.now_ms()
+        part = rule.windows(log.with_columns(arm=pl.lit(0, pl.Int64)), rules.window, now_ms)
+        signals = self.labels.signals(now_ms - LOOK_BACK_MS, now_ms + 1)
+        return rule.units(rules.metric, rules.window, part.filter("ripe"), signals)
+
+    def _rules(self, name: str) -> ExperimentPolicy:
+        found = self.policy.experiments.get(name)
+        if found is None:
+            known = ", ".join(self.policy.experiments) or "none yet"
+            where = "homeostat.yaml  experiments"
+            raise ConfigError(f"no experiment {name!r} is described", where=where, way_out=f"Described are: {known}.")
+        for metric in (found.metric, *found.guardrails):
+            if metric.bounds and not metric.bounds[0] < metric.bounds[1]:
+                raise ConfigError(f"the bounds of {metric.signal} are the wrong way round", where=f"experiments.{name}")
+        return found
+
+    def _champion(self) -> Version:
+        route = self.router.read().routes.get(self.model)
+        if route is None:
+            raise NotFound(f"{self.model} serves no version yet", way_out="Start with `homeostat up`.")
+        return self._version(route.champion.version)
+
+    def _version(self, number: int) -> Version:
+        versions = self.tracker.versions(self.model)
+        found = next((one for one in versions if one.number == number), None)
+        if found is None:
+            known = ", ".join(str(one.number) for one in versions[-5:])
+            raise NotFound(f"there is no version {number}", way_out=f"The newest are: {known}.")
+        return found
+
+    def _admit(self, champion: Version, variants: Sequence[Version]) -> None:
+        if running := self._running():
+            raise Refused(f"experiment {running.id} is under way", way_out="Stop it first: homeostat experiment stop")
+        refused = {}
+        for record in self.rollouts.all(self.model):
+            if record.status.open:
+                raise Refused(f"release {record.id} is under way", way_out="Wait for it, or reject it first.")
+            if record.status in (Status.ROLLED_BACK, Status.REJECTED):
+                refused[record.candidate.bundle] = record
+        for one in variants:
+            if one.number == champion.number:
+                raise Refused(f"version {one.number} is the champion", way_out="Name other versions.")
+            if record := refused.get(one.bundle):
+                where = f"release {record.id} was {record.status.value}: {record.reason}"
+                raise Refused(f"version {one.number} was refused", where=where, way_out="Train a new one.")
+
+    def _running(self) -> Experiment | None:
+        known = self.history()
+        return known[-1] if known and known[-1].ended_ms is None else None
+
+    def _over(self, running: Experiment) -> str:
+        """Why it must end now, "" if it need not."""
+        route = self.router.read().routes.get(self.model)
+        if route is None or route.champion.version != running.champion.number:
+            return f"version {running.champion.number} is no longer the champion"
+        harmed = [f"version {one.version}: {one.harm}" for one in self._found(running).result.compared if one.harm]
+        return "; ".join(harmed)
+
+    def _route(self, running: Experiment) -> Route | None:
+        """None while a variant is not loaded: nobody is sent to what can't answer."""
+        if not all(self.plane.ready(self.model, one.bundle) for one in running.variants):
+            return None
+        first, *more = (Arm(one.number, one.bundle) for one in running.variants)
+        champion = Arm(running.champion.number, running.champion.bundle)
+        shares = tuple(Share(arm, running.weight) for arm in more)
+        release = self.policy.release
+        kept = release.only, release.never
+        return Route(running.id, champion, first, running.weight, False, running.salt, shares, *kept)
+
+    def _found(self, one: Experiment) -> Found:
+        """Of one that has ended, what it said then."""
+        until = self.clock.now_ms() if one.ended_ms is None else one.ended_ms
+        rows, _ = self._evidence.read(one.id, one.started_ms, until)
+        return Found(one, rule.judge(one, rows, self.labels.signals(one.started_ms, until + 1), until))
+
+    def _end(self, found: Found, reason: str) -> Found:
+        one, now_ms = found.experiment, self.clock.now_ms()
+        said = found.result.invalid or " ".join(compared.sentence for compared in found.result.compared)
+        body = msgspec.to_builtins(found.result)
+        self.journal.append(Event(now_ms, self.model, ENDED, f"{one.id}:ended", one.id, f"{reason}. {said}", body))
+        return replace(found, experiment=replace(one, ended_ms=now_ms, outcome=f"{reason}. {said}"))
