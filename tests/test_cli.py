@@ -187,15 +187,17 @@ COMMANDS = [
             "release",
             "export",
             "token",
+            "experiment",
         )
     ),
     *(("release", name) for name in ("start", "status", "history", "explain", "approve", "reject", "rollback")),
     ("export", "edge"),
     *(("token", name) for name in ("add", "list", "remove")),
+    *(("experiment", name) for name in ("plan", "start", "status", "stop")),
 ]
 
 
-GROUPS = {("release",): cli.release, ("export",): cli.export, ("token",): cli.token}
+GROUPS = {("release",): cli.release, ("export",): cli.export, ("token",): cli.token, ("experiment",): cli.experiment}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

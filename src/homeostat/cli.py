@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from homeostat.domain.errors import HomeostatError
 from homeostat.domain.gate import Verdict
 from homeostat.domain.units import duration_ms
-
-if TYPE_CHECKING:
-    from homeostat.project import Project
+from homeostat.options import HERE, Folder, Json, Reason
+from homeostat.options import opened as _open
+from homeostat.options import show as _show
+from homeostat.trials import experiment, token
 
 EXIT = {Verdict.OK: 0, Verdict.HARM: 1, Verdict.INVALID: 1, Verdict.UNKNOWN: 3}
 """Exit codes: 0 pass, 1 a gate failed or a rule forbids it, 2 an error, 3 undecided."""
@@ -31,7 +31,7 @@ release = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What se
 app.add_typer(release, name="release")
 export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What leaves the project.")
 app.add_typer(export, name="export")
-token = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Who may choose the variant that answers.")
+app.add_typer(experiment, name="experiment")
 app.add_typer(token, name="token")
 
 
@@ -91,30 +91,11 @@ def _time(name: str, help: str) -> Any:
     return typer.Option(name, parser=_moment, metavar="TIME", help=help)
 
 
-Folder = Annotated[Path, typer.Option("--project", "-p", help="The project's folder.")]
-Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output, for machines.")]
 Port = Annotated[int, typer.Option(min=1, max=65_534, help="The port to listen on.")]
 GrpcPort = Annotated[
     int | None, typer.Option(min=1, max=65_535, help="Also speak gRPC, on this port. [default: HTTP alone]")
 ]
 Host = Annotated[str, typer.Option(help="The address to listen on. Beyond loopback there is no access control yet.")]
-Reason = Annotated[str, typer.Option(help="Why, for the record.")]
-HERE = Path()
-
-
-def _open(folder: Path) -> Project:
-    from homeostat.project import Project
-
-    return Project.open(folder)
-
-
-def _show(value: Any, as_json: bool, render: Callable[[], None]) -> None:
-    from homeostat import terminal
-
-    if as_json:
-        terminal.emit(value)
-    else:
-        render()
 
 
 @app.command()
@@ -497,40 +478,6 @@ def export_edge(
     made = _open(folder).export.edge(out, version)
     said = f"{made.model} version {made.version} is in {made.folder}; {made.checked} answers of it checked."
     _show(made, as_json, lambda: terminal.lines(said, f"Signed by {made.fingerprint}"))
-
-
-Tester = Annotated[str, typer.Argument(help="Whose token it is: a person, a test.")]
-
-
-@token.command("add")
-def token_add(name: Tester, folder: Folder = HERE, as_json: Json = False) -> None:
-    """Make a token for the header x-homeostat-variant, and tell it this once; its digest is kept.
-
-    Example: homeostat token add smoke-test -p price
-    """
-    from homeostat import terminal
-
-    made = _open(folder).token.add(name)
-    sent = f"x-homeostat-variant: candidate, authorization: Bearer {made}"
-    _show({"name": name, "token": made}, as_json, lambda: terminal.lines(made, f"Send it as {sent}"))
-
-
-@token.command("list")
-def token_list(folder: Folder = HERE, as_json: Json = False) -> None:
-    """The names that have a token. Example: homeostat token list -p price"""
-    from homeostat import terminal
-
-    names = _open(folder).token.list()
-    _show(names, as_json, lambda: terminal.lines(*(names or ["Nobody has a token."])))
-
-
-@token.command("remove")
-def token_remove(name: Tester, folder: Folder = HERE, as_json: Json = False) -> None:
-    """Every worker refuses the token within a second. Example: homeostat token remove smoke-test -p price"""
-    from homeostat import terminal
-
-    _open(folder).token.remove(name)
-    _show({"removed": name}, as_json, lambda: terminal.lines(f"The token of {name} is no longer taken."))
 
 
 def main() -> None:

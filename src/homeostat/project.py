@@ -21,6 +21,7 @@ from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.errors import DataError, NotFound, UsageError
 from homeostat.domain.event import Event
+from homeostat.domain.experiment import Experiment, Plan
 from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Policy
 from homeostat.domain.rehearsal import RehearsalResult
@@ -38,6 +39,7 @@ from homeostat.engines.report import (
     run_report,
 )
 from homeostat.ports import Progress
+from homeostat.services.experiments import Experiments, Found
 from homeostat.services.monitors import Performance
 from homeostat.services.rollouts import Explanation, Releases, Standing
 from homeostat.serving.messages import Request
@@ -85,6 +87,7 @@ class Project:
         self.release = ReleaseVerbs(self)
         self.export = ExportVerbs(self)
         self.token = TokenVerbs(self)
+        self.experiment = ExperimentVerbs(self)
 
     @classmethod
     def open(cls, root: str | Path, overlay: str | None = None) -> Project:
@@ -298,6 +301,36 @@ class ReleaseVerbs:
         if standing is None:
             raise NotFound("nothing is released yet", way_out="Start with `homeostat release start`.")
         return standing.rollout.id
+
+
+class ExperimentVerbs:
+    """`project.experiment`: versions side by side, judged by what callers measure. The control loop (`homeostat up`)
+    carries orders out."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def plan(self, name: str, lift: float, variants: int = 1) -> Plan:
+        """How long it would take to find the metric's mean changed by the share `lift`. Errors: `ConfigError`,
+        `DataError`."""
+        return self._experiments.plan(name, lift, variants)
+
+    def start(self, name: str, versions: Sequence[int]) -> Experiment:
+        """Begin the one that homeostat.yaml describes under this name. Errors: `ConfigError`, `NotFound`,
+        `Refused`."""
+        return self._experiments.start(name, versions, getpass.getuser())
+
+    def status(self) -> Found | None:
+        """The one under way, else the last."""
+        return self._experiments.status()
+
+    def stop(self, reason: str = "") -> Found:
+        """End it, with its conclusion. Errors: `NotFound`."""
+        return self._experiments.stop(reason, getpass.getuser())
+
+    @property
+    def _experiments(self) -> Experiments:
+        return self._project.system.experiments
 
 
 class TokenVerbs:

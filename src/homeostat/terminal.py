@@ -32,8 +32,10 @@ from homeostat.ports import Progress
 if TYPE_CHECKING:  # whoever has one to show has imported it
     from homeostat.batch import BatchResult
     from homeostat.demo import Line
+    from homeostat.domain.experiment import Plan
     from homeostat.project import Status
     from homeostat.scaffold import Made
+    from homeostat.services.experiments import Found
     from homeostat.services.rollouts import Explanation, Standing
 
 LIGHT = {
@@ -202,6 +204,33 @@ def is_up(model: str, host: str, port: int) -> None:
         f"  control plane  http://{host}:{port}/docs",
         f"  data plane     http://{host}:{port + 1}/v1/models/{model}/predict",
     )
+
+
+def planned(plan: Plan) -> None:
+    """What an experiment would take."""
+    lines(
+        f"A change of {words.number(plan.effect)} from {words.number(plan.mean)} is found four times in five after "
+        f"{plan.units:,} entities in all arms: {plan.days:,.0f} days at {plan.per_day:,.0f} entities a day."
+    )
+
+
+def experiment(found: Found | None) -> None:
+    """What an experiment says: its conclusions, then the guardrails."""
+    if found is None:
+        lines("No experiment was begun yet. Describe one in homeostat.yaml, then `homeostat experiment start`.")
+        return
+    one, result = found.experiment, found.result
+    lines(f"Experiment {one.id}, {one.name}: {'under way' if one.ended_ms is None else one.outcome}")
+    lines(
+        f"{result.units:,} entities counted, {result.waiting:,} are in their window.",
+        f"Invalid: {result.invalid}" if result.invalid else "",
+    )
+    for compared in result.compared:
+        lines(compared.sentence)
+        for guard in compared.guards:
+            out.print(Text("  ") + verdict(guard.verdict) + Text(f" {guard.name}: {guard.reason}"), soft_wrap=True)
+    if result.cut:
+        lines(f"{result.cut:,} signals were cut to the bounds.")
 
 
 def releases(records: Sequence[Rollout]) -> None:

@@ -34,7 +34,7 @@ def converts(*rates: float) -> Draw:
 
 
 def spends(*more: float) -> Draw:
-    """Nine in ten spend nothing, the others a lognormal amount: mean 4.7, standard deviation 34; everyone some `more`."""
+    """Nine in ten spend nothing, the others a lognormal amount: mean 4.7, standard deviation 34; and some `more`."""
 
     def draw(rng: np.random.Generator, arm: NDArray[np.int64]) -> Array:
         amount = np.where(rng.random(len(arm)) < 0.1, rng.lognormal(3, 1.3, len(arm)), 0)

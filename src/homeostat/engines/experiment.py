@@ -69,8 +69,8 @@ def judge(experiment: Experiment, rows: pl.DataFrame, signals: pl.DataFrame, now
         for number in range(1, len(experiment.variants) + 1)
     )
     grown = int(entities["ripe"].sum())
-    invalid = _uneven(experiment, entities["arm"], found[rules.metric])
-    return Result(rules.metric, grown, entities.height - grown, compared, _cut(rules.metric, ripe, signals), invalid)
+    cut, invalid = _cut(rules.metric, ripe, signals), _uneven(experiment, entities["arm"], found[rules.metric])
+    return Result(rules.metric, grown, entities.height - grown, () if invalid else compared, cut, invalid)
 
 
 def _cut(metric: SignalPolicy, ripe: pl.DataFrame, signals: pl.DataFrame) -> int:
@@ -266,7 +266,10 @@ def _bad(rows: pl.DataFrame, arms: Sequence[str]) -> dict[int, int]:
 def _uneven(experiment: Experiment, arms: pl.Series, found: Units) -> str:
     """Why the arms can't be compared, "" if they can: each must have its share of the entities, and of those that have
     a value."""
-    for what, seen in (("entities", arms.to_numpy()), (f"entities with a {experiment.rules.metric.signal}", found.arm)):
+    for what, seen in (
+        ("entities", arms.to_numpy()),
+        (f"entities with their {experiment.rules.metric.signal}", found.arm),
+    ):
         counts = np.bincount(seen, minlength=len(weights(experiment))).tolist()
         e = split_evidence(counts, weights(experiment))
         if e >= 1 / SPLIT_ALPHA:

@@ -112,8 +112,8 @@ class Experiments:
         self.router.publish(replace(routing, version=routing.version + 1, experiments=experiments))
 
     def plan(self, name: str, lift: float, variants: int) -> Plan:
-        """What it would take to find the mean changed by the share `lift`, judged by the last weeks. Errors: as `start`;
-        `DataError` where the log and the signals tell too little."""
+        """What it would take to find the mean changed by the share `lift`, judged by the last weeks. Errors:
+        as `start`; `DataError` where the log and the signals tell too little."""
         rules, now_ms = self._rules(name), self.clock.now_ms()
         log = self.log.read(self.model, now_ms - LOOK_BACK_MS, now_ms + 1)
         log = log.filter(~pl.col("release").str.starts_with(PINNED) & (pl.col("role") == Role.ANSWER.value))
@@ -170,12 +170,12 @@ class Experiments:
             if record.status.open:
                 raise Refused(f"release {record.id} is under way", way_out="Wait for it, or reject it first.")
             if record.status in (Status.ROLLED_BACK, Status.REJECTED):
-                refused[record.candidate.bundle] = record
+                refused[record.candidate.bundle] = f"release {record.id} was {record.status.value}: {record.reason}"
         for one in variants:
             if one.number == champion.number:
                 raise Refused(f"version {one.number} is the champion", way_out="Name other versions.")
-            if record := refused.get(one.bundle):
-                where = f"release {record.id} was {record.status.value}: {record.reason}"
+            if one.bundle in refused:
+                where = refused[one.bundle]
                 raise Refused(f"version {one.number} was refused", where=where, way_out="Train a new one.")
 
     def _running(self) -> Experiment | None:
