@@ -10,7 +10,7 @@ from homeostat.domain.units import fraction
 from homeostat.options import HERE, Folder, Json, Reason, opened, show
 
 experiment = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Versions side by side, on callers' metrics."
+    no_args_is_help=True, rich_markup_mode=None, help="Versions side by side, on metrics of callers."
 )
 token = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Who may choose the variant that answers.")
 

@@ -101,3 +101,48 @@ def test_a_rule_about_no_input_starts_no_release() -> None:
     world = World(ReleasePolicy(only={"cuontry": ("de",)}))
     with pytest.raises(ConfigError, match="'cuontry' is no input"):
         world.releases.start(world.version(1, GOOD))
+
+
+POLICY = """experiments:
+  checkout:
+    metric: {signal: bought, bounds: [0, 1], missing: 0, margin: 1%s}
+    guardrails: [{signal: rated, bounds: [1, 5], margin: 0.2}]
+    window: 1h
+"""
+
+
+def test_an_experiment_by_the_command_line(tmp_path: Path) -> None:
+    root = projects.make(tmp_path / "cards", policy=projects.POLICY + POLICY % "")
+    code, _, err = homeostat("experiment", "start", "chekout", "--version", "2", "-p", root)
+    assert (code, "Described are: checkout." in err) == (2, True)
+    assert "No experiment was begun yet" in homeostat("experiment", "status", "-p", root)[1]
+    code, _, err = homeostat("experiment", "start", "checkout", "--version", "2", "-p", root)
+    assert (code, "cards serves no version yet" in err) == (2, True)
+    assert homeostat("run", "-p", root)[0] == 0
+    project = Project.open(root)
+    project.system.plane = project.system.engine
+    project.system.control.begin()
+    project.system.control.settle()
+    projects.edited(root, "lib.py", "return 7", "return 9")
+    assert homeostat("run", "-p", root)[0] == 0
+    assert homeostat("experiment", "start", "checkout", "--version", "2", "-p", root)[0] == 0
+    status = json.loads(homeostat("experiment", "status", "-p", root, "--json")[1])
+    assert (status["experiment"]["id"], status["result"]["compared"][0]["conclusion"]) == ("E1", "not yet known")
+    code, _, err = homeostat("release", "start", "-p", root)
+    assert (code, "experiment E1 is under way" in err) == (1, True)
+    code, _, err = homeostat("experiment", "plan", "checkout", "--lift", "5%", "-p", root)
+    assert (code, "only 0 entities have their bought" in err) == (2, True)
+    said = homeostat("experiment", "stop", "--reason", "a try", "-p", root)[1]
+    assert "ended it: a try. Version 2: not yet known" in said
+    signals = root / "signals.csv"
+    signals.write_text("id,name,value\na,bought,1\nb,rated,4.5\n")
+    assert homeostat("feedback", signals, "-p", root)[1] == "2 taken.\n"
+    assert Project.open(root).system.stores.labels.signals(0, 2**62).height == 2
+    signals.write_text("id,name,value\na,bought,much\n")
+    assert homeostat("feedback", signals, "-p", root)[0] == 2
+
+
+def test_a_mistyped_setting_of_an_experiment_is_named(tmp_path: Path) -> None:
+    root = projects.make(tmp_path / "cards", policy=projects.POLICY + POLICY.replace("window", "widow") % "")
+    code, _, err = homeostat("experiment", "status", "-p", root)
+    assert (code, "unknown setting 'widow'" in err, "Did you mean 'window'?" in err) == (2, True, True)

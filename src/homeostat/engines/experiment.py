@@ -2,7 +2,7 @@
 
 The unit is the entity, since its rows are alike: the mean of a metric over its rows, each once their window is over, in
 the order in which the windows end. Given that a unit is in one of two arms, it is in the variant with probability p by
-lot; so z = (y - m) (t / p - (1 - t) / (1 - p)) has the difference of the means as its mean, whatever m was known before:
+lot; so z = (y - m) (t / p - (1 - t) / (1 - p)) has the difference of the means as its mean, for any m known before:
 here the mean of the units before (Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas 2024, Time-uniform central limit theory
 and asymptotic confidence sequences, section 3). Intervals for the mean of z hold at all times at once.
 """

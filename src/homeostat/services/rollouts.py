@@ -157,8 +157,10 @@ class Releases:
         return found
 
     def _admit(self, candidate: Version, champion: Version | None, records: Sequence[Rollout]) -> None:
-        if self.model in self.router.read().experiments:
-            raise Refused("an experiment is under way", way_out="Stop it first: homeostat experiment stop")
+        begun, ended = (self.journal.read(self.model, f"experiment.{what}") for what in ("started", "ended"))
+        if len(begun) > len(ended):
+            way_out = "Stop it first: homeostat experiment stop"
+            raise Refused(f"experiment {begun[-1].subject} is under way", where=f"model {self.model}", way_out=way_out)
         for record in records:
             if record.status.open:
                 way_out = "Wait for it, or reject it first."
