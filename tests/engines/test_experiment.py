@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 from homeostat.domain.bundle import Version
 from homeostat.domain.experiment import Conclusion, Effect, Experiment
 from homeostat.domain.policy import ExperimentPolicy, SignalPolicy
+from homeostat.engines.evidence import Count, mean_evidence, share_evidence, tally
 from homeostat.engines.experiment import (
+    ALPHA,
     Units,
     conclude,
     differences,
     effect,
     judge,
     names,
+    scaled,
     split_evidence,
     taking_part,
     told,
@@ -166,9 +169,31 @@ def test_an_uneven_split_or_uneven_signals_say_nothing_at_all() -> None:
         assert not unfair.compared
 
 
-def test_the_split_test_of_two_arms_is_that_of_releases() -> None:
-    from homeostat.engines.evidence import Count, share_evidence
+def test_variants_share_the_error_rate() -> None:
+    rng = np.random.default_rng(1)
+    log, _ = frames([300, 300, 300])
+    signals = pl.DataFrame(
+        [(name, "amount", float(rng.integers(0, 100)), 1) for name in log["id"]], SIGNALS, orient="row"
+    )
+    found = units(METRIC, WINDOW, taking_part(experiment(), log, 100), signals)
+    for one, alone in zip(judge(experiment(), log, signals, 100).compared, (1, 2), strict=True):
+        assert one.effect == effect(METRIC, found, alone, weights(experiment()), ALPHA / 2)
+        assert one.effect.low > effect(METRIC, found, alone, weights(experiment()), ALPHA / 4).low
 
+
+@pytest.mark.parametrize("share", [5_000, 1_000])
+def test_beyond_the_ends_of_an_interval_e_is_large_enough(share: int) -> None:
+    rng = np.random.default_rng(2)
+    arm = (rng.random(3_000) < share / 10_000).astype(int)
+    y = 20 * rng.random(3_000) + 5 * arm
+    found = effect(METRIC, Units(y, arm), 1, [10_000 - share, share], 0.05)
+    z, largest = scaled(y, arm == 1, share / 10_000, (0, 100))
+    assert largest == 100 * 10_000 / min(share, 10_000 - share)
+    assert mean_evidence(tally(z), found.low / largest) == pytest.approx(40, rel=0.01)
+    assert mean_evidence(tally(-z), -found.high / largest) == pytest.approx(40, rel=0.01)
+
+
+def test_the_split_test_of_two_arms_is_that_of_releases() -> None:
     for a, b in ((0, 0), (40, 60), (5, 95), (1_000, 9_100)):
         assert split_evidence([b, a], [9_000, 1_000]) == pytest.approx(share_evidence([Count(1_000, a, b)]), rel=1e-6)
 

@@ -35,8 +35,8 @@ class Signal(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class Body(msgspec.Struct, forbid_unknown_fields=True):
-    labels: list[Given] = []
-    signals: list[Signal] = []
+    labels: Annotated[list[Given], msgspec.Meta(min_length=1)] = []
+    signals: Annotated[list[Signal], msgspec.Meta(min_length=1)] = []
     model: str | None = None
 
 
