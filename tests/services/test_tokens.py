@@ -7,18 +7,21 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 import projects
 from homeostat.domain.errors import ConfigError, NotFound, Refused
 from homeostat.domain.policy import ReleasePolicy
 from homeostat.domain.rollout import Arm, Route, Routing
-from homeostat.domain.units import HOUR_MS
+from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.project import Project
+from homeostat.services.evidence_log import traffic
+from homeostat.services.scored import scored_by
 from homeostat.services.tokens import Tokens
 from homeostat.stores.memory import MemoryRouter
 from test_cli import homeostat
-from world import GOOD, MODEL, World
+from world import GOOD, LOG, MODEL, START_MS, World
 
 
 def test_a_token_is_told_once_and_kept_as_a_digest() -> None:
@@ -146,3 +149,28 @@ def test_a_mistyped_setting_of_an_experiment_is_named(tmp_path: Path) -> None:
     root = projects.make(tmp_path / "cards", policy=projects.POLICY + POLICY.replace("window", "widow") % "")
     code, _, err = homeostat("experiment", "status", "-p", root)
     assert (code, "unknown setting 'widow'" in err, "Did you mean 'window'?" in err) == (2, True, True)
+
+
+def test_answers_to_chosen_variants_count_nowhere() -> None:
+    rows = [
+        (
+            f"{release}{day}",
+            None,
+            START_MS + day * DAY_MS,
+            release,
+            1,
+            "champion",
+            "answer",
+            0,
+            "ok",
+            9,
+            0.5,
+            None,
+            None,
+        )
+        for release in ("R1", "pinned:R1")
+        for day in range(3)
+    ]
+    log = pl.DataFrame(rows, LOG, orient="row")
+    assert scored_by(log, 1)["release"].to_list() == ["R1"] * 3
+    assert traffic(log, START_MS + 2 * DAY_MS) == 1.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.services.experiments import Experiments
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts
 from homeostat.stores.memory_tracker import MemoryTracker
+from world import Calls, Crash, Port
 
 BOUGHT = SignalPolicy("bought", bounds=(0, 1), missing=0, margin=0.1)
 RATED = SignalPolicy("rated", bounds=(1, 5), margin=0.5)
@@ -50,12 +52,13 @@ class Lab:
         self.rng, self.customers = np.random.default_rng(7), 0
         self.buys: dict[int, float] = {}
         self.rates: dict[int, float] = {}
+        self.calls = Calls()
         self.restart()
 
     def restart(self) -> None:
         w = self.world
         ports = self.journal, w.router, w.engine, w.log, w.labels, self.tracker, self.rollouts, w.clock
-        self.experiments = Experiments(self.policy, *ports)
+        self.experiments = Experiments(self.policy, *(Port(port, self.calls) for port in ports))
 
     def version(self, number: int) -> Version:
         return self.tracker.versions("fraud")[number - 1]
@@ -242,3 +245,37 @@ def test_a_plan_is_made_from_what_the_log_knows() -> None:
     assert lab.experiments.plan("checkout", 0.05, 1).units > 3 * made.units
     assert lab.experiments.plan("checkout", 0.1, 3).units > 1.9 * made.units
     json.dumps(made.days)
+
+
+def tried(lab: Lab, verb: Callable[[], Any]) -> None:
+    """Killed, it is tried again by a new process; a person who finds it done leaves it at that."""
+    try:
+        verb()
+    except Crash:
+        lab.restart()
+        with contextlib.suppress(Refused, NotFound):
+            verb()
+
+
+def life(crash_at: int, after: bool) -> tuple[int, Any]:
+    """→ the port calls it took, and what is left of it."""
+    lab = Lab(logistic)
+    lab.calls.crash_at, lab.calls.after = crash_at, after
+    tried(lab, lambda: lab.experiments.start("checkout", [2], "ann"))
+    tried(lab, lambda: lab.experiments.turn())
+    lab.world.engine.refresh()
+    versions = lab.visit(40)
+    tried(lab, lambda: lab.experiments.turn())
+    tried(lab, lambda: lab.experiments.stop("enough", "ann"))
+    tried(lab, lambda: lab.experiments.turn())
+    events = [(event.key, event.text) for event in lab.journal.read("fraud")]
+    return lab.calls.count, (versions, events, lab.world.router.read())
+
+
+def test_a_crash_at_any_port_call_changes_no_outcome() -> None:
+    calls, due = life(-1, False)
+    assert set(due[0]) == {1, 2}
+    assert calls > 20
+    for crash_at in range(calls):
+        for after in (False, True):
+            assert life(crash_at, after)[1] == due, (crash_at, after)
