@@ -208,27 +208,33 @@ def is_up(model: str, host: str, port: int) -> None:
 
 def planned(plan: Plan) -> None:
     """What an experiment would take."""
-    lines(
-        f"A change of {words.number(plan.effect)} from {words.number(plan.mean)} is found four times in five after "
-        f"{plan.units:,} entities in all arms: {plan.days:,.0f} days at {plan.per_day:,.0f} entities a day."
-    )
+    change = f"A change of {words.number(plan.effect)} from {words.number(plan.mean)}"
+    lines(f"{change} is found four times in five after {plan.units:,} entities in all arms.")
+    if plan.days is None:
+        lines("The log goes back less than a day: too little to say how long that takes.")
+    else:
+        lines(f"At {plan.per_day:,.0f} entities a day that takes {plan.days:,.1f} days.")
 
 
 def experiment(found: Found | None) -> None:
-    """What an experiment says: its conclusions, then the guardrails."""
+    """What an experiment says, and its guardrails; once it has ended, what it said then."""
     if found is None:
         lines("No experiment was begun yet. Describe one in homeostat.yaml, then `homeostat experiment start`.")
         return
     one, result = found.experiment, found.result
-    lines(f"Experiment {one.id}, {one.name}: {'under way' if one.ended_ms is None else one.outcome}")
-    lines(
-        f"{result.units:,} entities counted, {result.waiting:,} are in their window.",
-        f"Invalid: {result.invalid}" if result.invalid else "",
-    )
+    lines(f"Experiment {one.id}, {one.name}: {one.outcome or 'under way.'}")
+    lines(f"{result.units:,} entities counted, {result.waiting:,} more are in their window.")
+    if not one.outcome:
+        lines(f"Invalid: {result.invalid}." if result.invalid else "", *(each.sentence for each in result.compared))
     for compared in result.compared:
-        lines(compared.sentence)
         for guard in compared.guards:
-            out.print(Text("  ") + verdict(guard.verdict) + Text(f" {guard.name}: {guard.reason}"), soft_wrap=True)
+            out.print(
+                "  ",
+                verdict(guard.verdict),
+                Text(f" version {compared.version}, {guard.name}: {guard.reason}"),
+                sep="",
+                soft_wrap=True,
+            )
     if result.cut:
         lines(f"{result.cut:,} signals were cut to the bounds.")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -235,16 +234,22 @@ def test_a_plan_is_made_from_what_the_log_knows() -> None:
     with pytest.raises(DataError, match="only 0 entities have their bought"):
         lab.experiments.plan("checkout", 0.1, 1)
     lab.buys = {1: 0.3}
-    for _ in range(6):
+    for _ in range(3):
         lab.visit(500)
+    hasty = lab.experiments.plan("checkout", 0.1, 1)
+    assert (hasty.per_day, hasty.days) == (None, None)
+    for _ in range(3):
+        lab.visit(500)
+    lab.world.clock.ms += DAY_MS
     made = lab.experiments.plan("checkout", 0.1, 1)
     assert made.mean == pytest.approx(0.3, abs=0.03)
     assert made.deviation == pytest.approx(0.458, abs=0.02)
-    assert made.per_day == pytest.approx(500 * 24, rel=0.01)
+    assert made.per_day == pytest.approx(3_000 / 1.25, rel=0.01)
+    assert made.days is not None
+    assert made.per_day is not None
     assert made.days == pytest.approx(made.units / made.per_day + 2 * HOUR_MS / DAY_MS)
     assert lab.experiments.plan("checkout", 0.05, 1).units > 3 * made.units
     assert lab.experiments.plan("checkout", 0.1, 3).units > 1.9 * made.units
-    json.dumps(made.days)
 
 
 def tried(lab: Lab, verb: Callable[[], Any]) -> None:

@@ -92,7 +92,7 @@ class Result:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What an experiment would take to find `effect` four times in five. `per_day`: entities that would enter; `days`
-    until the last of `units` has its signal, None without traffic."""
+    until the last of `units` has its signal. Both None where the log goes back less than a day."""
 
     name: str
     variants: int
@@ -100,5 +100,5 @@ class Plan:
     deviation: float
     effect: float
     units: int
-    per_day: float
-    days: float | None
+    per_day: float | None = None
+    days: float | None = None

@@ -124,16 +124,19 @@ class Experiments:
                 way_out="Send signals with `homeostat feedback`: they are kept without an experiment too.",
             )
         mean, deviation = float(past.value.mean()), float(past.value.std(ddof=1))
-        span = max(now_ms - int(log["at_ms"].to_numpy().min()), 1)
-        per_day = log.select(pl.coalesce("key", "id").n_unique()).item() * DAY_MS / span
         needed = rule.units_needed(rules, variants, deviation, abs(mean * lift))
+        span = now_ms - int(log["at_ms"].to_numpy().min())
+        if span < DAY_MS:
+            return Plan(name, variants, mean, deviation, mean * lift, needed)
+        per_day = log.select(pl.coalesce("key", "id").n_unique()).item() * DAY_MS / span
         windows = 1 if log["key"].null_count() == log.height else 2
         days = needed / per_day + windows * rules.window / DAY_MS
         return Plan(name, variants, mean, deviation, mean * lift, needed, per_day, days)
 
     def _past(self, rules: ExperimentPolicy, log: pl.DataFrame) -> Units:
-        now_ms = self.clock.now_ms()
-        part = rule.windows(log.with_columns(arm=pl.lit(0, pl.Int64)), rules.window, now_ms)
+        """Of the champion's arm."""
+        now_ms, mine = self.clock.now_ms(), log.filter(pl.col("arm") == "champion")
+        part = rule.windows(mine.with_columns(arm=pl.lit(0, pl.Int64)), rules.window, now_ms)
         signals = self.labels.signals(now_ms - LOOK_BACK_MS, now_ms + 1)
         return rule.units(rules.metric, rules.window, part.filter("ripe"), signals)
 
