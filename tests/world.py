@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,6 +134,8 @@ class World:
         self.journal, self.rollouts, self.router = MemoryJournal(), MemoryRollouts(), MemoryRouter()
         self.log, self.labels = Log(LOG), Labels(LABELS)
         self.stored: dict[str, bytes] = {}
+        self.hooked: list[str] = []
+        self.hook_fails = ""
         self.aliases: dict[str, int] = {}
         self.loaded: set[str] = set()
         self.answers: dict[int, Answer] = {}
@@ -145,7 +147,7 @@ class World:
 
     def restart(self) -> Releases:
         """A new process over the same stores."""
-        ports = (self.rollouts, self.journal, self.router, self, self.log, self.labels, self, self, self)
+        ports = (self.rollouts, self.journal, self.router, self, self.log, self.labels, self, self, self, self)
         self.releases = Releases(self.policy, *(Port(port, self.calls) for port in ports))
         return self.releases
 
@@ -157,7 +159,11 @@ class World:
         self.answers[number] = answer
         return Version(MODEL, number, digest, bundle.run)
 
-    # Clock, Plane, Tracker, Blobs
+    # Clock, Plane, Tracker, Blobs, Hook
+
+    def run(self, _hook: str, message: Mapping[str, Any]) -> str:
+        self.hooked.append(message["id"])
+        return self.hook_fails
 
     def now_ms(self) -> int:
         return self.now

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from homeostat.domain.errors import Refused
+from homeostat.domain.errors import Deposed, Refused
 from homeostat.domain.rollout import Arm, Route, Routing, Share
 from homeostat.ports import Router
 from homeostat.stores.memory import MemoryRouter
@@ -78,3 +78,12 @@ class TestFileRouter(RouterCases):
         assert [one.wait(60) for one in writers] == [0, 0, 0]
         last = FileRouter(path).read()
         assert (last.version, len(last.testers)) == (30, 30)
+
+def test_who_led_before_can_not_overwrite_what_was_published_since(tmp_path: Path) -> None:
+    path = tmp_path / "routing.json"
+    old, new = FileRouter(path, lambda: 1), FileRouter(path, lambda: 2)
+    old.publish(Routing(1))
+    new.publish(Routing(2))
+    with pytest.raises(Deposed):
+        old.publish(Routing(3))
+    assert (new.read().version, new.read().term) == (2, 2)

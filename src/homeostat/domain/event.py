@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+LOOK = "release.look"
+"""A look at a release that moved nothing: part of its course, too frequent to be told."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
