@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from homeostat.domain.units import duration_ms
+
 if TYPE_CHECKING:
     from homeostat.project import Project
 
@@ -30,3 +32,30 @@ def show(value: Any, as_json: bool, render: Callable[[], None]) -> None:
         terminal.emit(value)
     else:
         render()
+
+
+def length(help: str) -> Any:
+    """An option that is a duration, in ms."""
+    return typer.Option(parser=_duration, metavar="DURATION", help=help)
+
+
+def time(name: str, help: str) -> Any:
+    """An option that is a moment, in ms."""
+    return typer.Option(name, parser=_moment, metavar="TIME", help=help)
+
+
+def _duration(text: str) -> int:
+    try:
+        return int(str(duration_ms(text)))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _moment(text: str) -> int:
+    from datetime import UTC, datetime
+
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a time: write 2026-01-31 or 2026-01-31T14:30") from None
+    return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000)

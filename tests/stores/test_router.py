@@ -79,6 +79,7 @@ class TestFileRouter(RouterCases):
         last = FileRouter(path).read()
         assert (last.version, len(last.testers)) == (30, 30)
 
+
 def test_who_led_before_can_not_overwrite_what_was_published_since(tmp_path: Path) -> None:
     path = tmp_path / "routing.json"
     old, new = FileRouter(path, lambda: 1), FileRouter(path, lambda: 2)
