@@ -279,7 +279,8 @@ def served(found: Served) -> None:
         lines(f"At {words.time(found.at_ms)} nothing had been released.")
         return
     since = f", since {words.time(found.since_ms)}" if found.since_ms is not None else ""
-    lines(f"At {words.time(found.at_ms)}, release {found.release}{since}: {found.routed}")
+    what = "experiment" if found.release.startswith("E") else "release"
+    lines(f"At {words.time(found.at_ms)}, {what} {found.release}{since}: {found.routed}")
     table = _table("version", "share", "release", "asked for by", "approved by")
     for arm in found.arms:
         said = [

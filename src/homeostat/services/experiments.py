@@ -24,6 +24,7 @@ from homeostat.engines import experiment as rule
 from homeostat.engines.experiment import Units
 from homeostat.ports import Clock, Journal, LabelLog, Plane, PredictionLog, Rollouts, Router, Tracker
 from homeostat.services.evidence_log import EvidenceLog
+from homeostat.services.release_seen import refusal
 
 STARTED, ENDED = "experiment.started", "experiment.ended"
 LOOK_BACK_MS = 28 * DAY_MS
@@ -109,7 +110,8 @@ class Experiments:
             return
         others = {model: route for model, route in routing.experiments.items() if model != self.model}
         experiments = others if wanted is None else {**others, self.model: wanted}
-        self.router.publish(replace(routing, version=routing.version + 1, experiments=experiments))
+        now_ms = self.clock.now_ms()
+        self.router.publish(replace(routing, version=routing.version + 1, experiments=experiments, at_ms=now_ms))
 
     def plan(self, name: str, lift: float, variants: int) -> Plan:
         """What it would take to find the mean changed by the share `lift`, judged by the last weeks. Errors:
@@ -168,18 +170,20 @@ class Experiments:
     def _admit(self, champion: Version, variants: Sequence[Version]) -> None:
         if running := self._running():
             raise Refused(f"experiment {running.id} is under way", way_out="Stop it first: homeostat experiment stop")
-        refused = {}
-        for record in self.rollouts.all(self.model):
-            if record.status.open:
-                raise Refused(f"release {record.id} is under way", way_out="Wait for it, or reject it first.")
-            if record.status in (Status.ROLLED_BACK, Status.REJECTED):
-                refused[record.candidate.bundle] = f"release {record.id} was {record.status.value}: {record.reason}"
+        if release := self._releasing():
+            way_out = f"End one first; the release with: homeostat release reject {release}"
+            raise Refused(f"release {release} is under way", way_out=way_out)
         for one in variants:
             if one.number == champion.number:
                 raise Refused(f"version {one.number} is the champion", way_out="Name other versions.")
-            if one.bundle in refused:
-                where = refused[one.bundle]
+            if refused := refusal(one.bundle, self.rollouts.all(self.model)):
+                where = f"release {refused.id} was {refused.status.value}: {refused.reason}"
                 raise Refused(f"version {one.number} was refused", where=where, way_out="Train a new one.")
+
+    def _releasing(self) -> str:
+        """The release that is under way or in the queue, "" for none."""
+        records = self.rollouts.all(self.model)
+        return next((one.id for one in records if one.status.open or one.status is Status.QUEUED), "")
 
     def _running(self) -> Experiment | None:
         known = self.history()
@@ -190,6 +194,8 @@ class Experiments:
         route = self.router.read().routes.get(self.model)
         if route is None or route.champion.version != running.champion.number:
             return f"version {running.champion.number} is no longer the champion"
+        if release := self._releasing():
+            return f"release {release} was asked for at the same moment"
         harmed = [f"version {one.version}: {one.harm}" for one in self._found(running).result.compared if one.harm]
         return "; ".join(harmed)
 
