@@ -40,8 +40,8 @@ class ServedArm:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What served at `at_ms`: routed at `since_ms`, under `release` or an experiment. `shadow`: the arm that did not answer was scored
-    too. `routed` "": nothing was in force."""
+    """What served at `at_ms`: routed at `since_ms`, under `release`, which may be an experiment. `shadow`: the arm that
+    did not answer was scored too. `routed` "": nothing was in force."""
 
     at_ms: int
     since_ms: int | None

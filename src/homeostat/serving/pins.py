@@ -12,7 +12,7 @@ from homeostat.domain.prediction import PINNED
 from homeostat.domain.rollout import Arm, Route
 from homeostat.domain.units import ALL
 from homeostat.serving.bundles import Loaded
-from homeostat.serving.messages import Ask, Refusal, Reply, Request, Response
+from homeostat.serving.messages import Answered, Ask, Refusal, Request, Response
 from homeostat.serving.score import Served
 
 VARIANT = "x-homeostat-variant"
@@ -68,7 +68,7 @@ class Barred:
     def salvage(self, request: Request) -> Ask:
         return self.codec.salvage(request)
 
-    def encode(self, _: Ask, __: Reply) -> Response:
+    def encode(self, _: Ask, __: Answered) -> Response:
         return self.refuse(self.refusal)
 
     def refuse(self, error: Refusal) -> Response:
