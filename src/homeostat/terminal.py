@@ -231,6 +231,7 @@ def experiment(found: Found | None) -> None:
         return
     one, result = found.experiment, found.result
     lines(f"Experiment {one.id}, {one.name}: {one.outcome or 'under way.'}")
+    lines(*(f"{words.time(split.at_ms)}: {split.reason}" for split in one.later[-3:]))
     lines(f"{result.units:,} entities counted, {result.waiting:,} more are in their window.")
     if not one.outcome:
         lines(f"Invalid: {result.invalid}." if result.invalid else "", *(each.sentence for each in result.compared))

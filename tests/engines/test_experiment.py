@@ -27,8 +27,8 @@ from homeostat.engines.experiment import (
     split_evidence,
     taking_part,
     told,
+    turned,
     units,
-    weights,
 )
 
 WINDOW = 10
@@ -67,7 +67,7 @@ def test_units_are_the_means_of_entities_whose_windows_are_over(
     signals = [data.draw(signal) for _ in drawn]
     log = [(f"p{i}", *row, "ok") for i, row in enumerate(drawn)]
     given_ = [(f"p{i}", s[0], float(s[1]), drawn[i][1] + s[2]) for i, s in enumerate(signals) if s]
-    part = taking_part(experiment(), pl.DataFrame(log, LOG, orient="row"), now_ms)
+    part = taking_part(experiment(), turned(experiment(), pl.DataFrame(log, LOG, orient="row")), now_ms)
     metric = SignalPolicy("amount", bounds=(0, 100), missing=missing)
     found = units(metric, WINDOW, part.filter("ripe"), pl.DataFrame(given_, SIGNALS, orient="row"))
     expected = by_hand(drawn, signals, now_ms, missing)
@@ -157,7 +157,7 @@ def frames(per_arm: list[int], labelled: float = 1.0) -> tuple[pl.DataFrame, pl.
 
 
 def test_an_uneven_split_or_uneven_signals_say_nothing_at_all() -> None:
-    assert sum(weights(experiment())) == 10_000
+    assert sum(experiment().splits[0]) == 10_000
     fair = judge(experiment(), *frames([1_000, 1_000, 1_000]), 100)
     assert (fair.invalid, len(fair.compared), fair.units, fair.cut) == ("", 2, 3_000, 3_000)
     for sizes, labelled, what in (
@@ -175,10 +175,10 @@ def test_variants_share_the_error_rate() -> None:
     signals = pl.DataFrame(
         [(name, "amount", float(rng.integers(0, 100)), 1) for name in log["id"]], SIGNALS, orient="row"
     )
-    found = units(METRIC, WINDOW, taking_part(experiment(), log, 100), signals)
+    found = units(METRIC, WINDOW, taking_part(experiment(), turned(experiment(), log), 100), signals)
     for one, alone in zip(judge(experiment(), log, signals, 100).compared, (1, 2), strict=True):
-        assert one.effect == effect(METRIC, found, alone, weights(experiment()), ALPHA / 2)
-        assert one.effect.low > effect(METRIC, found, alone, weights(experiment()), ALPHA / 4).low
+        assert one.effect == effect(METRIC, found, alone, experiment().splits, ALPHA / 2)
+        assert one.effect.low > effect(METRIC, found, alone, experiment().splits, ALPHA / 4).low
 
 
 @pytest.mark.parametrize("share", [5_000, 1_000])
@@ -186,8 +186,8 @@ def test_beyond_the_ends_of_an_interval_e_is_large_enough(share: int) -> None:
     rng = np.random.default_rng(2)
     arm = (rng.random(3_000) < share / 10_000).astype(int)
     y = 20 * rng.random(3_000) + 5 * arm
-    found = effect(METRIC, Units(y, arm), 1, [10_000 - share, share], 0.05)
-    z, largest = scaled(y, arm == 1, share / 10_000, (0, 100))
+    found = effect(METRIC, Units(y, arm), 1, [[10_000 - share, share]], 0.05)
+    z, largest = scaled(y, arm == 1, share / 10_000, (0, 100), min(share, 10_000 - share) / 10_000)
     assert largest == 100 * 10_000 / min(share, 10_000 - share)
     assert mean_evidence(tally(z), found.low / largest) == pytest.approx(40, rel=0.01)
     assert mean_evidence(tally(-z), -found.high / largest) == pytest.approx(40, rel=0.01)
@@ -202,7 +202,7 @@ def test_bounds_are_in_the_metrics_own_unit() -> None:
     rng = np.random.default_rng(0)
     arm = rng.integers(0, 2, 4_000)
     rating = np.clip(np.round(3 + 0.5 * arm + rng.normal(size=4_000)), 1, 5)
-    small = effect(SignalPolicy("r", bounds=(1, 5)), Units(rating, arm), 1, [5_000, 5_000], 0.05)
-    large = effect(SignalPolicy("r", bounds=(10, 50)), Units(10 * rating, arm), 1, [5_000, 5_000], 0.05)
+    small = effect(SignalPolicy("r", bounds=(1, 5)), Units(rating, arm), 1, [[5_000, 5_000]], 0.05)
+    large = effect(SignalPolicy("r", bounds=(10, 50)), Units(10 * rating, arm), 1, [[5_000, 5_000]], 0.05)
     assert small.low < 0.5 < small.high
     assert (large.low, large.high) == pytest.approx((10 * small.low, 10 * small.high), rel=1e-3)

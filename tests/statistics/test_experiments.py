@@ -61,7 +61,7 @@ def drawn(seed: int, n: int, shares: list[int], draw: Draw) -> Units:
 
 def looks(metric: SignalPolicy, found: Units, arm: int, shares: list[int], alpha: float, every: int) -> list[Effect]:
     ends = range(every, len(found.arm) + 1, every)
-    return [effect(metric, Units(found.value[:end], found.arm[:end]), arm, shares, alpha) for end in ends]
+    return [effect(metric, Units(found.value[:end], found.arm[:end]), arm, [shares], alpha) for end in ends]
 
 
 def decided(metric: SignalPolicy, found: Units, arm: int, shares: list[int], alpha: float, every: int) -> str:
@@ -74,7 +74,7 @@ def decided(metric: SignalPolicy, found: Units, arm: int, shares: list[int], alp
         return ""
     both = (found.arm == 0) | (found.arm == arm)
     p = shares[arm] / (shares[0] + shares[arm])
-    z, _ = scaled(found.value[both], found.arm[both] == arm, p, metric.bounds)
+    z, _ = scaled(found.value[both], found.arm[both] == arm, p, metric.bounds, min(p, 1 - p))
     counts = tally(z[:0])
     for end in range(every, len(z) + 1, every):
         counts = counts + tally(z[end - every : end])
@@ -150,7 +150,7 @@ def test_a_lift_is_found_after_the_planned_units(
     rules = ExperimentPolicy(metric)
     n = units_needed(rules, 1, deviation, lift)
     runs = [drawn(seed, n, [5_000, 5_000], draw) for seed in range(60)]
-    found = [conclude(metric, effect(metric, one, 1, [5_000, 5_000], ALPHA)) for one in runs]
+    found = [conclude(metric, effect(metric, one, 1, [[5_000, 5_000]], ALPHA)) for one in runs]
     assert found.count(Conclusion.WORSE) == 0
     assert 38 <= found.count(Conclusion.BETTER) <= 58
 
@@ -158,7 +158,7 @@ def test_a_lift_is_found_after_the_planned_units(
 def test_arms_alike_are_said_to_be_alike() -> None:
     """A margin of two points, 40 runs of 40,000 entities: nearly all."""
     runs = [drawn(seed, 40_000, [5_000, 5_000], converts(0.1, 0.1)) for seed in range(40)]
-    found = [conclude(CONVERSION, effect(CONVERSION, one, 1, [5_000, 5_000], ALPHA)) for one in runs]
+    found = [conclude(CONVERSION, effect(CONVERSION, one, 1, [[5_000, 5_000]], ALPHA)) for one in runs]
     assert found.count(Conclusion.ALIKE) >= 36
 
 

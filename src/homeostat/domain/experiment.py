@@ -8,12 +8,23 @@ from enum import StrEnum
 from homeostat.domain.bundle import Version
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import ExperimentPolicy, SignalPolicy
+from homeostat.domain.units import ALL
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The shares of the arms in basis points, the champion's first, from a moment on."""
+
+    at_ms: int
+    shares: tuple[int, ...]
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """The record of one, as it was begun: nothing of it changes. `id` is E1, E2, … within the model; `weight` the share
-    of each variant in basis points; `ended_ms` and `outcome` are None and "" while it runs."""
+    """The record of one, as it was begun. `id` is E1, E2, … within the model; `weight` the share of each variant in
+    basis points, to begin with; `later`: what followed, where shares follow the results; `ended_ms` and `outcome` are
+    None and "" while it runs."""
 
     id: str
     name: str
@@ -26,6 +37,18 @@ class Experiment:
     started_ms: int
     ended_ms: int | None = None
     outcome: str = ""
+    later: tuple[Split, ...] = ()
+
+    @property
+    def splits(self) -> tuple[tuple[int, ...], ...]:
+        """The shares, oldest first."""
+        beside = (self.weight,) * len(self.variants)
+        return ((ALL - sum(beside), *beside), *(split.shares for split in self.later))
+
+    @property
+    def route(self) -> str:
+        """What the log calls it under the last split: E1, then E1.1, E1.2, …"""
+        return f"{self.id}.{len(self.later)}" if self.later else self.id
 
 
 class Conclusion(StrEnum):

@@ -187,13 +187,15 @@ class SignalPolicy:
 @dataclass(frozen=True, slots=True)
 class ExperimentPolicy:
     """What an experiment is decided by. `window`: how long an entity takes part, and how long a row waits for its
-    signal; `share`: of each variant (0: as large as the champion's)."""
+    signal; `share`: of each variant (0: as large as the champion's); `bandit`: shares follow the results, and this is
+    the least that an arm keeps (0: they stay)."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     metric: SignalPolicy
     guardrails: tuple[SignalPolicy, ...] = ()
     window: Millis = DAY_MS
     share: BasisPoints = 0
+    bandit: BasisPoints = 0
 
 
 @dataclass(frozen=True, slots=True)

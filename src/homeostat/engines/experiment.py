@@ -5,13 +5,16 @@ the order in which the windows end. Given that a unit is in one of two arms, it 
 lot; so z = (y - m) (t / p - (1 - t) / (1 - p)) has the difference of the means as its mean, for any m known before:
 here the mean of the units before (Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas 2024, Time-uniform central limit theory
 and asymptotic confidence sequences, section 3). Intervals for the mean of z hold at all times at once.
+
+Where shares follow the results, p is the one of the shares that the unit met: they were set by what was known before it
+came, so z keeps its mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import exp, inf, lgamma, log, sqrt
+from dataclasses import dataclass, field
+from math import exp, inf, lgamma, log, prod, sqrt
 
 import numpy as np
 import polars as pl
@@ -41,10 +44,12 @@ _FINE = 1e-7  # of an interval for a mean within [-1, 1]
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """Entities in the order their windows ended: `value` (n,) and `arm` (n,), 0 the champion's."""
+    """Entities in the order their windows ended: `value` (n,) and `arm` (n,), 0 the champion's; `turn` (n,) says which
+    split of the callers they met, (1,) that it was the same."""
 
     value: Array
     arm: NDArray[np.int64]
+    turn: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
 
 
 def names(experiment: Experiment) -> list[str]:
@@ -52,24 +57,29 @@ def names(experiment: Experiment) -> list[str]:
     return ["champion", "candidate", *(f"version {one.number}" for one in experiment.variants[1:])]
 
 
-def weights(experiment: Experiment) -> list[int]:
-    """In the same order; they sum to 10,000."""
-    shares = [experiment.weight] * len(experiment.variants)
-    return [ALL - sum(shares), *shares]
+def turned(experiment: Experiment, rows: pl.DataFrame) -> pl.DataFrame:
+    """With `turn`: which of the experiment's splits the row met."""
+    later = pl.col("release").str.extract(r"\.(\d+)$").cast(pl.Int64).fill_null(0)
+    return rows.with_columns(turn=later if experiment.later else pl.lit(0, pl.Int64))
+
+
+def found(experiment: Experiment, rows: pl.DataFrame, signals: pl.DataFrame, now_ms: int) -> Units:
+    """Of the metric that decides."""
+    ripe = taking_part(experiment, turned(experiment, rows), now_ms).filter("ripe")
+    return units(experiment.rules.metric, experiment.rules.window, ripe, signals)
 
 
 def judge(experiment: Experiment, rows: pl.DataFrame, signals: pl.DataFrame, now_ms: int) -> Result:
     """Everything at once. `rows`: of the log under the experiment; `signals`: `SIGNAL_COLUMNS`."""
+    rows = turned(experiment, rows)
     part = taking_part(experiment, rows, now_ms)
     ripe, rules = part.filter("ripe"), experiment.rules
     entities = part.unique("entity")
-    found = {metric: units(metric, rules.window, ripe, signals) for metric in (rules.metric, *rules.guardrails)}
-    compared = tuple(
-        _compared(experiment, number, found, _bad(rows, names(experiment)))
-        for number in range(1, len(experiment.variants) + 1)
-    )
+    seen = {metric: units(metric, rules.window, ripe, signals) for metric in (rules.metric, *rules.guardrails)}
+    bad = _bad(rows)
+    compared = tuple(_compared(experiment, number, seen, bad) for number in range(1, len(experiment.variants) + 1))
     grown = int(entities["ripe"].sum())
-    cut, invalid = _cut(rules.metric, ripe, signals), _uneven(experiment, entities["arm"], found[rules.metric])
+    cut, invalid = _cut(rules.metric, ripe, signals), _uneven(experiment, entities, seen[rules.metric])
     return Result(rules.metric, grown, entities.height - grown, () if invalid else compared, cut, invalid)
 
 
@@ -82,25 +92,26 @@ def _cut(metric: SignalPolicy, ripe: pl.DataFrame, signals: pl.DataFrame) -> int
 
 def taking_part(experiment: Experiment, rows: pl.DataFrame, now_ms: int) -> pl.DataFrame:
     """As `windows`, of the entities that had a share of the variants: a row without weight was kept from them by a
-    rule."""
+    rule. `rows` are `turned`."""
     answers = rows.filter((pl.col("role") == Role.ANSWER.value) & (pl.col("weight") > 0))
     arms = {name: number for number, name in enumerate(names(experiment))}
     numbered = answers.with_columns(pl.col("arm").replace_strict(arms, return_dtype=pl.Int64))
-    return windows(numbered, experiment.rules.window, now_ms)
+    return windows(numbered, experiment.rules.window, now_ms, level=experiment.rules.bandit > 0)
 
 
-def windows(answers: pl.DataFrame, window_ms: int, now_ms: int) -> pl.DataFrame:
-    """The answers that each entity got in its first window: id, at_ms, entity, arm (its first), due (when the last of
-    its windows ends), ripe."""
-    first = pl.col("at_ms").min().over("entity")
+def windows(answers: pl.DataFrame, window_ms: int, now_ms: int, level: bool = False) -> pl.DataFrame:
+    """The answers that each entity got in its first window, under the split it came in: id, at_ms, entity, arm (its
+    first), turn, due (when the last of its windows ends; `level`: as late for one without a key, so that entities are
+    counted in the order they came), ripe."""
+    first, alone = pl.col("at_ms").min().over("entity"), 2 * window_ms if level else window_ms
     return (
-        answers.select("id", "at_ms", "key", "arm", entity=pl.coalesce("key", "id"))
+        answers.select("id", "at_ms", "key", "arm", "turn", entity=pl.coalesce("key", "id"))
         .sort("at_ms", maintain_order=True)
         .with_columns(
             pl.col("arm").first().over("entity"),
-            due=first + pl.when(pl.col("key").is_null()).then(window_ms).otherwise(2 * window_ms),
+            due=first + pl.when(pl.col("key").is_null()).then(alone).otherwise(2 * window_ms),
         )
-        .filter(pl.col("at_ms") < first + window_ms)
+        .filter(pl.col("at_ms") < first + window_ms, pl.col("turn") == pl.col("turn").first().over("entity"))
         .with_columns(ripe=pl.col("due") <= now_ms)
         .drop("key")
     )
@@ -116,48 +127,58 @@ def units(metric: SignalPolicy, window_ms: int, ripe: pl.DataFrame, signals: pl.
         ripe.join(mine, on="id", how="left", maintain_order="left")
         .with_columns(value)
         .group_by("entity", maintain_order=True)
-        .agg(pl.col("value").mean(), pl.col("arm").first(), pl.col("due").first())
+        .agg(pl.col("value").mean(), pl.col("arm", "turn", "due").first())
         .drop_nulls("value")
         .sort("due", "entity")
     )
-    return Units(made["value"].cast(pl.Float64).to_numpy(), made["arm"].to_numpy())
+    return Units(made["value"].cast(pl.Float64).to_numpy(), made["arm"].to_numpy(), made["turn"].to_numpy())
 
 
-def effect(metric: SignalPolicy, found: Units, arm: int, shares: Sequence[int], alpha: float) -> Effect:
+def effect(
+    metric: SignalPolicy, found: Units, arm: int, splits: Sequence[Sequence[int]], alpha: float, floor: int = 0
+) -> Effect:
     """Of an arm against the champion: an interval that covers the difference at all times at once with probability
-    1 - alpha."""
-    both = (found.arm == 0) | (found.arm == arm)
+    1 - alpha. `splits`: the shares of all arms, turn by turn; with several, no share but 0 is below `floor`, and the
+    metric has bounds. Units that could not meet the arm do not count."""
+    shares = np.broadcast_to(np.asarray(splits, np.float64)[found.turn], (len(found.arm), len(splits[0])))
+    both = ((found.arm == 0) | (found.arm == arm)) & (shares[:, arm] > 0)
     y, treated = found.value[both], found.arm[both] == arm
-    p = shares[arm] / (shares[0] + shares[arm])
+    p = (shares[:, arm] / (shares[:, 0] + shares[:, arm]))[both]
     counts = int(treated.sum()), int((~treated).sum())
     if not all(counts):
         return Effect(len(y), None, None, None, -inf, inf)
-    low, high = bounded(y, treated, p, metric.bounds, alpha) if metric.bounds else unbounded(y, treated, p, alpha)
-    mean, theirs = float(y[treated].mean()), float(y[~treated].mean())
+    least = floor / ALL or min(float(p[0]), 1 - float(p[0]))
+    low, high = (
+        bounded(y, treated, p, metric.bounds, alpha, least) if metric.bounds else unbounded(y, treated, p, alpha)
+    )
+    mean = float(np.average(y[treated], weights=1 / p[treated]))  # right too where shares and values move together
+    theirs = float(np.average(y[~treated], weights=1 / (1 - p[~treated])))
     return Effect(len(y), mean, theirs, mean - theirs, low, high)
 
 
-def differences(y: Array, treated: NDArray[np.bool_], p: float, start: float) -> Array:
-    """(n,) z of the units, whose mean is the difference; `start`: what m is before the first unit."""
+def differences(y: Array, treated: NDArray[np.bool_], p: float | Array, start: float) -> Array:
+    """(n,) z of the units, whose mean is the difference; `p`: of all, or of each; `start`: what m is before the first
+    unit."""
     before = np.concatenate([[start], (start + np.cumsum(y)[:-1]) / np.arange(2, len(y) + 1)])
     return np.asarray((y - before) * np.where(treated, 1 / p, -1 / (1 - p)))
 
 
-def scaled(y: Array, treated: NDArray[np.bool_], p: float, bounds: tuple[float, float]) -> tuple[Array, float]:
-    """(n,) z over the largest that |z| can be, so within [-1, 1]; and that."""
+def scaled(
+    y: Array, treated: NDArray[np.bool_], p: float | Array, bounds: tuple[float, float], least: float
+) -> tuple[Array, float]:
+    """(n,) z over the largest that |z| can be, so within [-1, 1]; and that. `least`: what p and 1 - p are at least."""
     low, high = bounds
-    most = max(1 / p, 1 / (1 - p))
     z = differences((y - low) / (high - low), treated, p, 0.5)
-    return np.clip(z / most, -1, 1), most * (high - low)
+    return np.clip(z * least, -1, 1), (high - low) / least
 
 
 def bounded(
-    y: Array, treated: NDArray[np.bool_], p: float, bounds: tuple[float, float], alpha: float
+    y: Array, treated: NDArray[np.bool_], p: float | Array, bounds: tuple[float, float], alpha: float, least: float
 ) -> tuple[float, float]:
     """By betting (`evidence.mean_evidence`). Assumes the bounds and the lot, and nothing of the distribution; holds
     for any n. What breaks it: an effect that changes with time is averaged, and the interval is of one that does
     not."""
-    z, largest = scaled(y, treated, p, bounds)
+    z, largest = scaled(y, treated, p, bounds, least)
     counts = tally(z)
     middle = float(z.mean())
     return largest * _end(counts, 2 / alpha, middle), -largest * _end(counts[::-1], 2 / alpha, -middle)
@@ -172,7 +193,7 @@ def _end(counts: Array, ceiling: float, mean: float) -> float:
     return low
 
 
-def unbounded(y: Array, treated: NDArray[np.bool_], p: float, alpha: float) -> tuple[float, float]:
+def unbounded(y: Array, treated: NDArray[np.bool_], p: float | Array, alpha: float) -> tuple[float, float]:
     """The asymptotic confidence sequence (Waudby-Smith et al. 2024, theorem 2.2): mean ± s sqrt(2 (n r² + 1) / (n r)²
     log(sqrt(n r² + 1) / alpha)), s the standard deviation of z so far, r such that it is tightest at `TUNED`.
 
@@ -192,21 +213,29 @@ def boundary(n: int, alpha: float) -> float:
 
 
 def _compared(
-    experiment: Experiment, number: int, found: Mapping[SignalPolicy, Units], bad: Mapping[int, int]
+    experiment: Experiment, number: int, seen: Mapping[SignalPolicy, Units], bad: Mapping[tuple[int, str], int]
 ) -> Compared:
     """Variants share the error rates between them (Bonferroni)."""
-    rules, shares, many = experiment.rules, weights(experiment), len(experiment.variants)
-    main = effect(rules.metric, found[rules.metric], number, shares, ALPHA / many)
+    rules, splits, many = experiment.rules, experiment.splits, len(experiment.variants)
+    main = effect(rules.metric, seen[rules.metric], number, splits, ALPHA / many, rules.bandit)
     version = experiment.variants[number - 1].number
     conclusion = conclude(rules.metric, main)
     guards = [
-        _guarded(metric, effect(metric, found[metric], number, shares, 2 * GUARD_ALPHA / many))
+        _guarded(metric, effect(metric, seen[metric], number, splits, 2 * GUARD_ALPHA / many, rules.bandit))
         for metric in rules.guardrails
     ]
-    errors = _errors(
-        Count(ALL * shares[number] // (shares[0] + shares[number]), bad.get(number, 0), bad.get(0, 0)), many
-    )
-    return Compared(version, main, conclusion, told(rules.metric, version, main, conclusion), (errors, *guards))
+    arms = names(experiment)
+    counts = [
+        Count(
+            ALL * split[number] // (split[0] + split[number]),
+            bad.get((turn, arms[number]), 0),
+            bad.get((turn, arms[0]), 0),
+        )
+        for turn, split in enumerate(splits)
+        if split[number]
+    ]
+    said = told(rules.metric, version, main, conclusion)
+    return Compared(version, main, conclusion, said, (_errors(counts, many), *guards))
 
 
 def conclude(metric: SignalPolicy, found: Effect) -> Conclusion:
@@ -246,41 +275,46 @@ def _guarded(metric: SignalPolicy, found: Effect) -> Guard:
     return Guard(metric.signal, verdict, f"{said}, [{_number(found.low)}, {_number(found.high)}]", found)
 
 
-def _errors(count: Count, many: int) -> Guard:
+def _errors(counts: Sequence[Count], many: int) -> Guard:
     """Bad answers of a variant against the champion's: `evidence.ratio_evidence`, as in a release."""
-    e, ceiling = evidence.ratio_evidence([count], 1.0), many / GUARD_ALPHA
+    e, ceiling = evidence.ratio_evidence(counts, 1.0), many / GUARD_ALPHA
     verdict = Verdict.HARM if e >= ceiling else Verdict.UNKNOWN
-    said = f"{count.candidate:,} bad answers of the variant, {count.champion:,} of the champion"
+    own, theirs = sum(count.candidate for count in counts), sum(count.champion for count in counts)
+    said = f"{own:,} bad answers of the variant, {theirs:,} of the champion"
     return Guard("errors", verdict, f"{said} (E = {_number(e)}, harm at {ceiling:,.0f})")
 
 
-def _bad(rows: pl.DataFrame, arms: Sequence[str]) -> dict[int, int]:
-    """Arm → its bad answers, at most one an entity and minute."""
+def _bad(rows: pl.DataFrame) -> dict[tuple[int, str], int]:
+    """Turn and arm → bad answers, at most one an entity and minute."""
     own = (pl.col("role") == Role.FAILED.value) | (pl.col("arm") == "champion")
     bad = rows.filter(own & (pl.col("weight") > 0) & pl.col("status").is_in(["error", "nonfinite", "timeout"]))
-    once = bad.select("arm", entity=pl.coalesce("key", "id"), minute=pl.col("at_ms") // MINUTE_MS).unique()
-    counted = dict(once.group_by("arm").len().rows())
-    return {number: counted.get(name, 0) for number, name in enumerate(arms)}
+    once = bad.select("turn", "arm", entity=pl.coalesce("key", "id"), minute=pl.col("at_ms") // MINUTE_MS).unique()
+    return {(turn, arm): n for turn, arm, n in once.group_by("turn", "arm").len().iter_rows()}
 
 
-def _uneven(experiment: Experiment, arms: pl.Series, found: Units) -> str:
+def _uneven(experiment: Experiment, entities: pl.DataFrame, found: Units) -> str:
     """Why the arms can't be compared, "" if they can: each must have its share of the entities, and of those that have
-    a value."""
-    for what, seen in (
-        ("entities", arms.to_numpy()),
-        (f"entities with their {experiment.rules.metric.signal}", found.arm),
+    a value. E of the turns are multiplied up."""
+    splits = experiment.splits
+    for what, arm, turn in (
+        ("entities", entities["arm"].to_numpy(), entities["turn"].to_numpy()),
+        (f"entities with their {experiment.rules.metric.signal}", found.arm, found.turn),
     ):
-        counts = np.bincount(seen, minlength=len(weights(experiment))).tolist()
-        e = split_evidence(counts, weights(experiment))
+        counts = np.zeros((len(splits), len(splits[0])), np.int64)
+        np.add.at(counts, (turn, arm), 1)
+        e = prod(split_evidence(seen, split) for seen, split in zip(counts.tolist(), splits, strict=True))
         if e >= 1 / SPLIT_ALPHA:
-            return f"the {what} do not fall on the arms as they should: {counts} (E = {_number(e)}, invalid at 1,000)"
+            shown = counts.sum(axis=0).tolist()
+            return f"the {what} do not fall on the arms as they should: {shown} (E = {_number(e)}, invalid at 1,000)"
     return ""
 
 
 def split_evidence(counts: Sequence[int], shares: Sequence[int]) -> float:
     """E against "each fell on its arm with the share of it": a Dirichlet mixture over the true shares, centred on
-    them, against them, averaged over three concentrations (Lindon & Malek 2022, equation 6)."""
-    logs = [_log_mixture(counts, shares, k) for k in _CONCENTRATIONS]
+    them, against them, averaged over three concentrations (Lindon & Malek 2022, equation 6). An arm without a share is
+    none."""
+    held = [arm for arm, share in enumerate(shares) if share]
+    logs = [_log_mixture([counts[arm] for arm in held], [shares[arm] for arm in held], k) for k in _CONCENTRATIONS]
     return exp(min(float(np.logaddexp.reduce(logs)) - log(len(logs)), evidence.OVERFLOW))
 
 

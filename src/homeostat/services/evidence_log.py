@@ -11,7 +11,7 @@ from homeostat.ports import LabelLog, PredictionLog
 LEAST_ROWS = 100
 """Fewer answers do not fix a limit for slow ones."""
 
-_KEPT = ["id", "key", "at_ms", "version", "arm", "role", "weight", "status", "model_us", "score", "scores"]
+_KEPT = ["id", "key", "at_ms", "release", "version", "arm", "role", "weight", "status", "model_us", "score", "scores"]
 
 
 class EvidenceLog:
@@ -23,12 +23,14 @@ class EvidenceLog:
         self._rows, self._received, self._settled_ms = _Grown(), _Grown(), 0
 
     def read(self, release: str, since_ms: int, now_ms: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """→ rows logged under the release since then, in order of time, without inputs; the last label of each id."""
+        """→ rows logged under the release since then, in order of time, without inputs; the last label of each id. Of
+        an experiment: under all its splits."""
         if self._of != (release, since_ms) or now_ms < self._settled_ms:
             self._of, self._settled_ms = (release, since_ms), since_ms
             self._rows, self._received = _Grown(), _Grown()
         rows = self._log.read(self._model, self._settled_ms, now_ms + 1)
-        rows = rows.filter(pl.col("release") == release).select(_KEPT).sort("at_ms", maintain_order=True)
+        rows = rows.filter((pl.col("release") == release) | pl.col("release").str.starts_with(f"{release}."))
+        rows = rows.select(_KEPT).sort("at_ms", maintain_order=True)
         labels = self._labels.read(self._settled_ms, now_ms + 1)
         self._settled_ms = max(since_ms, now_ms - SETTLED_MS)
         return self._rows.grow(rows, self._settled_ms), self._received.grow(labels, self._settled_ms).unique(

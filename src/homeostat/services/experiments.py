@@ -15,18 +15,19 @@ import polars as pl
 from homeostat.domain.bundle import Version
 from homeostat.domain.errors import ConfigError, DataError, NotFound, Refused
 from homeostat.domain.event import Event
-from homeostat.domain.experiment import Experiment, Plan, Result
+from homeostat.domain.experiment import Experiment, Plan, Result, Split
 from homeostat.domain.policy import ExperimentPolicy, Policy
 from homeostat.domain.prediction import PINNED, Role
 from homeostat.domain.rollout import Arm, Route, Share, Status
-from homeostat.domain.units import ALL, DAY_MS
+from homeostat.domain.units import ALL, DAY_MS, show_share
+from homeostat.engines import bandit
 from homeostat.engines import experiment as rule
 from homeostat.engines.experiment import Units
 from homeostat.ports import Clock, Journal, LabelLog, Plane, PredictionLog, Rollouts, Router, Tracker
 from homeostat.services.evidence_log import EvidenceLog
 from homeostat.services.release_seen import refusal
 
-STARTED, ENDED = "experiment.started", "experiment.ended"
+STARTED, SPLIT, ENDED = "experiment.started", "experiment.split", "experiment.ended"
 LOOK_BACK_MS = 28 * DAY_MS
 """What a plan is made from."""
 
@@ -67,6 +68,7 @@ class Experiments:
         self._admit(champion, variants)
         identity = f"E{len(self.history()) + 1}"
         weight = rules.share or ALL // (len(variants) + 1)
+        _check_bandit(rules, weight, len(variants), f"homeostat.yaml  experiments.{name}")
         salt, now_ms = f"{self.model}/{identity}", self.clock.now_ms()
         made = Experiment(identity, name, self.model, rules, champion, variants, weight, salt, now_ms)
         shown = ", ".join(str(one.number) for one in variants)
@@ -92,18 +94,19 @@ class Experiments:
     def history(self) -> Sequence[Experiment]:
         """Oldest first."""
         ends = {event.subject: event for event in self.journal.read(self.model, ENDED)}
-        made = []
+        made, splits_told = [], self.journal.read(self.model, SPLIT)
         for event in self.journal.read(self.model, STARTED):
-            one, end = msgspec.convert(event.body, Experiment), ends.get(event.subject)
+            splits = [one for one in splits_told if one.subject == event.subject]
+            later = tuple(Split(one.at_ms, tuple(one.body["shares"]), one.text) for one in splits)
+            one, end = replace(msgspec.convert(event.body, Experiment), later=later), ends.get(event.subject)
             made.append(replace(one, ended_ms=end.at_ms, outcome=end.text) if end else one)
         return made
 
     def turn(self) -> None:
         """One pass: end what does harm or has lost its champion, then route what is under way and nothing else."""
         running = self._running()
-        if running is not None and (reason := self._over(running)):
-            self._end(self._found(running), reason)
-            running = None
+        if running is not None:
+            running = self._further(self._found(running))
         routing = self.router.read()
         wanted = self._route(running) if running else None
         if routing.experiments.get(self.model) == wanted:
@@ -119,6 +122,11 @@ class Experiments:
         rules, now_ms = self._rules(name), self.clock.now_ms()
         log = self.log.read(self.model, now_ms - LOOK_BACK_MS, now_ms + 1)
         log = log.filter(~pl.col("release").str.starts_with(PINNED) & (pl.col("role") == Role.ANSWER.value))
+        if rules.bandit:
+            way_out = "Plan it without `bandit`: it takes at least as long."
+            raise ConfigError(
+                "the length of a bandit depends on its results", where=f"experiments.{name}", way_out=way_out
+            )
         past = self._past(rules, log)
         if len(past.value) < rule.FEW or not (past.value.std() and past.value.mean()):
             raise DataError(
@@ -138,7 +146,7 @@ class Experiments:
     def _past(self, rules: ExperimentPolicy, log: pl.DataFrame) -> Units:
         """Of the champion's arm."""
         now_ms, mine = self.clock.now_ms(), log.filter(pl.col("arm") == "champion")
-        part = rule.windows(mine.with_columns(arm=pl.lit(0, pl.Int64)), rules.window, now_ms)
+        part = rule.windows(mine.with_columns(arm=pl.lit(0, pl.Int64), turn=pl.lit(0, pl.Int64)), rules.window, now_ms)
         signals = self.labels.signals(now_ms - LOOK_BACK_MS, now_ms + 1)
         return rule.units(rules.metric, rules.window, part.filter("ripe"), signals)
 
@@ -189,32 +197,68 @@ class Experiments:
         known = self.history()
         return known[-1] if known and known[-1].ended_ms is None else None
 
-    def _over(self, running: Experiment) -> str:
-        """Why it must end now, "" if it need not."""
+    def _further(self, found: Found) -> Experiment | None:
+        """As it goes on, None where it ends."""
+        reason = self._over(found)
+        if reason:
+            self._end(found, reason)
+            return None
+        return self._followed(found) if found.experiment.rules.bandit else found.experiment
+
+    def _over(self, found: Found) -> str:
+        """Why it must end now, "" if it need not. A bandit goes on while a variant has callers and does no harm."""
+        running = found.experiment
         route = self.router.read().routes.get(self.model)
         if route is None or route.champion.version != running.champion.number:
             return f"version {running.champion.number} is no longer the champion"
         if release := self._releasing():
             return f"release {release} was asked for at the same moment"
-        harmed = [f"version {one.version}: {one.harm}" for one in self._found(running).result.compared if one.harm]
-        return "; ".join(harmed)
+        harmed = _harmed(found)
+        left = [arm for arm, share in enumerate(running.splits[-1]) if arm and share and arm not in harmed]
+        return "" if not harmed or (left and running.rules.bandit) else "; ".join(harmed.values())
+
+    def _followed(self, found: Found) -> Experiment:
+        """With new shares, if the results ask for them: at once for harm, else once a window."""
+        one, now_ms = found.experiment, self.clock.now_ms()
+        harmed, last = _harmed(found), one.splits[-1]
+        shares, reason = None, f"The results of {found.result.units:,} entities."
+        if any(last[arm] for arm in harmed):
+            shares, reason = bandit.without(last, {*harmed}), f"Harm. {'; '.join(harmed.values())}."
+        elif (
+            not found.result.invalid
+            and now_ms - (one.later[-1].at_ms if one.later else one.started_ms) >= one.rules.window
+        ):
+            seen = rule.found(one, *self._logged(one, now_ms), now_ms)
+            shares = bandit.follow(one.rules.metric, seen, one.splits, one.rules.bandit, one.salt)
+        if shares is None:
+            return one
+        number, versions = len(one.splits), (one.champion, *one.variants)
+        shown = ", ".join(f"version {v.number} {show_share(share)}" for v, share in zip(versions, shares, strict=True))
+        reason, body = f"{reason} From now on: {shown}.", {"shares": shares}
+        self.journal.append(Event(now_ms, self.model, SPLIT, f"{one.id}:split:{number}", one.id, reason, body))
+        return self.history()[-1]
 
     def _route(self, running: Experiment) -> Route | None:
         """None while a variant is not loaded: nobody is sent to what can't answer."""
-        if not all(self.plane.ready(self.model, one.bundle) for one in running.variants):
+        _, weight, *others = running.splits[-1]
+        asked = zip(running.variants, (weight, *others), strict=True)
+        if not all(self.plane.ready(self.model, one.bundle) for one, share in asked if share):
             return None
         first, *more = (Arm(one.number, one.bundle) for one in running.variants)
         champion = Arm(running.champion.number, running.champion.bundle)
-        shares = tuple(Share(arm, running.weight) for arm in more)
-        release = self.policy.release
-        kept = release.only, release.never
-        return Route(running.id, champion, first, running.weight, False, running.salt, shares, *kept)
+        shares = tuple(Share(arm, share) for arm, share in zip(more, others, strict=True))
+        kept = self.policy.release.only, self.policy.release.never
+        return Route(running.route, champion, first, weight, False, running.salt, shares, *kept)
 
     def _found(self, one: Experiment) -> Found:
         """Of one that has ended, what it said then."""
         until = self.clock.now_ms() if one.ended_ms is None else one.ended_ms
-        rows, _ = self._evidence.read(one.id, one.started_ms, until)
-        return Found(one, rule.judge(one, rows, self.labels.signals(one.started_ms, until + 1), until))
+        return Found(one, rule.judge(one, *self._logged(one, until), until))
+
+    def _logged(self, one: Experiment, until_ms: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """→ its rows, its signals."""
+        rows, _ = self._evidence.read(one.id, one.started_ms, until_ms)
+        return rows, self.labels.signals(one.started_ms, until_ms + 1)
 
     def _end(self, found: Found, reason: str) -> Found:
         one, now_ms = found.experiment, self.clock.now_ms()
@@ -222,3 +266,22 @@ class Experiments:
         body = msgspec.to_builtins(found.result)
         self.journal.append(Event(now_ms, self.model, ENDED, f"{one.id}:ended", one.id, f"{reason}. {said}", body))
         return replace(found, experiment=replace(one, ended_ms=now_ms, outcome=f"{reason}. {said}"))
+
+
+def _harmed(found: Found) -> dict[int, str]:
+    """Arm → what it did."""
+    return {arm: f"version {one.version}: {one.harm}" for arm, one in enumerate(found.result.compared, 1) if one.harm}
+
+
+def _check_bandit(rules: ExperimentPolicy, weight: int, variants: int, where: str) -> None:
+    """Errors: `ConfigError`."""
+    if not rules.bandit:
+        return
+    free = next((one.signal for one in (rules.metric, *rules.guardrails) if one.bounds is None), "")
+    if free:
+        raise ConfigError(
+            f"{free} has no bounds", where=where, way_out="Intervals of a bandit need them: bounds: [0, 1]"
+        )
+    if min(weight, ALL - variants * weight) < rules.bandit:
+        way_out = f"It can be {show_share(ALL // (variants + 1))} at most."
+        raise ConfigError(f"not every arm can begin with {show_share(rules.bandit)}", where=where, way_out=way_out)

@@ -10,6 +10,7 @@ from typing import Any
 from homeostat.domain.prediction import LogBatch, Role
 from homeostat.domain.rollout import Arm, Route
 from homeostat.domain.schema import Value
+from homeostat.domain.units import ALL
 from homeostat.engines.answer import answers
 from homeostat.serving.bundles import Loaded
 from homeostat.serving.messages import Row
@@ -80,7 +81,8 @@ class Page:
 
     def batches(self) -> list[LogBatch]:
         """Nothing when there is nothing to write; two where a rule keeps some rows, which have no weight."""
-        weight, n = self._served.route.weight, len(self._columns.get("id", ()))
+        route, n = self._served.route, len(self._columns.get("id", ()))
+        weight = ALL - route.weights[0] if route.more else route.weight
         if not any(self._kept):
             return [self._batch(weight, self._columns, self._inputs)] if n else []
         kept = [*self._kept, *[False] * (n - len(self._kept))]
