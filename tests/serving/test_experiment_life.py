@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from worlds import GOOD, World, loads, logistic
 
 from homeostat.domain.bundle import Version
-from homeostat.domain.errors import ConfigError, DataError, NotFound, Refused
+from homeostat.domain.errors import ConfigError, DataError, Deposed, NotFound, Refused
 from homeostat.domain.experiment import Conclusion
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import DataPolicy, ExperimentPolicy, Policy, ReleasePolicy, SignalPolicy, TrainPolicy
@@ -19,8 +21,10 @@ from homeostat.domain.rollout import Arm, ReleaseStep, Rollout, Route, Routing, 
 from homeostat.domain.schema import Task
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.services.experiments import Experiments
+from homeostat.services.release_log import ReleaseLog
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts
 from homeostat.stores.memory_tracker import MemoryTracker
+from homeostat.stores.routing import FileRouter
 from world import Calls, Crash, Port
 
 BOUGHT = SignalPolicy("bought", bounds=(0, 1), missing=0, margin=0.1)
@@ -28,6 +32,9 @@ RATED = SignalPolicy("rated", bounds=(1, 5), margin=0.5)
 RULES = {
     "checkout": ExperimentPolicy(BOUGHT, (RATED,), window=HOUR_MS),
     "small": ExperimentPolicy(BOUGHT, window=HOUR_MS, share=1_000),
+    "follow": ExperimentPolicy(BOUGHT, (RATED,), window=HOUR_MS, bandit=500),
+    "loose": ExperimentPolicy(SignalPolicy("amount"), bandit=500),
+    "wide": ExperimentPolicy(BOUGHT, bandit=6_000),
     "odd": ExperimentPolicy(SignalPolicy("bought", bounds=(1, 0))),
 }
 
@@ -210,8 +217,10 @@ def rollout(lab: Lab, number: int, status: Status) -> None:
 def test_what_can_not_be_begun() -> None:
     lab = Lab(logistic, logistic)
     for name, numbers, error, told in (
-        ("nothing", [2], ConfigError, "Described are: checkout, small, odd"),
+        ("nothing", [2], ConfigError, "Described are: checkout, small, follow, loose, wide, odd"),
         ("odd", [2], ConfigError, "wrong way round"),
+        ("loose", [2], ConfigError, "amount has no bounds"),
+        ("wide", [2], ConfigError, "It can be 50 % at most"),
         ("checkout", [9], NotFound, "The newest are: 1, 2, 3"),
         ("checkout", [1], Refused, "version 1 is the champion"),
     ):
@@ -224,9 +233,11 @@ def test_what_can_not_be_begun() -> None:
     with pytest.raises(Refused, match="experiment E1 is under way"):
         lab.experiments.start("small", [2], "ann")
     lab.experiments.stop("", "ann")
-    rollout(lab, 2, Status.RUNNING)
-    with pytest.raises(Refused, match="release R2 is under way"):
-        lab.experiments.start("checkout", [2], "ann")
+    for status in (Status.QUEUED, Status.RUNNING):
+        lab = Lab(logistic)
+        rollout(lab, 2, status)
+        with pytest.raises(Refused, match=r"(?s)release R2 is under way.*homeostat release reject R2"):
+            lab.experiments.start("checkout", [2], "ann")
 
 
 def test_a_plan_is_made_from_what_the_log_knows() -> None:
@@ -284,3 +295,109 @@ def test_a_crash_at_any_port_call_changes_no_outcome() -> None:
     for crash_at in range(calls):
         for after in (False, True):
             assert life(crash_at, after)[1] == due, (crash_at, after)
+
+
+def test_a_release_that_was_asked_for_at_the_same_moment_ends_it() -> None:
+    lab = Lab(logistic, logistic)
+    lab.experiments.start("checkout", [2], "ann")
+    rollout(lab, 3, Status.QUEUED)
+    lab.turn()
+    assert "release R3 was asked for at the same moment" in lab.experiments.history()[0].outcome
+    assert lab.world.router.read().experiments == {}
+
+
+def test_who_led_before_can_not_route_an_experiment(tmp_path: Path) -> None:
+    lab = Lab(logistic)
+    path = tmp_path / "routing.json"
+    FileRouter(path, lambda: 2).publish(lab.world.router.read())
+    lab.experiments.start("checkout", [2], "ann")
+    lab.experiments.router = FileRouter(path, lambda: 1)
+    with pytest.raises(Deposed):
+        lab.experiments.turn()
+    lab.experiments.router = FileRouter(path, lambda: 2)
+    lab.experiments.turn()
+    assert lab.experiments.router.read().experiments["fraud"].release == "E1"
+
+
+def test_what_served_at_a_time_tells_of_experiments() -> None:
+    lab = Lab(logistic, logistic)
+    told = ReleaseLog("fraud", lab.journal, lab.world.clock)
+    lab.experiments.start("small", [2, 3], "ann")
+    for _ in range(2):
+        lab.turn()
+        told.tell([], lab.world.router.read())
+    found = told.served([], lab.world.clock.ms)
+    assert found.routed == "Version 1: 80 %; version 2: 10 %; version 3: 10 %."
+    assert (found.release, [arm.share for arm in found.arms]) == ("E1", [8_000, 1_000, 1_000])
+    assert len(lab.journal.read("fraud", "release.routed")) == 1
+
+
+def followed(crashes: bool) -> Lab:
+    """Version 2 sells more, version 3 less. With `crashes` the control loop is killed at every port call of every pass:
+    at the first of one, at the second of the next, until one comes through."""
+    lab = Lab(logistic, logistic)
+    lab.buys = {1: 0.2, 2: 0.25, 3: 0.2}
+    lab.experiments.start("follow", [2, 3], "ann")
+    for _ in range(7):
+        crash_at = 0
+        while True:
+            lab.calls.count, lab.calls.crash_at = 0, crash_at if crashes else -1
+            try:
+                lab.turn()
+            except Crash:
+                lab.restart()
+                crash_at += 1
+            else:
+                break
+        lab.calls.crash_at = -1
+        lab.visit(300)
+    return lab
+
+
+def test_shares_follow_the_results_and_stand_with_every_row() -> None:
+    lab = followed(crashes=False)
+    (one,) = lab.experiments.history()
+    assert len(one.later) >= 2
+    assert one.splits[-1][1] > 6_000
+    assert min(one.splits[-1]) >= 500
+    assert one.later[-1].reason.startswith("The results of ")
+    route = lab.world.router.read().experiments["fraud"]
+    assert (route.release, route.weights) == (f"E1.{len(one.later)}", one.splits[-1])
+    log = lab.world.log.read("fraud", 0, lab.world.clock.ms + 1)
+    assert set(log["release"]) == {"E1", *(f"E1.{n}" for n in range(1, len(one.later) + 1))}
+    for turn, split in enumerate(one.splits):
+        rows = log.filter(pl.col("release") == (f"E1.{turn}" if turn else "E1"))
+        assert set(rows["weight"]) == {10_000 - split[0]}
+        assert (rows["version"] == 2).mean() == pytest.approx(split[1] / 10_000, abs=0.08)
+    found = lab.experiments.status()
+    assert found is not None
+    assert not found.result.invalid
+    assert [compared.conclusion for compared in found.result.compared] == [Conclusion.UNKNOWN, Conclusion.UNKNOWN]
+    with pytest.raises(ConfigError, match="depends on its results"):
+        lab.experiments.plan("follow", 0.1, 1)
+
+
+def test_a_crash_anywhere_changes_no_share() -> None:
+    crashed, due = followed(crashes=True), followed(crashes=False)
+    assert crashed.experiments.history() == due.experiments.history()
+    assert crashed.world.router.read() == due.world.router.read()
+
+
+def test_an_arm_that_harms_a_guardrail_ends_at_nothing() -> None:
+    lab = Lab(logistic, logistic)
+    lab.buys, lab.rates = {1: 0.2, 2: 0.9, 3: 0.2}, {1: 4.5, 2: 3.0, 3: 4.5}
+    lab.experiments.start("follow", [2, 3], "ann")
+    for _ in range(8):
+        lab.turn()
+        versions = lab.visit(250)
+    (one,) = lab.experiments.history()
+    assert (one.ended_ms, one.splits[-1][1], versions.count(2)) == (None, 0, 0)
+    assert versions.count(3) > 10
+    assert any(split.reason.startswith("Harm. version 2: rated fell by more than 0.5") for split in one.later)
+    lab.rates[3] = 2.0
+    while one.ended_ms is None:
+        lab.visit(250)
+        lab.turn()
+        (one,) = lab.experiments.history()
+    assert "version 3: rated fell" in one.outcome
+    assert lab.world.router.read().experiments == {}
