@@ -111,7 +111,7 @@ def test_identical_arms_are_hardly_ever_told_apart(metric: SignalPolicy, draw: D
 
 
 def test_several_identical_variants_share_the_error_rate() -> None:
-    """Three variants, 400 runs: any of them."""
+    """Three variants, 400 runs, 30 looks each: any of them."""
     shares = [2_500] * 4
     wrong = 0
     for seed in range(400):

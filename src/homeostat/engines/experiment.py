@@ -7,7 +7,8 @@ here the mean of the units before (Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas
 and asymptotic confidence sequences, section 3). Intervals for the mean of z hold at all times at once.
 
 Where shares follow the results, p is the one of the shares that the unit met: they were set by what was known before it
-came, so z keeps its mean.
+came, so z keeps its mean (Waudby-Smith, Wu, Ramdas, Karampatziakis & Mineiro 2024, Anytime-valid off-policy inference
+for contextual bandits).
 """
 
 from __future__ import annotations
