@@ -45,6 +45,14 @@ class Request(msgspec.Struct, gc=False):
     headers: Mapping[str, str] = {}
 
 
+class Waiting(Request):
+    """A request whose answer somebody waits for."""
+
+    def answer(self, response: Response) -> None:
+        """Called once."""
+        raise NotImplementedError
+
+
 class Response(msgspec.Struct, gc=False):
     """`lines`: the headers, as they go over the wire; `media`: its content type."""
 

@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -149,20 +149,9 @@ class Engine:
             self._warm(requests)
         plan, later, trace = self._plan, self._later if later is None else later, self._tracing.tick()
         responses: list[Response | None] = [None] * len(requests)
-        groups: dict[int, tuple[Served, list[Ask]]] = {}
-        for i, request in enumerate(requests):
-            target = plan.predict.get(request.path)
-            if target is None or request.method != "POST":
-                responses[i] = self._other(plan, request)
-                continue
-            if VARIANT in request.headers:
-                target = plan.chosen(target, request)
-            ask = self._decode(target.codec, request)
-            ask.at = i
-            group = groups.get(id(target.served)) or groups.setdefault(id(target.served), (target.served, []))
-            group[1].append(ask)
+        groups = self._decoded(plan, requests, responses)
         trace.stage("decode")
-        for served, asks in groups.values():
+        for served, asks in groups:
             self._tick(served, asks, responses, later, trace)
         answered = [response or _broken() for response in responses]
         trace.end(requests, answered)
@@ -220,21 +209,38 @@ class Engine:
         if batch and scored:
             later.extend(self._shadows(served, batch, scored, now_ms))
 
-    def _decode(self, codec: Codec, request: Request) -> Ask:
-        try:
-            ask = codec.decode(request)
-        except Refusal as error:
-            ask = codec.salvage(request)
-            ask.refusal = error
-        ask.codec, ids = codec, ask.ids
-        fresh = self._fresh(request) if "idempotency-key" in request.headers else self._ids
+    def _decoded(
+        self, plan: Plan, requests: Sequence[Request], responses: list[Response | None]
+    ) -> Collection[tuple[Served, list[Ask]]]:
+        """What is to be predicted, model by model; the others get their response."""
+        groups: dict[int, tuple[Served, list[Ask]]] = {}
+        for i, request in enumerate(requests):
+            target = plan.predict.get(request.path)
+            if target is None or request.method != "POST":
+                responses[i] = self._other(plan, request)
+                continue
+            if VARIANT in request.headers:
+                target = plan.chosen(target, request)
+            codec, served = target.codec, target.served
+            try:
+                ask = codec.decode(request)
+            except Refusal as error:
+                ask = codec.salvage(request)
+                ask.refusal = error
+            ask.at, ask.codec = i, codec
+            self._name(ask, request)
+            (groups.get(id(served)) or groups.setdefault(id(served), (served, [])))[1].append(ask)
+        return groups.values()
+
+    def _name(self, ask: Ask, request: Request) -> None:
+        """An id for each row that has none."""
+        fresh, ids = self._fresh(request) if "idempotency-key" in request.headers else self._ids, ask.ids
         if len(ids) == 1:  # nearly always
             ids[0] = ids[0] or next(fresh)
-            return ask
-        ask.ids = ids = [name or next(fresh) for name in ids]
-        if ask.refusal is None and len(set(ids)) < len(ids):
+            return
+        ask.ids = [name or next(fresh) for name in ids]
+        if ask.refusal is None and len(set(ask.ids)) < len(ids):
             ask.refusal = Refusal(422, "an id stands twice in one request", rule="once", name="id")
-        return ask
 
     def _fresh(self, request: Request) -> Iterator[str]:
         """Ids for rows that have none."""
