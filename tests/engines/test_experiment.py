@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homeostat.domain.bundle import Version
-from homeostat.domain.experiment import Conclusion, Effect, Experiment
+from homeostat.domain.experiment import Conclusion, Effect, Experiment, Split
 from homeostat.domain.policy import ExperimentPolicy, SignalPolicy
 from homeostat.engines.evidence import Count, mean_evidence, share_evidence, tally
 from homeostat.engines.experiment import (
@@ -206,3 +207,25 @@ def test_bounds_are_in_the_metrics_own_unit() -> None:
     large = effect(SignalPolicy("r", bounds=(10, 50)), Units(10 * rating, arm), 1, [[5_000, 5_000]], 0.05)
     assert small.low < 0.5 < small.high
     assert (large.low, large.high) == pytest.approx((10 * small.low, 10 * small.high), rel=1e-3)
+
+
+def test_an_entity_counts_by_its_answers_until_the_shares_change() -> None:
+    """And all are counted in the order they came, with a key or without."""
+    one = replace(experiment(replace(RULES, bandit=500)), later=(Split(5, (2_000, 6_000, 2_000)),))
+    log = [
+        ("p0", "a", 0, "champion", "E1"),
+        ("p1", "a", 4, "champion", "E1"),
+        ("p2", "a", 6, "candidate", "E1.1"),
+        ("p3", None, 7, "candidate", "E1.1"),
+        ("p4", "b", 8, "version 3", "E1.1"),
+    ]
+    rows = pl.DataFrame(
+        [(name, key, at, arm, "answer", 6_666, "ok", release) for name, key, at, arm, release in log],
+        {**LOG, "release": pl.String},
+        orient="row",
+    )
+    part = taking_part(one, turned(one, rows), 27)
+    assert part["id"].to_list() == ["p0", "p1", "p3", "p4"]
+    assert part["turn"].to_list() == [0, 0, 1, 1]
+    assert part["due"].to_list() == [20, 20, 27, 28]
+    assert part["ripe"].to_list() == [True, True, True, False]
