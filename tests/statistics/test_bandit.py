@@ -10,7 +10,7 @@ import pytest
 
 from homeostat.domain.policy import SignalPolicy
 from homeostat.domain.units import ALL
-from homeostat.engines.bandit import follow, without
+from homeostat.engines.bandit import follow, means, without
 from homeostat.engines.evidence import mean_evidence, tally
 from homeostat.engines.experiment import ALPHA, FEW, Units, effect, scaled
 
@@ -98,6 +98,17 @@ def test_estimates_are_right_where_good_hours_and_large_shares_fall_together() -
     assert np.mean(plain) > 0.075
     outside = [run.rejects(0.0) for run, one in zip(runs, found, strict=False) if one.low > 0]
     assert all(outside)
+
+
+def test_shares_are_of_means_that_are_right_where_good_hours_and_large_shares_fall_together() -> None:
+    """Identical arms; the second had nearly all callers in the better half of the time."""
+    rng, turn = np.random.default_rng(0), np.repeat([0, 1], 10_000)
+    arm = (rng.random(20_000) < np.where(turn, 0.9, 0.1)).astype(int)
+    value = (rng.random(20_000) < np.where(turn, 0.5, 0.1)).astype(float)
+    values, errors = means(METRIC, Units(value, arm, turn), np.array([[0.9, 0.1], [0.1, 0.9]]))
+    assert values.mean(axis=0) == pytest.approx([0.3, 0.3], abs=0.03)
+    assert abs(values.mean(axis=0) - 0.3).max() < 3 * errors.max()
+    assert value[arm == 1].mean() - value[arm == 0].mean() > 0.3
 
 
 def test_lower_can_be_better() -> None:
