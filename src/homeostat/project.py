@@ -23,6 +23,7 @@ from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.errors import DataError, NotFound, UsageError
 from homeostat.domain.event import LOOK, Event
+from homeostat.domain.experiment import Experiment, Plan
 from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Policy
 from homeostat.domain.rehearsal import RehearsalResult
@@ -42,6 +43,7 @@ from homeostat.engines.report import (
     run_report,
 )
 from homeostat.ports import Progress
+from homeostat.services.experiments import Experiments, Found
 from homeostat.services.monitors import Performance
 from homeostat.services.release_log import Served
 from homeostat.services.rollouts import Explanation, Releases, Standing
@@ -89,6 +91,8 @@ class Project:
         self.root, self.policy = root, policy
         self.release = ReleaseVerbs(self)
         self.export = ExportVerbs(self)
+        self.token = TokenVerbs(self)
+        self.experiment = ExperimentVerbs(self)
 
     @classmethod
     def open(cls, root: str | Path, overlay: str | None = None) -> Project:
@@ -201,21 +205,31 @@ class Project:
     def feedback(self, labels: pl.DataFrame | Sequence[Mapping[str, Value]]) -> int:
         """Labels by prediction id: `id`, `label` and, if known, `at`. → how many were taken. Errors: `DataError` that
         names the first wrong one; `NotFound` before the first release."""
-        rows = labels.to_dicts() if isinstance(labels, pl.DataFrame) else labels
-        said = self._asked("/v1/feedback", {"labels": rows, "model": self.policy.name})
+        return self._told("labels", labels)
+
+    def signals(self, signals: pl.DataFrame | Sequence[Mapping[str, Value]]) -> int:
+        """Numbers by prediction id: `id`, `name`, `value` and, if known, `at`. → how many were taken. Errors: as
+        `feedback`."""
+        return self._told("signals", signals)
+
+    def _told(self, what: str, given: pl.DataFrame | Sequence[Mapping[str, Value]]) -> int:
+        rows = given.to_dicts() if isinstance(given, pl.DataFrame) else given
+        said = self._asked("/v1/feedback", {what: rows, "model": self.policy.name})
         return int(said["accepted"])
 
     def feedback_file(self, path: Path) -> int:
-        """The same from a CSV or Parquet file. Errors: `DataError` that names file and row."""
+        """Either from a CSV or Parquet file. Errors: `DataError` that names file and row."""
         frame = read_table(path)
-        missing = {"id", "label"} - set(frame.columns)
+        names = ("id", "name", "value") if "name" in frame.columns and "value" in frame.columns else ("id", "label")
+        missing = {*names} - set(frame.columns)
         if missing:
             raise DataError(
                 f"the column {sorted(missing)[0]!r} is missing",
                 where=str(path),
-                way_out="Columns: id and label, and at if the time is known.",
+                way_out="Columns: id and label, or id, name and value; and at if the time is known.",
             )
-        return self.feedback(frame.select([name for name in ("id", "label", "at") if name in frame.columns]))
+        rows = frame.select([name for name in (*names, "at") if name in frame.columns])
+        return self._told("labels" if "label" in names else "signals", rows)
 
     def _asked(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """One request to a data plane in this process."""
@@ -313,6 +327,55 @@ class ReleaseVerbs:
         if standing is None:
             raise NotFound("nothing is released yet", way_out="Start with `homeostat release start`.")
         return standing.rollout.id
+
+
+class ExperimentVerbs:
+    """`project.experiment`: versions side by side, judged by what callers measure. The control loop (`homeostat up`)
+    carries orders out."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def plan(self, name: str, lift: float, variants: int = 1) -> Plan:
+        """How long it would take to find the metric's mean changed by the share `lift`. Errors: `ConfigError`,
+        `DataError`."""
+        return self._experiments.plan(name, lift, variants)
+
+    def start(self, name: str, versions: Sequence[int]) -> Experiment:
+        """Begin the one that homeostat.yaml describes under this name. Errors: `ConfigError`, `NotFound`,
+        `Refused`."""
+        return self._experiments.start(name, versions, getpass.getuser())
+
+    def status(self) -> Found | None:
+        """The one under way, else the last."""
+        return self._experiments.status()
+
+    def stop(self, reason: str = "") -> Found:
+        """End it, with its conclusion. Errors: `NotFound`."""
+        return self._experiments.stop(reason, getpass.getuser())
+
+    @property
+    def _experiments(self) -> Experiments:
+        return self._project.system.experiments
+
+
+class TokenVerbs:
+    """`project.token`: who may choose the variant that answers, by the header x-homeostat-variant."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def add(self, name: str) -> str:
+        """→ the token, told this once. Errors: `Refused` when the name has one already."""
+        return self._project.system.tokens.add(name)
+
+    def remove(self, name: str) -> None:
+        """It is refused within a second. Errors: `NotFound`."""
+        self._project.system.tokens.remove(name)
+
+    def list(self) -> Sequence[str]:
+        """The names that have one."""
+        return self._project.system.tokens.names()
 
 
 class ExportVerbs:

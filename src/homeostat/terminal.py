@@ -37,8 +37,10 @@ from homeostat.ports import Progress
 if TYPE_CHECKING:  # whoever has one to show has imported it
     from homeostat.batch import BatchResult
     from homeostat.demo import Line
+    from homeostat.domain.experiment import Plan
     from homeostat.project import Status
     from homeostat.scaffold import Made
+    from homeostat.services.experiments import Found
     from homeostat.services.release_log import Served
     from homeostat.services.rollouts import Standing
 
@@ -212,6 +214,40 @@ def is_up(model: str, host: str, port: int) -> None:
     )
 
 
+def planned(plan: Plan) -> None:
+    """What an experiment would take."""
+    change = f"A change of {words.number(plan.effect)} from {words.number(plan.mean)}"
+    lines(f"{change} is found four times in five after {plan.units:,} entities in all arms.")
+    if plan.days is None:
+        lines("The log goes back less than a day: too little to say how long that takes.")
+    else:
+        lines(f"At {plan.per_day:,.0f} entities a day that takes {plan.days:,.1f} days.")
+
+
+def experiment(found: Found | None) -> None:
+    """What an experiment says, and its guardrails; once it has ended, what it said then."""
+    if found is None:
+        lines("No experiment was begun yet. Describe one in homeostat.yaml, then `homeostat experiment start`.")
+        return
+    one, result = found.experiment, found.result
+    lines(f"Experiment {one.id}, {one.name}: {one.outcome or 'under way.'}")
+    lines(*(f"{words.time(split.at_ms)}: {split.reason}" for split in one.later[-3:]))
+    lines(f"{result.units:,} entities counted, {result.waiting:,} more are in their window.")
+    if not one.outcome:
+        lines(f"Invalid: {result.invalid}." if result.invalid else "", *(each.sentence for each in result.compared))
+    for compared in result.compared:
+        for guard in compared.guards:
+            out.print(
+                "  ",
+                verdict(guard.verdict),
+                Text(f" version {compared.version}, {guard.name}: {guard.reason}"),
+                sep="",
+                soft_wrap=True,
+            )
+    if result.cut:
+        lines(f"{result.cut:,} signals were cut to the bounds.")
+
+
 def releases(records: Sequence[Rollout]) -> None:
     """One line a release."""
     if not records:
@@ -244,7 +280,8 @@ def served(found: Served) -> None:
         lines(f"At {words.time(found.at_ms)} nothing had been released.")
         return
     since = f", since {words.time(found.since_ms)}" if found.since_ms is not None else ""
-    lines(f"At {words.time(found.at_ms)}, release {found.release}{since}: {found.routed}")
+    what = "experiment" if found.release.startswith("E") else "release"
+    lines(f"At {words.time(found.at_ms)}, {what} {found.release}{since}: {found.routed}")
     table = _table("version", "share", "release", "asked for by", "approved by")
     for arm in found.arms:
         said = [

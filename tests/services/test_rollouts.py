@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from homeostat.domain.errors import NotFound, Refused, UsageError
+from homeostat.domain.event import Event
 from homeostat.domain.policy import HooksPolicy, ReleasePolicy
 from homeostat.domain.rollout import Arm, Do, Rollout, Status
 from homeostat.domain.units import DAY_MS
@@ -425,3 +426,29 @@ def test_a_crash_in_any_kind_of_step_changes_nothing(newer: str, bad: bool, ends
             for after in (False, True) if name in (*WRITES, "run") else (False,):
                 assert story(crashed(before, at, after, act)) == expected, f"call {at}, {name}, after: {after}"
     assert [one.status for one in world.releases.history()[1:]] == ends
+
+
+def test_no_release_starts_beside_an_experiment() -> None:
+    world = World()
+    world.promote_first()
+    for kind in ("started", "ended"):
+        event = Event(START_MS, MODEL, f"experiment.{kind}", f"E1:{kind}", "E1", "")
+        if kind == "ended":
+            with pytest.raises(Refused, match=r"(?s)experiment E1 is under way.*homeostat experiment stop"):
+                world.releases.start(world.version(2, BETTER))
+        world.journal.append(event)
+    assert world.releases.start(world.version(2, BETTER)).id == "R2"
+
+
+def test_segment_rules_go_with_the_candidate_and_a_change_of_them_is_put_in_force() -> None:
+    world = World(ReleasePolicy(only={"x": (1.0,)}))
+    world.promote_first()
+    world.live(3 * DAY_MS)
+    world.releases.start(world.version(2, BETTER))
+    world.live(4 * HOUR_MS)
+    assert world.route is not None
+    assert (world.route.candidate is not None, world.route.only) == (True, {"x": (1.0,)})
+    world.policy = replace(world.policy, release=ReleasePolicy(never={"x": (2.0,)}))
+    world.restart()
+    world.live(4 * HOUR_MS)
+    assert (world.route.only, world.route.never) == ({}, {"x": (2.0,)})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from homeostat.domain.schema import Task
+from homeostat.domain.schema import Task, Value
 from homeostat.domain.units import DAY_MS, MINUTE_MS, BasisPoints, Fraction, Millis, Size, Window, Workers
 
 STRICT = {"extra": "forbid"}
@@ -79,7 +80,8 @@ class ReleasePolicy:
 
     A step lasts at least `min_time`, and until the candidate has seen `min_requests` or a day has passed. `max_hold`,
     plus one label horizon, is how long it may wait for its verdict; then `on_unknown` decides. `newer`: what becomes
-    of a candidate that comes while another one is under way.
+    of a candidate that comes while another one is under way. A candidate answers `only` rows with these values, and
+    `never` rows with those: field → values.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
@@ -92,6 +94,8 @@ class ReleasePolicy:
     on_unknown: Literal["person", "hold", "best_estimate"] = "person"
     on_harm: Literal["rollback", "pause"] = "rollback"
     cap_without_labels: BasisPoints = 1_000
+    only: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    never: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     newer: Literal["queue", "supersede"] = "queue"
     hooks: HooksPolicy = field(default_factory=HooksPolicy)
 
@@ -170,6 +174,34 @@ class ServingPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class SignalPolicy:
+    """A signal of callers, as a metric: `bounds`, within which its values lie or are cut to; a row that has none when
+    its window is over counts as `missing`, or not at all (None). `margin`: the difference that does not matter; of a
+    guardrail, the loss that is put up with."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    signal: str
+    better: Literal["higher", "lower"] = "higher"
+    bounds: tuple[float, float] | None = None
+    missing: float | None = None
+    margin: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentPolicy:
+    """What an experiment is decided by. `window`: how long an entity takes part, and how long a row waits for its
+    signal; `share`: of each variant (0: as large as the champion's); `bandit`: shares follow the results, and this is
+    the least that an arm keeps (0: they stay)."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    metric: SignalPolicy
+    guardrails: tuple[SignalPolicy, ...] = ()
+    window: Millis = DAY_MS
+    share: BasisPoints = 0
+    bandit: BasisPoints = 0
+
+
+@dataclass(frozen=True, slots=True)
 class RehearsalPolicy:
     """`warmup`: the first stretch of history, trained on before the rehearsal starts."""
 
@@ -196,6 +228,7 @@ class Policy:
     serving: ServingPolicy = field(default_factory=ServingPolicy)
     log: LogPolicy = field(default_factory=LogPolicy)
     rehearsal: RehearsalPolicy = field(default_factory=RehearsalPolicy)
+    experiments: Mapping[str, ExperimentPolicy] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         hidden = [name for name in self.monitor.segments if name in self.log.hidden]

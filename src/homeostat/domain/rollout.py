@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from homeostat.domain.bundle import Backtest, Version
 from homeostat.domain.gate import Verdict
+from homeostat.domain.schema import Value
 from homeostat.domain.units import ALL, show_duration, show_share
 
 
@@ -173,9 +174,23 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """An arm beside the champion, and its weight in basis points."""
+
+    arm: Arm
+    weight: int
+
+
+Segments = Mapping[str, tuple[Value, ...]]
+"""Field of a row → values of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """Who answers for one model. `weights` are the champion's and the candidate's, and sum to 10,000. With
-    `shadow` the arm that does not answer is scored on the same rows, after the answer."""
+    """Who answers for one model. `weights` are those of the champion, the candidate and, in an experiment of several
+    variants, `more`; they sum to 10,000. With `shadow` the arm that does not answer is scored on the same rows, after
+    the answer. No row meets another arm than the champion unless each field of `only` has one of the values there, and
+    no field of `never` has."""
 
     release: str
     champion: Arm
@@ -183,31 +198,50 @@ class Route:
     weight: int = 0
     shadow: bool = False
     salt: str = ""
+    more: tuple[Share, ...] = ()
+    only: Segments = field(default_factory=dict)
+    never: Segments = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight <= ALL:
-            raise ValueError(f"the candidate's weight is {self.weight}; it must lie in 0..{ALL}")
-        if self.candidate is None and (self.weight or self.shadow):
-            raise ValueError("a weight or a shadow without a candidate")
+        for weight in self.weights:
+            if not 0 <= weight <= ALL:
+                raise ValueError(f"the weights are {self.weights}; each must lie in 0..{ALL}")
+        if self.candidate is None and (self.weight or self.shadow or self.more):
+            raise ValueError("a weight, a shadow or more arms without a candidate")
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """Of everyone but the champion."""
+        return (Share(self.candidate, self.weight), *self.more) if self.candidate else ()
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        return (self.champion, self.candidate) if self.candidate else (self.champion,)
+        return self.champion, *(share.arm for share in self.shares)
 
     @property
-    def weights(self) -> tuple[int, int]:
-        return ALL - self.weight, self.weight
+    def weights(self) -> tuple[int, ...]:
+        beside = (self.weight, *(share.weight for share in self.more))
+        return ALL - sum(beside), *beside
 
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """The one versioned document that the data plane follows. `term`: of the control plane that wrote it; one of an
-    earlier term writes no more."""
+    """The one versioned document that the data plane follows. `routes` are the releases', `experiments` lie over
+    them; `testers`: name → SHA-256 of the token of somebody who may choose a variant. `term`: of the control plane that
+    wrote it; one of an earlier term writes no more."""
 
     version: int = 0
     routes: Mapping[str, Route] = field(default_factory=dict)
+    experiments: Mapping[str, Route] = field(default_factory=dict)
+    testers: Mapping[str, str] = field(default_factory=dict)
     at_ms: int = 0
     term: int = 0
+
+    def in_force(self, model: str) -> Route:
+        """An experiment holds while its champion is the one that serves, and no release wants callers."""
+        route, over = self.routes[model], self.experiments.get(model)
+        holds = over is not None and route.candidate is None and over.champion == route.champion
+        return over if over is not None and holds else route
 
 
 @dataclass(frozen=True, slots=True)

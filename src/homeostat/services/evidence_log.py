@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from homeostat.domain.prediction import SETTLED_MS, UNRELEASED, Role
+from homeostat.domain.prediction import PINNED, SETTLED_MS, UNRELEASED, Role
 from homeostat.domain.units import DAY_MS
 from homeostat.ports import LabelLog, PredictionLog
 
@@ -16,7 +16,7 @@ SLACK_US = 250
 """A candidate is called less often than the champion, and in another thread: from colder caches, the same model takes
 20 to 100 us longer (measured with one of 70). That is no slow answer."""
 
-_KEPT = ["id", "key", "at_ms", "version", "arm", "role", "weight", "status", "model_us", "score", "scores"]
+_KEPT = ["id", "key", "at_ms", "release", "version", "arm", "role", "weight", "status", "model_us", "score", "scores"]
 
 
 class EvidenceLog:
@@ -28,13 +28,14 @@ class EvidenceLog:
         self._rows, self._received, self._settled_ms = _Grown(), _Grown(), 0
 
     def read(self, release: str, since_ms: int, now_ms: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """→ rows logged under the release since then, in order of time; the last label of each id."""
+        """→ rows logged under the release since then, in order of time; the last label of each id. Of an experiment:
+        under all its splits."""
         if self._of != (release, since_ms) or now_ms < self._settled_ms:
             self._of, self._settled_ms = (release, since_ms), since_ms
             self._rows, self._received = _Grown(), _Grown()
         rows = self._log.read(self._model, self._settled_ms, now_ms + 1)
-        rows = rows.filter(pl.col("release") == release).select(*_KEPT, *self._inputs(rows.schema))
-        rows = rows.sort("at_ms", maintain_order=True)
+        under = (pl.col("release") == release) | pl.col("release").str.starts_with(f"{release}.")
+        rows = rows.filter(under).select(*_KEPT, *self._inputs(rows.schema)).sort("at_ms", maintain_order=True)
         labels = self._labels.read(self._settled_ms, now_ms + 1)
         self._settled_ms = max(since_ms, now_ms - SETTLED_MS)
         return self._rows.grow(rows, self._settled_ms), self._received.grow(labels, self._settled_ms).unique(
@@ -72,9 +73,9 @@ def requests_seen(rows: pl.DataFrame, version: int, since_ms: int, shadowed: boo
 
 
 def traffic(log: pl.DataFrame, now_ms: int) -> float | None:
-    """Requests a day by the answers in the log, but for those on the edge, which no release reaches; None where they
-    go back less than a day: an hour is no measure."""
-    away = pl.any_horizontal(pl.col("release").str.starts_with(prefix) for prefix in UNRELEASED)
+    """Requests a day by the answers in the log, but for those that no release reaches: on the edge, in a batch, pinned;
+    None where they go back less than a day: an hour is no measure."""
+    away = pl.any_horizontal(pl.col("release").str.starts_with(prefix) for prefix in (*UNRELEASED, PINNED))
     answers = log.filter((pl.col("role") == Role.ANSWER.value) & ~away)
     span = now_ms - int(answers["at_ms"].to_numpy().min(initial=now_ms))
     return answers.height * DAY_MS / span if span >= DAY_MS else None

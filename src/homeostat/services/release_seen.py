@@ -9,7 +9,7 @@ from homeostat.domain.bundle import Backtest, Bundle, Version
 from homeostat.domain.errors import Corrupt, NotFound
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
-from homeostat.domain.policy import Policy
+from homeostat.domain.policy import Policy, ReleasePolicy
 from homeostat.domain.rollout import Rollout, Routing, Seen, Status
 from homeostat.domain.units import ALL
 from homeostat.engines.evaluation import Evaluation
@@ -51,7 +51,7 @@ class Sight:
         stands = verdicts[-1].text if len(verdicts) > len(anew) else ""
         person = order(orders, rollout)
         said = ("resume" if person.body["resume"] else str(person.body["order"])) if person else ""
-        weight, shadow = in_force(self.router.read(), rollout)
+        weight, shadow = in_force(self.router.read(), rollout, self.policy.release)
         ready = self.plane.ready(self.model, rollout.candidate.bundle)
         silent = self._silent(rollout, ready, now)
         return Seen(
@@ -206,9 +206,12 @@ def order(orders: Sequence[Event], rollout: Rollout) -> Event | None:
     return binding[-1] if binding else None
 
 
-def in_force(routing: Routing, rollout: Rollout) -> tuple[int, bool]:
-    """The candidate's weight, and whether the arm that does not answer is scored."""
+def in_force(routing: Routing, rollout: Rollout, rules: ReleasePolicy) -> tuple[int, bool]:
+    """The candidate's weight, and whether the arm that does not answer is scored; nothing under other segment rules
+    than the policy's, so that a change of them is put in force."""
     route = routing.routes.get(rollout.model)
     if route is None or route.release != rollout.id:
+        return 0, False
+    if route.candidate is not None and (route.only, route.never) != (rules.only, rules.never):
         return 0, False
     return (ALL, False) if route.candidate is None else (route.weight, route.shadow)

@@ -17,13 +17,14 @@ from homeostat.domain.errors import NotFound, Refused, UsageError
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.outlook import Outlook
-from homeostat.domain.policy import Policy
+from homeostat.domain.policy import Policy, ReleasePolicy
 from homeostat.domain.rollout import Arm, Do, Move, Rollout, Route, Seen, Status
 from homeostat.domain.units import ALL, DAY_MS
 from homeostat.engines import rollout as rule
 from homeostat.engines import steps
 from homeostat.engines.looks import look, saw
 from homeostat.engines.prospect import Present, look_ahead
+from homeostat.engines.routing import check_segments
 from homeostat.ports import Blobs, Clock, Hook, Journal, LabelLog, Plane, PredictionLog, Rollouts, Router, Tracker
 from homeostat.services.evidence_log import EvidenceLog, slow_limit, traffic
 from homeostat.services.release_hooks import Hooks
@@ -88,7 +89,8 @@ class Releases:
         for a bundle that can't be read; `ConfigError`."""
         records = self.rollouts.all(self.model)
         self._admit(candidate, records, despite)
-        self.sight.bundle(candidate.bundle)
+        rules = self.policy.release
+        check_segments(self.sight.bundle(candidate.bundle).schema, rules.only, rules.never)
         now, identity = self.clock.now_ms(), f"R{len(records) + 1}"
         asked = Rollout(
             id=identity,
@@ -173,6 +175,10 @@ class Releases:
         return found
 
     def _admit(self, candidate: Version, records: Sequence[Rollout], despite: str) -> None:
+        begun, ended = (self.journal.read(self.model, f"experiment.{what}") for what in ("started", "ended"))
+        if len(begun) > len(ended):
+            way_out = "End one first; the experiment with: homeostat experiment stop"
+            raise Refused(f"experiment {begun[-1].subject} is under way", where=f"model {self.model}", way_out=way_out)
         same = [one for one in records if one.candidate.bundle == candidate.bundle]
         under_way = next((one for one in same if one.status.open or one.status is Status.QUEUED), None)
         if under_way:
@@ -274,7 +280,7 @@ class Releases:
             return self._enter(standing, records)
         self._testify(standing)
         if move.do is Do.ROUTE:
-            self._publish(_route(rollout, move.weight, move.shadow, records))
+            self._publish(_route(rollout, move.weight, move.shadow, records, self.policy.release))
             return move
         if move.do is Do.PROMOTE:
             self.tracker.alias(rollout.candidate, "champion")
@@ -335,7 +341,9 @@ class Releases:
         return Move(Do.ROUTE, "The first release ended: nobody answers.")
 
 
-def _route(rollout: Rollout, weight: int, shadow: bool, records: Sequence[Rollout]) -> Route | None:
+def _route(
+    rollout: Rollout, weight: int, shadow: bool, records: Sequence[Rollout], rules: ReleasePolicy
+) -> Route | None:
     """Without weight and shadow: what was in force before this release, None if nothing was."""
     candidate = Arm(rollout.candidate.number, rollout.candidate.bundle)
     if weight == ALL and not shadow:
@@ -346,4 +354,5 @@ def _route(rollout: Rollout, weight: int, shadow: bool, records: Sequence[Rollou
     if rollout.champion is None:
         return None
     champion = Arm(rollout.champion.number, rollout.champion.bundle)
-    return Route(rollout.id, champion, candidate, weight, shadow, rollout.salt)
+    kept = rules.only, rules.never
+    return Route(rollout.id, champion, candidate, weight, shadow, rollout.salt, (), *kept)

@@ -11,6 +11,7 @@ import math
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Protocol
@@ -21,24 +22,24 @@ from homeostat.domain.prediction import LogBatch
 from homeostat.domain.rollout import Routing
 from homeostat.ports import Blobs, Clock, LabelLog, PredictionLog, Router, Runtime, TickTrace, Tracing
 from homeostat.serving import feedback
-from homeostat.serving.bundles import Shelf
+from homeostat.serving.bundles import Loaded, Shelf
 from homeostat.serving.edge import Edge, model_of
 from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Request, Response, Row, json, refused
+from homeostat.serving.pins import VARIANT
 from homeostat.serving.plan import Plan, build, refuse
 from homeostat.serving.record import Page, shadowed
 from homeostat.serving.room import Room
 from homeostat.serving.score import (
     OK,
     Batch,
-    Call,
     Index,
-    Output,
     Patience,
     Scored,
     Served,
+    Within,
     attempt,
-    candidate_input,
     gather,
+    input_of,
     patiently,
     score,
 )
@@ -86,7 +87,7 @@ class Engine:
     ) -> None:
         self._memory, self._used = memory, dict[str, int]()
         self._rooms: dict[str, Room] = {}
-        self._within = Patience(timeout_s) if timeout_s else patiently
+        self._within: Within = Patience(timeout_s) if timeout_s else patiently
         self._tracing = tracing or PassedOn()
         self._log, self._labels, self._clock, self._router, self._ids = log, labels, clock, router, ids
         self._shelf, self._edge = Shelf(blobs, runtime), Edge(blobs)
@@ -121,7 +122,7 @@ class Engine:
         with self._planning:
             self._plan = build(routing, self._shelf, self._plan, self._memory, self._used)
             self._shelf.retain(self._plan.bundles, self._memory)
-            self._shelf.pardon({arm.bundle for route in routing.routes.values() for arm in route.arms})
+            self._shelf.pardon({arm.bundle for name in routing.routes for arm in routing.in_force(name).arms})
             self._routing, self._rooms = routing, self._furnished(self._plan)
 
     def _furnished(self, plan: Plan) -> dict[str, Room]:
@@ -129,7 +130,7 @@ class Engine:
         if self._memory == math.inf:
             return {}
         left = self._memory - sum(served.size for served in plan.models.values())
-        found = [served.candidate for served in plan.models.values() if served.candidate]
+        found = [one for served in plan.models.values() for one in served.loaded[:-1]]
         return {one.id: self._rooms.get(one.id) or Room(one, max(left, one.size)) for one in found}
 
     def _unload(self, routing: Routing) -> None:
@@ -183,7 +184,7 @@ class Engine:
         are on their way."""
         later = self._later if later is None else later
         for _ in range(len(later) if ticks is None else min(ticks, len(later))):
-            self._write(later.popleft()())
+            self._write(*filter(None, (later.popleft()(),)))
 
     def shed(self, requests: Sequence[Request]) -> list[Response]:
         """Refuse them unread, in the log too."""
@@ -196,7 +197,7 @@ class Engine:
             if path in plan.predict:
                 page = Page(plan.predict[path].served, now_ms)
                 page.shed(names)
-                self._write(page.batch())
+                self._write(*page.batches())
         return [_shed(request, name) for request, name in zip(requests, ids, strict=True)]
 
     def _tick(
@@ -210,7 +211,7 @@ class Engine:
         now_ms = self._used[served.model] = self._clock.now_ms()
         batch = self._checked(served, asks)
         trace.stage("check")
-        scored = score(served, batch, self._clock, self._patience(served)) if batch else None
+        scored = score(served, batch, self._clock, self._patience) if batch else None
         trace.stage("predict")
         page = Page(served, now_ms)
         if batch and scored:
@@ -218,7 +219,7 @@ class Engine:
         for ask in asks:
             if ask.refusal:
                 page.rejected(ask.rows, ask.ids, ask.keys)
-        if not self._write(page.batch()):
+        if not self._write(*page.batches()):
             for ask in asks:
                 failure = Refusal(503, "the prediction log can't be written", rule="log")
                 responses[ask.at] = ask.codec.refuse(failure)
@@ -240,6 +241,8 @@ class Engine:
             if target is None or request.method != "POST":
                 responses[i] = self._other(plan, request)
                 continue
+            if VARIANT in request.headers:
+                target = plan.chosen(target, request)
             codec, served = target.codec, target.served
             try:
                 ask = codec.decode(request)
@@ -278,11 +281,11 @@ class Engine:
                 ask.refusal = Refusal(422, fault.message, rule=fault.rule, name=fault.field, record=bad)
         return _gather(served, asks)
 
-    def _write(self, page: LogBatch | None) -> bool:
+    def _write(self, *pages: LogBatch) -> bool:
         """An answer without a record is no answer."""
         try:
-            if page is not None:
-                with self._writing:
+            with self._writing:
+                for page in pages:
                     self._log.append(page)
         except Exception:  # a full disk must not end the worker
             if self._writable:  # told once, however long it lasts
@@ -297,10 +300,15 @@ class Engine:
         if not route.shadow or route.candidate is None or served.candidate is None:
             return
         rest = np.ones(len(scored.status), bool)  # the rows that broke one version too: they may break both
-        if scored.failed is not None:  # the champion has answered these already
-            rest[scored.failed.rows[~scored.failed.good]] = False
+        for _, made in scored.failed:  # the champion has answered these already
+            rest[made.rows[~made.good]] = False
+        if scored.kept is not None:  # logged as their answers are: without weight
+            rows, rest = np.flatnonzero(rest & scored.kept), rest & ~scored.kept
+            if len(rows):
+                unweighted = replace(served, route=replace(route, weight=0))
+                yield partial(self._shadowed, unweighted, batch, 0, rows, at_ms)
         for arm in (0, 1):
-            rows = np.flatnonzero(rest & (scored.on_candidate == bool(arm)))
+            rows = np.flatnonzero(rest & (scored.arm == arm))
             if len(rows):
                 yield partial(self._shadowed, served, batch, arm, rows, at_ms)
 
@@ -311,13 +319,13 @@ class Engine:
             return shadowed(served, at_ms, batch, arm, served.champion, served.route.champion, made)
         if served.candidate is None or served.route.candidate is None:
             return None
-        x, within = partial(candidate_input, served, batch), self._patience(served)
+        x, within = partial(input_of, served.candidate, served, batch), self._patience(served.candidate)
         made = attempt(served.candidate, rows, x, self._clock, within)
         return shadowed(served, at_ms, batch, arm, served.candidate, served.route.candidate, made)
 
-    def _patience(self, served: Served) -> Callable[[Call], Output]:
+    def _patience(self, loaded: Loaded | None) -> Within:
         """How a candidate is called: within its time and its memory."""
-        room = self._rooms.get(served.candidate.id) if served.candidate else None
+        room = self._rooms.get(loaded.id) if loaded else None
         return partial(room, self._within) if room else self._within
 
     # Everything but predictions
@@ -340,13 +348,17 @@ class Engine:
 
     def _feedback(self, plan: Plan, body: bytes) -> Response:
         parsed = feedback.parse(body)
-        batch = feedback.batch(plan.one(parsed.model).champion.schema, parsed.labels, self._clock.now_ms())
+        now_ms = self._clock.now_ms()
+        batch = feedback.batch(plan.one(parsed.model).champion.schema, parsed.labels, now_ms)
         try:
-            self._labels.append(batch)
+            if parsed.labels:
+                self._labels.append(batch)
+            if parsed.signals:
+                self._labels.append_signals(feedback.signal_batch(parsed.signals, now_ms))
         except Exception:  # as in _write
             _log.exception("the label log can't be written")
             raise Refusal(503, "the label log can't be written", rule="log") from None
-        return json(200, {"accepted": len(batch.id)})
+        return json(200, {"accepted": len(parsed.labels) + len(parsed.signals)})
 
     def _bundle(self, bundle: str) -> Response:
         """Whether a bundle can answer. Asking has it loaded at the next `refresh`."""
