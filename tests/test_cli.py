@@ -182,13 +182,17 @@ COMMANDS = [
             "stream",
             "status",
             "trace",
+            "replay",
             "feedback",
             "retrain",
             "release",
             "export",
         )
     ),
-    *(("release", name) for name in ("start", "status", "history", "explain", "approve", "reject", "rollback")),
+    *(
+        ("release", name)
+        for name in ("start", "status", "history", "backtest", "explain", "approve", "reject", "rollback")
+    ),
     ("export", "edge"),
 ]
 

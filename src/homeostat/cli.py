@@ -98,6 +98,7 @@ GrpcPort = Annotated[
 Host = Annotated[str, typer.Option(help="The address to listen on. Beyond loopback there is no access control yet.")]
 Reason = Annotated[str, typer.Option(help="Why, for the record.")]
 HERE = Path()
+WEEK_MS = 7 * 24 * 3_600_000
 
 
 def _open(folder: Path) -> Project:
@@ -380,6 +381,23 @@ def trace(
 
 
 @app.command()
+def replay(
+    prediction: Annotated[str, typer.Argument(help="A prediction id: in the answer, and in x-prediction-id.")],
+    name: Annotated[str, typer.Option("--release", help="The release whose version is to answer, as R3.")],
+    folder: Folder = HERE,
+    as_json: Json = False,
+) -> None:
+    """A recorded request through the version of another release: both answers side by side.
+
+    Example: homeostat replay 9f2c41d07a-1f --release R3 -p price
+    """
+    from homeostat import terminal
+
+    found = _open(folder).replay(prediction, name)
+    _show(found, as_json, lambda: terminal.replayed(found))
+
+
+@app.command()
 def feedback(
     file: Annotated[Path, typer.Argument(help="A CSV or Parquet file with the columns id, label and, if known, at.")],
     folder: Folder = HERE,
@@ -436,6 +454,30 @@ def release_history(folder: Folder = HERE, as_json: Json = False) -> None:
 
     records = _open(folder).release.history()
     _show(records, as_json, lambda: terminal.releases(records))
+
+
+@release.command("backtest")
+def release_backtest(
+    last: Annotated[
+        int,
+        typer.Option(
+            "--from", parser=_duration, metavar="DURATION", help="How far back the requests go.", show_default="7d"
+        ),
+    ] = WEEK_MS,
+    candidate: Annotated[int | None, typer.Option(help="The version to try; the newest by default.")] = None,
+    folder: Folder = HERE,
+    as_json: Json = False,
+) -> None:
+    """Recorded requests through the version that serves and a candidate: what differs, and what a release would do.
+
+    Exit code 0: not worse; 1: harm; 2: an error; 3: undecided. Example: homeostat release backtest --from 7d -p price
+    """
+    from homeostat import terminal
+
+    with terminal.progress() as progress:
+        found = _open(folder).release.backtest(last, candidate, progress)
+    _show(found, as_json, lambda: terminal.backtested(found))
+    raise typer.Exit(EXIT[found.verdict])
 
 
 @release.command("explain")

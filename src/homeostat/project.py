@@ -17,6 +17,7 @@ from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.adapters.source import read_table
 from homeostat.batch import PART_ROWS, Batch, BatchResult, OnError, Shipped, Terms
 from homeostat.config import read_policy
+from homeostat.domain.backtest import Backtested, Replayed
 from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.errors import DataError, NotFound, UsageError
@@ -33,11 +34,13 @@ from homeostat.engines.report import (
     ReleaseView,
     RunExtra,
     Snapshot,
+    backtest_report,
     rehearsal_report,
     release_report,
     run_report,
 )
 from homeostat.ports import Progress
+from homeostat.services.backtest import WINDOW_MS
 from homeostat.services.monitors import Performance
 from homeostat.services.rollouts import Explanation, Releases, Standing
 from homeostat.serving.messages import Request
@@ -231,6 +234,12 @@ class Project:
         """Everything behind one prediction. Errors: `NotFound`."""
         return self.system.traces.trace(prediction)
 
+    def replay(self, prediction: str, release: str) -> Replayed:
+        """The request of a prediction through the bundle of another release. Errors: `NotFound`; `DataError` when no
+        model saw the request, or the log does not hold its inputs as they were served."""
+        chosen = self.system.releases.explain(release).rollout
+        return self.system.backtests.one(self.trace(prediction), chosen)
+
     def status(self) -> Status:
         """Where the loop stands."""
         system = self.system
@@ -256,6 +265,18 @@ class ReleaseVerbs:
     def history(self) -> Sequence[Rollout]:
         """Oldest first."""
         return self._releases.history()
+
+    def backtest(
+        self, last_ms: int = WINDOW_MS, candidate: int | None = None, progress: Progress = _quiet
+    ) -> Backtested:
+        """The requests of the last `last_ms` through the version that serves and a candidate, the newest by default,
+        with a report. Errors: `NotFound` before the first release; `Corrupt`."""
+        project = self._project
+        end_ms = project.system.clock.now_ms()
+        served, chosen = project.served(), project.version(candidate)
+        made = project.system.backtests.between(served, chosen, end_ms - last_ms, end_ms, progress)
+        name = f"backtest-{served.number}-{chosen.number}"
+        return replace(made, report=write_report(project.root, name, backtest_report(made)))
 
     def order(self, what: str, release: str = "", reason: str = "") -> Event:
         """`approve`, `reject` or `rollback` a release, the current one by default. Errors: `NotFound`, `Refused`."""

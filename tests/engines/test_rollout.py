@@ -41,7 +41,7 @@ def move(rollout: Rollout = ROLLOUT, policy: ReleasePolicy = POLICY, **seen: obj
 
 def test_at_48_requests_a_day_one_canary_step_is_left() -> None:
     steps, notes = plan(POLICY, 48, first=False)
-    assert [str(step) for step in steps] == ["shadow", "50 %", "100 %", "probation"]
+    assert [str(step) for step in steps] == ["backtest", "shadow", "50 %", "100 %", "probation"]
     assert notes[1] == ("Step 10 % is left out: at 48 requests a day the candidate would see 34 in 7 d, 50 are needed.")
     assert plan(POLICY, 100_000, first=False) == plan(POLICY, None, first=False)
     assert [str(step) for step in plan(POLICY, 48, first=True)[0]] == ["100 %"]

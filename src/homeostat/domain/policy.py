@@ -65,14 +65,14 @@ class GatePolicy:
 
 @dataclass(frozen=True, slots=True)
 class ReleasePolicy:
-    """How a candidate reaches production. `steps`: shadow, growing percentages, 100%, probation.
+    """How a candidate reaches production. `steps`: backtest, shadow, growing percentages, 100%, probation.
 
     A step lasts at least `min_time`, and until the candidate has seen `min_requests` or a day has passed. `max_hold`,
     plus one label horizon, is how long it may wait for its verdict; then `on_unknown` decides.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
-    steps: tuple[str, ...] = ("shadow", "1%", "10%", "50%", "100%", "probation")
+    steps: tuple[str, ...] = ("backtest", "shadow", "1%", "10%", "50%", "100%", "probation")
     min_time: Millis = 30 * MINUTE_MS
     min_requests: int = 50
     max_hold: Millis = 7 * DAY_MS

@@ -12,9 +12,10 @@ from homeostat.domain.units import ALL, show_share
 
 
 class StepKind(StrEnum):
-    """Shadow: the candidate answers nobody. Canary: it answers `weight` of the callers. Full: all of them.
-    Probation: all of them, with the old champion still scored beside it."""
+    """Backtest: recorded requests alone, before any traffic. Shadow: the candidate answers nobody. Canary: it answers
+    `weight` of the callers. Full: all of them. Probation: all of them, with the old champion still scored beside it."""
 
+    BACKTEST = "backtest"
     SHADOW = "shadow"
     CANARY = "canary"
     FULL = "full"
@@ -99,8 +100,9 @@ class Seen:
 
     `weight` and `shadow` are in force in the routing document; `ready`: the data plane has the candidate's bundle
     loaded and its sample verified; `requests`: answered by the candidate in this step (rows it was shadow-scored
-    on, in Shadow and Probation); `backtest`: against the same champion, None without one; `person`: a manual order,
-    "approve", "reject" or "rollback", with its reason.
+    on, in Shadow and Probation); `backtest`: a training's, against the same champion, None without one; `replayed`:
+    what the step Backtest found, "" while it goes on; `person`: a manual order, "approve", "reject" or "rollback", with
+    its reason.
     """
 
     now_ms: int
@@ -112,6 +114,7 @@ class Seen:
     hard_stop: str = ""
     mature_labels: int = 0
     backtest: Backtest | None = None
+    replayed: str = ""
     person: str = ""
     person_reason: str = ""
 

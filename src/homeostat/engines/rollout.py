@@ -62,6 +62,24 @@ class Kind(Protocol):
         ...
 
 
+class Recorded:
+    """Recorded requests through both versions, before any traffic: harm seen there ends the release. Anything else lets
+    it go on, for a backtest promotes nobody."""
+
+    written = "backtest"
+
+    def weight(self, word: str) -> int | None:
+        return 0 if word == self.written else None
+
+    def traffic(self, case: Case) -> tuple[int, bool]:
+        return case.rollout.step.weight, False
+
+    def next(self, case: Case) -> Move:
+        if not case.seen.replayed:
+            return Move(Do.HOLD, "Hold at backtest: recorded requests are put to both versions.")
+        return _advance(case, case.seen.replayed.rstrip("."))
+
+
 class Shadow:
     """The candidate answers nobody; it is scored on every row, after the answer."""
 
@@ -130,6 +148,7 @@ class Probation:
 
 
 KINDS: dict[StepKind, Kind] = {
+    StepKind.BACKTEST: Recorded(),
     StepKind.SHADOW: Shadow(),
     StepKind.CANARY: Canary(),
     StepKind.FULL: Full(),
@@ -138,10 +157,11 @@ KINDS: dict[StepKind, Kind] = {
 
 
 def plan(
-    policy: ReleasePolicy, requests_per_day: float | None, first: bool
+    policy: ReleasePolicy, requests_per_day: float | None, first: bool, recorded: bool = True
 ) -> tuple[tuple[ReleaseStep, ...], tuple[str, ...]]:
     """The steps of a release, and notes on those left out. Without a champion (`first`) the candidate answers all at
-    once; `requests_per_day` None: not known, then nothing is left out. Errors: `ConfigError`."""
+    once; `requests_per_day` None: not known, then no step is left out for it; `recorded`: there are requests to put
+    again. Errors: `ConfigError`."""
     steps = tuple(map(_step, policy.steps))
     _check_order(steps)
     if first:
@@ -154,6 +174,8 @@ def plan(
         if step.kind is StepKind.CANARY and met < LEAST_SEEN:
             at = f"at {requests_per_day:.3g} requests a day the candidate would see {met:.0f}"
             notes.append(f"Step {step} is left out: {at} in {show_duration(policy.max_hold)}, {LEAST_SEEN} are needed.")
+        elif step.kind is StepKind.BACKTEST and not recorded:
+            notes.append("Step backtest is left out: the log holds no request of the last week.")
         else:
             kept.append(step)
     return tuple(kept), tuple(notes)
@@ -180,7 +202,7 @@ def _check_order(steps: Sequence[ReleaseStep]) -> None:
         raise ConfigError(
             f"the steps {', '.join(map(str, steps)) or '(none)'} are no way up",
             where="release.steps",
-            way_out="Write shadow, then growing percentages, then 100%, then probation; only 100% must be there.",
+            way_out="Write backtest, shadow, growing percentages, 100%, probation; only 100% must be there.",
         )
 
 
@@ -190,6 +212,7 @@ def decide(rollout: Rollout, seen: Seen, policy: ReleasePolicy, label_horizon_ms
     - A promoted release keeps its place in the routing document until a person takes it back.
     - A person's rollback or reject, then harm or a hard stop: the traffic goes back to the champion in one pass, the
       record follows in the next. `on_harm: pause` leaves the record waiting for a person instead.
+    - A backtest moves no traffic, and waits for nobody to load the candidate.
     - The candidate gets traffic only while the data plane has it loaded.
     - An invalid lane freezes weight and record.
     - Traffic is brought to what the step needs.
@@ -228,7 +251,8 @@ def _ordered(case: Case) -> Move | None:
 def _harmed(case: Case) -> Move | None:
     harm = [f"{lane.name}: {lane.reason}" for lane in case.seen.lanes if lane.verdict is Verdict.HARM]
     reasons = [case.seen.hard_stop] if case.seen.hard_stop else harm
-    if not reasons or (case.policy.on_harm == "pause" and case.seen.person == "resume"):
+    excuse = "approve" if case.rollout.step.kind is StepKind.BACKTEST else "resume"  # what was recorded stays as it is
+    if not reasons or (case.policy.on_harm == "pause" and case.seen.person == excuse):
         return None
     if case.policy.on_harm != "pause":
         return _withdraw(case, Do.ROLL_BACK, "; ".join(reasons))
@@ -255,7 +279,7 @@ def _approved(case: Case) -> Move | None:
 
 def _unready(case: Case) -> Move | None:
     """A candidate that is not loaded everywhere gets no traffic, as long as somebody else can answer."""
-    if case.seen.ready or case.rollout.champion is None:
+    if case.seen.ready or case.rollout.champion is None or case.rollout.step.kind is StepKind.BACKTEST:
         return None
     reason = f"version {case.rollout.candidate.number} is not loaded by the data plane"
     if case.seen.weight or not case.seen.shadow:

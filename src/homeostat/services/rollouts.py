@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from homeostat import codec
+from homeostat.domain.backtest import Backtested
 from homeostat.domain.bundle import Backtest, Bundle, Version
 from homeostat.domain.errors import NotFound, Refused, UsageError
 from homeostat.domain.event import Event
@@ -23,7 +24,8 @@ from homeostat.engines import rollout as rule
 from homeostat.engines.evaluation import Evaluation
 from homeostat.engines.lanes import Case, Findings, Side, judge
 from homeostat.ports import Blobs, Clock, Journal, LabelLog, Plane, PredictionLog, Rollouts, Router, Tracker
-from homeostat.services.evidence_log import EvidenceLog, requests_seen, slow_limit, traffic
+from homeostat.services.backtest import Backtests
+from homeostat.services.evidence_log import EvidenceLog, answered, requests_seen, slow_limit, traffic
 
 ORDERS = ("approve", "reject", "rollback")
 LOOK_BACK_MS = 7 * DAY_MS
@@ -63,10 +65,12 @@ class Releases:
         tracker: Tracker,
         blobs: Blobs,
         clock: Clock,
+        backtests: Backtests | None = None,
     ) -> None:
+        """`backtests` None: nothing can be put again here, and that step is left out."""
         self.policy, self.rollouts, self.journal, self.router = policy, rollouts, journal, router
         self.plane, self.tracker, self.blobs, self.clock = plane, tracker, blobs, clock
-        self.log = log
+        self.log, self.backtests = log, backtests
         self.model = policy.name
         self._evidence = EvidenceLog(policy.name, log, labels)
         self._bundles: dict[str, Bundle] = {}
@@ -82,7 +86,8 @@ class Releases:
         self._bundle(candidate.bundle)
         now = self.clock.now_ms()
         recent = self.log.read(self.model, now - LOOK_BACK_MS, now + 1)
-        steps, notes = rule.plan(self.policy.release, traffic(recent, now), champion is None)
+        recorded = self.backtests is not None and not answered(recent).is_empty()
+        steps, notes = rule.plan(self.policy.release, traffic(recent, now), champion is None, recorded)
         identity = f"R{len(records) + 1}"
         slow_us = slow_limit(recent, champion.number) if champion else 0
         reason = f"Version {candidate.number} against {_named(champion)}: {', '.join(map(str, steps))}."
@@ -111,6 +116,7 @@ class Releases:
         rollout = _current(records)
         if rollout is None:
             return self._clear()
+        self._replay(rollout)
         standing = self._standing(rollout)
         self._act(standing, records)
         return standing.move
@@ -191,7 +197,18 @@ class Releases:
             raise Refused("harm was seen, and on_harm is rollback", where=where, way_out="Release another version.")
         if harmed and standing.rollout.status is not Status.WAITING:
             raise Refused("harm was just seen", where=where, way_out="Order again when the release waits for a person.")
-        return harmed
+        return harmed and standing.rollout.step.kind is not StepKind.BACKTEST
+
+    def _replay(self, rollout: Rollout) -> None:
+        """A piece of the release's backtest, if that is where it stands; what it found goes to the journal."""
+        due = rollout.status.open and rollout.step.kind is StepKind.BACKTEST and self._replayed(rollout) is None
+        done = self.backtests.work(rollout) if due and self.backtests else None
+        if done is not None:
+            key, kind, now = f"{rollout.id}:backtest", "release.backtest", self.clock.now_ms()
+            self.journal.append(Event(now, self.model, kind, key, rollout.id, done.sentence, asdict(done)))
+
+    def _replayed(self, rollout: Rollout) -> Event | None:
+        return next(iter(self.journal.read(self.model, "release.backtest", rollout.id)), None)
 
     def _standing(self, rollout: Rollout) -> Standing:
         seen = self._gather(rollout)
@@ -202,7 +219,12 @@ class Releases:
         orders = self.journal.read(self.model, "release.ordered", rollout.id)
         resumed = _resumed(orders)
         verdicts = self.journal.read(self.model, "release.verdict", rollout.id)
-        findings, requests = self._findings(rollout, max((e.at_ms for e in resumed), default=rollout.started_ms), now)
+        replayed = self._replayed(rollout)
+        if rollout.step.kind is StepKind.BACKTEST:
+            findings, requests = _found(replayed), 0
+        else:
+            since_ms = max((e.at_ms for e in resumed), default=rollout.started_ms)
+            findings, requests = self._findings(rollout, since_ms, now)
         stands = verdicts[-1].text if len(verdicts) > len(resumed) else ""
         person = _order(orders, rollout)
         weight, shadow = _in_force(self.router.read(), rollout)
@@ -216,6 +238,7 @@ class Releases:
             hard_stop=stands or findings.hard_stop,
             mature_labels=findings.mature_labels,
             backtest=self._backtest(rollout),
+            replayed=replayed.text if replayed else "",
             person=("resume" if person.body["resume"] else str(person.body["order"])) if person else "",
             person_reason=f"{person.body['who']}: {person.body['reason']}" if person else "",
         )
@@ -296,6 +319,14 @@ class Releases:
         if digest not in self._bundles:
             self._bundles[digest] = codec.decode(self.blobs.get(digest), Bundle)
         return self._bundles[digest]
+
+
+def _found(replayed: Event | None) -> Findings:
+    """What the backtest of a release says, as the lanes of its step."""
+    if replayed is None:
+        return _NOTHING
+    done = codec.decode(codec.encode(replayed.body), Backtested)
+    return Findings(done.lanes, done.result.hard_stop, 0)
 
 
 def _serving(records: Sequence[Rollout]) -> Rollout | None:

@@ -42,6 +42,7 @@ from homeostat.ports import (
     Tracker,
 )
 from homeostat.rehearsal import Loop, Rehearsal
+from homeostat.services.backtest import Backtests
 from homeostat.services.bundles import Bundles
 from homeostat.services.data import Data
 from homeostat.services.monitors import Monitors
@@ -184,7 +185,13 @@ class System:
             s.tracker,
             s.blobs,
             self.clock,
+            self.backtests,
         )
+
+    @cached_property
+    def backtests(self) -> Backtests:
+        s = self.stores
+        return Backtests(self.policy, s.log, s.labels, self.bundles, OnnxRuntime(), self.clock)
 
     @cached_property
     def monitors(self) -> Monitors:

@@ -1,5 +1,6 @@
 """Reports: typed views in, self-contained HTML out. No network, no script; light and dark."""
 
+from homeostat.engines.report.backtest import backtest_report, backtest_sentence
 from homeostat.engines.report.rehearsal import rehearsal_report, rehearsal_sentence
 from homeostat.engines.report.release import ReleaseView, Snapshot, release_report, release_sentence
 from homeostat.engines.report.run import RunExtra, run_report, run_sentence
@@ -8,6 +9,8 @@ __all__ = [
     "ReleaseView",
     "RunExtra",
     "Snapshot",
+    "backtest_report",
+    "backtest_sentence",
     "rehearsal_report",
     "rehearsal_sentence",
     "release_report",
