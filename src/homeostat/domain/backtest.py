@@ -17,8 +17,8 @@ from homeostat.domain.trace import Score
 class Recorded:
     """The answers in the log from `start_ms` to `end_ms`, and what became of them here. `hidden`: an input that a model
     must have is not in the log as it was served; `changed`: from what the log holds the champion does not give the
-    answer that it gave then; `refused`: requests that no model saw; `away`: answered on the edge or by a batch job, where
-    no release reaches. Only `replayed` ones are compared."""
+    answer that it gave then; `refused`: requests that no model saw; `away`: answered on the edge or by a batch job,
+    where no release reaches. Only `replayed` ones are compared."""
 
     start_ms: int
     end_ms: int
