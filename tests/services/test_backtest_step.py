@@ -1,0 +1,167 @@
+"""The first step of a release: harm in recorded requests ends it before any live traffic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from homeostat import codec
+from homeostat.domain.backtest import Backtested
+from homeostat.domain.bundle import Version
+from homeostat.domain.errors import Refused
+from homeostat.domain.policy import ReleasePolicy
+from homeostat.domain.rollout import Do, Rollout, Status
+from homeostat.domain.units import DAY_MS
+from homeostat.ports import Model
+from homeostat.services.backtest import Backtests
+from homeostat.services.bundles import Bundles
+from homeostat.services.rollouts import Releases
+from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
+from past import MODEL, Past, as_good, gives_nan, raises, wrong, wrong_in_pl
+from world import Calls, Crash, Port
+
+
+class Stage(Past):
+    """Releases over that week. `routed`: every candidate's version that the routing document has ever named."""
+
+    def __init__(self, release: ReleasePolicy | None = None, n: int = 1_200, calls: Calls | None = None) -> None:
+        super().__init__(n, release)
+        self.calls = calls or Calls()
+        self.rollouts, self.journal, self.router = MemoryRollouts(), MemoryJournal(), MemoryRouter()
+        self.routed: list[int] = []
+        self.begin()
+        self.releases.start(self.champion)
+        self.settle()
+
+    def begin(self) -> None:
+        """A new process over the same stores."""
+        log, labels, blobs = (Port(port, self.calls) for port in (self.log, self.labels, self.blobs))
+        rollouts, journal, router = (Port(port, self.calls) for port in (self.rollouts, self.journal, self.router))
+        tried = Backtests(self.policy, log, labels, Bundles(blobs), self, self.clock)
+        ports = rollouts, journal, router, self, log, labels, self, blobs, self.clock
+        self.releases = Releases(self.policy, *ports, tried)
+
+    def ready(self, _model: str, _bundle: str) -> bool:
+        """`ports.Plane`: the champion's bundle is all that is ever loaded."""
+        return self.last.candidate == self.champion
+
+    def alias(self, _version: Version, _alias: str) -> None:
+        """`ports.Tracker`, of which nothing is looked at here."""
+
+    @property
+    def last(self) -> Rollout:
+        return self.rollouts.all(MODEL)[-1]
+
+    def turn(self) -> Do:
+        """A pass; a process that was killed starts again."""
+        try:
+            done = self.releases.reconcile().do
+        except Crash:
+            self.begin()
+            done = Do.ROUTE
+        route = self.router.read().routes.get(MODEL)
+        if route and route.candidate:
+            self.routed.append(route.candidate.version)
+        return done
+
+    def settle(self) -> None:
+        for _ in range(16):
+            self.turn()
+
+    def release(self, model: Model) -> Rollout:
+        self.releases.start(self.version(2, model))
+        self.settle()
+        return self.last
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [(raises, "errors"), (gives_nan, "non-finite"), (wrong_in_pl, "country = pl"), (wrong, "quality")],
+)
+def test_a_bad_candidate_gets_no_traffic(model: Model, said: str) -> None:
+    stage = Stage()
+    record = stage.release(model)
+    assert (record.status, record.index, str(record.steps[0])) == (Status.ROLLED_BACK, 0, "backtest")
+    assert said in record.reason
+    assert stage.routed == []
+    (event,) = stage.journal.read(MODEL, "release.backtest", "R2")
+    assert said in event.text
+    assert codec.decode(codec.encode(event.body), Backtested).result.recorded.replayed == 1_200
+    with pytest.raises(Refused, match="version 2 was refused"):
+        stage.releases.start(record.candidate)
+
+
+def test_a_good_candidate_goes_on_to_shadow_and_the_record_says_why() -> None:
+    stage = Stage()
+    record = stage.release(as_good)
+    assert (record.status, str(record.step)) == (Status.RUNNING, "shadow")
+    assert record.reason.startswith("backtest → shadow: No harm seen over 1,200")
+    assert set(stage.routed) == {2}
+    standing = stage.releases.status()
+    assert standing is not None
+    assert {lane.name for lane in standing.seen.lanes} == {"errors", "slow", "sample_ratio", "quality"}  # live
+
+
+def test_a_turn_does_a_piece_of_the_work_and_holds() -> None:
+    stage = Stage()
+    stage.releases.start(stage.version(2, as_good))
+    assert stage.turn() is Do.HOLD
+    standing = stage.releases.status()
+    assert standing is not None
+    assert standing.move.reason == "Hold at backtest: recorded requests are put to both versions."
+    assert stage.journal.read(MODEL, "release.backtest") == []
+
+
+def test_a_pause_waits_for_a_person_who_may_let_it_go_on() -> None:
+    stage = Stage(ReleasePolicy(on_harm="pause"))
+    assert stage.release(wrong).status is Status.WAITING
+    stage.releases.order("R2", "approve", "the labels were wrong", "ada")
+    stage.settle()
+    assert (stage.last.status, str(stage.last.step)) == (Status.RUNNING, "shadow")
+    assert "approved by a person: ada: the labels were wrong" in stage.last.reason
+
+
+def test_a_person_ends_it_at_any_time() -> None:
+    stage = Stage()
+    stage.releases.start(stage.version(2, as_good))
+    stage.turn()
+    stage.releases.order("R2", "reject", "not needed", "ada")
+    stage.settle()
+    assert (stage.last.status, stage.routed) == (Status.REJECTED, [])
+
+
+def test_without_requests_it_is_left_out_and_that_is_said() -> None:
+    stage = Stage()
+    stage.clock.ms += 30 * DAY_MS
+    record = stage.release(as_good)
+    assert str(record.steps[0]) == "shadow"
+    assert (
+        "Step backtest is left out: the log holds no request of the last week."
+        in stage.journal.read(MODEL, "release.started", "R2")[0].text
+    )
+
+
+def story(stage: Stage) -> tuple[object, ...]:
+    events = [replace(event, body={}) for event in stage.journal.read(MODEL)]
+    found = [event.body["result"] for event in stage.journal.read(MODEL, "release.backtest")]
+    return stage.rollouts.all(MODEL), events, found, stage.router.read()
+
+
+@pytest.mark.parametrize(("model", "calls"), [(wrong, (*range(18), *range(34, 50))), (as_good, range(42, 58))])
+def test_a_crash_at_any_port_call_changes_nothing(model: Model, calls: Iterable[int]) -> None:
+    """All but the calls of those turns that do as the one before."""
+    whole = Stage(n=60)
+    whole.releases.start(whole.version(2, model))
+    before = whole.calls.count
+    whole.settle()
+    names = whole.calls.names[before:]
+    assert names.index("save") < 45
+    for at in calls:
+        for after in (False, True) if names[at] in ("save", "append", "publish") else (False,):
+            stage = Stage(n=60)
+            stage.releases.start(stage.version(2, model))
+            stage.calls.crash_at, stage.calls.after = stage.calls.count + at, after
+            stage.settle()
+            assert story(stage) == story(whole), f"call {at}, {names[at]}, after: {after}"
