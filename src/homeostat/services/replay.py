@@ -120,24 +120,25 @@ class Replay:
         self._answers = self._hidden = self._changed = self._refused = self._away = 0
         self._ripe = self._labelled = self._learned = 0
         self._first_ms, self._step_ms = end_ms, _FIRST_MS
-        self._held: list[pl.DataFrame] = []
+        self._held = self._recorded(log.read(policy.name, start_ms, start_ms))
         self.timed: list[tuple[Matrix, Matrix]] = []
         """What both models saw of the same requests, evenly from all chunks."""
 
     def turn(self) -> bool:
-        """One stretch. → whether it was the last."""
+        """At most one stretch read and one chunk compared. → whether nothing is left. Chunks are whole but for the last,
+        so that the same log makes the same chunks."""
+        if self._held.height < ROWS and self.at_ms < self.end_ms:
+            self._read()
+        if self._held.height >= ROWS or self.at_ms >= self.end_ms:
+            self._compare(self._held.head(ROWS))
+            self._held = self._held.slice(ROWS)
+        return self.at_ms >= self.end_ms and self._held.is_empty()
+
+    def _read(self) -> None:
         until = min(self.at_ms + self._step_ms, self.end_ms)
         rows = self.log.read(self.policy.name, self.at_ms, until)
         self._step_ms = round(self._step_ms * float(np.clip(ROWS / max(rows.height, 1), 1 / _GROWTH, _GROWTH)))
-        self._held.append(self._recorded(rows))
-        self.at_ms = until
-        last = until >= self.end_ms
-        held = pl.concat(self._held)
-        while held.height >= ROWS or (last and held.height):
-            self._compare(held.head(ROWS))
-            held = held.slice(ROWS)
-        self._held = [held]
-        return last
+        self._held, self.at_ms = self._held.vstack(self._recorded(rows)), until
 
     def _recorded(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Answers in order of time: id, key, at_ms, the score `logged` if it is the champion's, and `in.FIELD`."""
