@@ -12,6 +12,8 @@ from homeostat.domain.event import Event
 from homeostat.domain.gate import GateResult, Verdict
 from homeostat.domain.rollout import Status
 from homeostat.engines.report import (
+    backtest_report,
+    backtest_sentence,
     rehearsal_report,
     rehearsal_sentence,
     release_report,
@@ -48,6 +50,7 @@ PAGES = {
     "rehearsal": lambda: rehearsal_report(samples.rehearsal()),
     "run": lambda: run_report(*samples.run()),
     "release": lambda: release_report(samples.canary()),
+    "backtest": lambda: backtest_report(samples.backtest()),
 }
 
 
@@ -103,11 +106,22 @@ def test_data_cannot_become_markup() -> None:
         rehearsal_report(replace(view, model=evil, events=[event])),
         run_report(replace(result, id=evil, gates=gates), extra),
         release_report(replace(canary, snapshots=seen, history=[event])),
+        backtest_report(replace(samples.backtest(), sentence=evil)),
     ]
     for page in pages:
         assert "script" not in Outline(page).tags
         assert "&lt;script&gt;" in page
     assert "&#39;&lt;b&gt;2&lt;/b&gt;&#39;" in run_report(result, extra)
+
+
+def test_the_headline_of_a_backtest() -> None:
+    made = samples.backtest()
+    assert made.sentence.replace("\N{NO-BREAK SPACE}", " ") == (
+        "Harm over 990 recorded requests: quality: harm (E = 212). They differ most where country = pl: "
+        "by .700 in 410 requests, 3 failures, by .0100 elsewhere."
+    )
+    none = replace(made.result, recorded=replace(made.result.recorded, answers=0, replayed=0))
+    assert "there is none" in backtest_sentence(none, made.latency)
 
 
 def test_the_headline_of_a_run() -> None:
