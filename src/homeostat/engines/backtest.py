@@ -33,6 +33,8 @@ Flags = NDArray[np.bool_]
 
 SHOWN = 12
 """Segments in a result."""
+APART = 1.1
+"""A segment is shown if the answers differ by so much more there than elsewhere."""
 SAME = 1e-5
 """Relative and absolute: what a score may differ by from the one that was logged."""
 _OVER = 1e-6
@@ -209,7 +211,7 @@ class Comparison:
         judged, hard_stop = self._judged(found)
         worst = [one for one in judged if one.name == "segments" and one.verdict is Verdict.HARM]
         first = segments.harmed(found)[0] if worst else []
-        shown = [*first, *(one for one in found if one not in first and one.moved > one.elsewhere)]
+        shown = [*first, *(one for one in found if one not in first and one.moved > APART * one.elsewhere)]
         return BacktestResult(
             model=self.case.champion.bundle.model,
             champion=self.case.champion.version,

@@ -33,7 +33,7 @@ TIMED = 500
 """Requests on which the calls are timed."""
 _AT_ONCE = 4_096  # rows a model call
 _FIRST_MS, _GROWTH = 5 * MINUTE_MS, 8  # the first stretch, and how much longer or shorter the next may be
-_TYPES = {Kind.NUMBER: pl.Float64, Kind.INTEGER: pl.Float64, Kind.BOOLEAN: pl.Boolean, Kind.TEXT: pl.String}
+_TYPES = {Kind.NUMBER: pl.Float64, Kind.INTEGER: pl.Int64, Kind.BOOLEAN: pl.Boolean, Kind.TEXT: pl.String}
 _IN = "in."
 
 CANNOT_KNOW = (
@@ -125,8 +125,8 @@ class Replay:
         """What both models saw of the same requests, evenly from all chunks."""
 
     def turn(self) -> bool:
-        """At most one stretch read and one chunk compared. → whether nothing is left. Chunks are whole but for the last,
-        so that the same log makes the same chunks."""
+        """At most one stretch read and one chunk compared. → whether nothing is left. Chunks are whole but for the
+        last: the same log makes the same chunks."""
         if self._held.height < ROWS and self.at_ms < self.end_ms:
             self._read()
         if self._held.height >= ROWS or self.at_ms >= self.end_ms:
