@@ -114,5 +114,5 @@ def test_harm_is_expected_where_the_rule_would_see_it() -> None:
     failing = foreseen(replace(ALIKE, bad=(0.05, 0.001)))
     assert (failing[-1].outcome, failing[-1].step) == ("rolled back", "shadow")
     assert failing[-1].after_ms < HOUR_MS
-    stopped = foreseen(replace(ALIKE, bad=(0.001, 0.0), hard_stop="a non-finite output"))
+    stopped = foreseen(replace(ALIKE, bad=(0.01, 0.0), hard_stop="a non-finite output"))
     assert (stopped[-1].step, stopped[-1].reason) == ("shadow", "a non-finite output")

@@ -106,12 +106,12 @@ def _lanes(lanes: Sequence[Lane]) -> Table:
 
 def _bars(found: Sequence[Segment]) -> Iterator[Figure]:
     if found:
-        rows = [Bar(f"{one.field} = {one.values}", one.moved - one.elsewhere, words.number(one.moved)) for one in found]
-        yield Figure(bars(rows, "How much more the answers differ here than elsewhere"))
+        rows = [Bar(f"{one.field} = {one.values}", one.moved, words.number(one.moved)) for one in found]
+        yield Figure(bars(rows, "How much the two answers to a request differ, from 0 to 1"))
 
 
 def _segments(found: Sequence[Segment]) -> Table:
-    names = ("requests", "answers differ by", "elsewhere", "flipped", "failed", "labels", "loss, new minus old", "E")
+    names = ("requests", "differ by", "elsewhere", "flipped", "failed", "labels", "loss, new - old", "E")
     rows = [
         (
             f"{one.field} = {one.values}",
