@@ -172,6 +172,7 @@ def backtest() -> Backtested:
         lanes=(quality,),
         hard_stop="",
         labels=900,
+        fresh=800,
         learned=90,
         expected=(Expected("shadow", "rolled back", 3 * HOUR_MS, "quality: harm."),),
         cannot_know=("who is right on 90 requests: their labels are not there",),

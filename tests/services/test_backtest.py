@@ -19,6 +19,7 @@ from homeostat.domain.schema import Field, Kind
 from homeostat.domain.trace import Score, Trace
 from homeostat.domain.units import DAY_MS
 from homeostat.ports import Model
+from homeostat.services import replay
 from past import (
     END_MS,
     MODEL,
@@ -95,7 +96,10 @@ def test_it_says_what_it_cannot_know(past: Past) -> None:
         assert said in told
 
 
-def test_the_same_log_gives_the_same_bytes_whole_in_pieces_and_after_a_crash(past: Past) -> None:
+def test_the_same_log_gives_the_same_bytes_whole_in_pieces_and_after_a_crash(
+    past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "ROWS", 1_500)
     candidate = past.version(2, wrong_in_pl)
     record = release(past, candidate)
     whole = past.tried(wrong_in_pl)
@@ -105,19 +109,25 @@ def test_the_same_log_gives_the_same_bytes_whole_in_pieces_and_after_a_crash(pas
     turns = 0
     while pieces is None:
         pieces, turns = past.backtests.work(record), turns + 1
-    assert turns > 2
+    assert turns == 3
     assert codec.encode(pieces.result) == codec.encode(whole.result)
     assert whole.latency.calls[0].n == 500
 
 
-def test_quality_is_judged_on_requests_that_neither_has_learned_from(past: Past) -> None:
-    found = past.tried(wrong, trained_until_ms=END_MS - 3 * DAY_MS)
-    assert found.verdict is Verdict.HARM
-    assert 0 < found.result.labels < found.result.learned
-    found = past.tried(wrong, trained_until_ms=END_MS)
-    assert (found.verdict, found.result.labels) == (Verdict.UNKNOWN, 0)
-    assert found.result.expected[1].outcome == "a person is asked"
-    assert "% of the decisions flip" in found.sentence
+def test_what_a_version_has_learned_from_never_speaks_for_it(past: Past) -> None:
+    """The candidate's own rows can show harm, but no merit; those of the champion nothing."""
+    known = past.tried(as_good, trained_until_ms=END_MS - 3 * DAY_MS).result
+    assert 0 < known.fresh < known.labels
+    assert next(lane for lane in known.lanes if lane.name == "quality").n == known.fresh
+    all_known = past.tried(as_good, trained_until_ms=END_MS)
+    assert (all_known.verdict, all_known.result.labels, all_known.result.fresh) == (Verdict.UNKNOWN, 3_429, 0)
+    assert all_known.result.expected[1].outcome == "a person is asked"
+    assert "% of the decisions flip" in all_known.sentence
+    assert past.tried(wrong, trained_until_ms=END_MS).verdict is Verdict.HARM
+    learned = past.backtests.between(
+        past.version(3, good, trained_until_ms=END_MS), past.version(2, wrong), START_MS, END_MS, lambda *_: None
+    )
+    assert (learned.verdict, learned.result.labels, learned.result.learned) == (Verdict.UNKNOWN, 0, 3_429)
 
 
 def test_requests_that_can_not_be_put_again_are_counted() -> None:

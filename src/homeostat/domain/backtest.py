@@ -87,7 +87,8 @@ class Expected:
 @dataclass(frozen=True, slots=True)
 class BacktestResult:
     """The same log gives the same result, byte for byte. `missing`: a field that the candidate must have → in how many
-    requests it is not there. `learned`: labels left out, since one of the two has learned from them or may have.
+    requests it is not there. `labels`: compared, of which `fresh` can have been learned from by neither version (the
+    others can show harm, but no merit); `learned`: left out, since the champion may have learned from them.
     `cannot_know`: what no backtest can tell."""
 
     model: str
@@ -102,6 +103,7 @@ class BacktestResult:
     lanes: tuple[Lane, ...]
     hard_stop: str
     labels: int
+    fresh: int
     learned: int
     expected: tuple[Expected, ...]
     cannot_know: tuple[str, ...]

@@ -84,7 +84,7 @@ class Comparison:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.n = self.both = self.labels = 0
+        self.n = self.both = 0
         self._turns: Counter[tuple[str, str]] = Counter()
         self._flips = 0
         self._moved = 0.0
@@ -98,7 +98,7 @@ class Comparison:
         self._pairs: list[pl.DataFrame] = []
 
     def add(self, chunk: Chunk, labels: pl.DataFrame) -> None:
-        """`labels`: the last label of each id, of requests that neither version can have learned from."""
+        """`labels`: the last label of each id, of requests that the champion can't have learned from."""
         if not chunk.rows.height:
             return
         if not self.n:
@@ -182,15 +182,18 @@ class Comparison:
         return pl.concat(made)
 
     def _label(self, twins: pl.DataFrame, labels: pl.DataFrame) -> Array:
-        """→ (n,) the paired differences of the losses, NaN where there is none."""
+        """Keep the paired differences of the losses; where the candidate may have learned from the label, a difference
+        counts as one that is not mature: for harm alone. → (n,) those of the others, NaN where there is none."""
         n = twins.height // 2
         difference = np.full(n, np.nan)
         pairs = lanes.paired(self.case, twins, labels)
         if pairs.height:
-            place = twins.head(n).select("id").with_row_index("place").join(pairs, on="id", how="inner")
-            difference[place["place"].to_numpy()] = place["difference"].to_numpy()
-            self._pairs.append(pairs.select("mature", "difference"))
-            self.labels += pairs.height
+            rows = twins.head(n).select("id", "at_ms").with_row_index("place").join(pairs, on="id", how="inner")
+            fresh = pl.col("at_ms") > self.case.candidate.bundle.trained_until_ms
+            rows = rows.select("place", "difference", mature=pl.col("mature") & fresh, fresh=fresh)
+            self._pairs.append(rows.drop("place"))
+            known = rows.filter("fresh")
+            difference[known["place"].to_numpy()] = known["difference"].to_numpy()
         return difference
 
     def _keep_failures(self, chunk: Chunk, twins: pl.DataFrame) -> None:
@@ -202,8 +205,13 @@ class Comparison:
     def rates(self, per_day: float, hard_stop: str, labelled: float) -> Rates:
         """What a live release is to be foreseen from."""
         bad = [(one.raised + one.nonfinite) / max(self.n, 1) for one in self._outputs]
-        known = pl.concat(self._pairs)["difference"].to_numpy() if self._pairs else np.zeros(0)
+        known = self._labelled().filter("fresh")["difference"].to_numpy()
         return Rates(per_day, (bad[1], bad[0]), hard_stop, labelled, evidence.tally(known))
+
+    def _labelled(self) -> pl.DataFrame:
+        """difference, mature, fresh."""
+        nothing = pl.DataFrame(schema={"difference": pl.Float64, "mature": pl.Boolean, "fresh": pl.Boolean})
+        return pl.concat([nothing, *self._pairs])
 
     def result(self, recorded: Recorded, learned: int, cannot_know: Sequence[str]) -> BacktestResult:
         """`expected` is left to the caller, who knows the policy."""
@@ -224,7 +232,8 @@ class Comparison:
             segments=tuple(shown[:SHOWN]),
             lanes=judged,
             hard_stop=hard_stop,
-            labels=self.labels,
+            labels=self._labelled().height,
+            fresh=int(self._labelled()["fresh"].sum()),
             learned=learned,
             expected=(),
             cannot_know=tuple(cannot_know),
@@ -237,9 +246,8 @@ class Comparison:
         nobody = pl.DataFrame(schema={"id": pl.String, "label": pl.String})
         judged = lanes.judge(self.case, pl.concat(self._failed), nobody)
         errors = next(lane for lane in judged.lanes if lane.name == "errors")
-        pairs = pl.concat(self._pairs) if self._pairs else lanes.paired(self.case, pl.DataFrame(), nobody)
         stop = judged.hard_stop or self._breach()
-        return (errors, lanes.quality(self.case, pairs, ""), _segments(found)), stop
+        return (errors, lanes.quality(self.case, self._labelled(), ""), _segments(found)), stop
 
     def _breach(self) -> str:
         """What the candidate does that no model may."""

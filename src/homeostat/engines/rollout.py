@@ -62,7 +62,7 @@ class Kind(Protocol):
         ...
 
 
-class Recorded:
+class BacktestStep:
     """Recorded requests through both versions, before any traffic: harm seen there ends the release. Anything else lets
     it go on, for a backtest promotes nobody."""
 
@@ -148,7 +148,7 @@ class Probation:
 
 
 KINDS: dict[StepKind, Kind] = {
-    StepKind.BACKTEST: Recorded(),
+    StepKind.BACKTEST: BacktestStep(),
     StepKind.SHADOW: Shadow(),
     StepKind.CANARY: Canary(),
     StepKind.FULL: Full(),

@@ -116,7 +116,6 @@ class Replay:
         names = {field.name for field in own}
         self._fields = (*own, *(field for field in candidate.bundle.schema.fields if field.name not in names))
         self._labels = labels.read(start_ms, end_ms).select("id", "label")
-        self._fresh_ms = max(champion.bundle.trained_until_ms, candidate.bundle.trained_until_ms)
         self._answers = self._hidden = self._changed = self._refused = self._away = 0
         self._ripe = self._labelled = self._learned = 0
         self._first_ms, self._step_ms = end_ms, _FIRST_MS
@@ -125,13 +124,11 @@ class Replay:
         """What both models saw of the same requests, evenly from all chunks."""
 
     def turn(self) -> bool:
-        """At most one stretch read and one chunk compared. → whether nothing is left. Chunks are whole but for the
-        last: the same log makes the same chunks."""
-        if self._held.height < ROWS and self.at_ms < self.end_ms:
+        """One chunk. → whether nothing is left. Chunks are whole but for the last: the same log makes the same."""
+        while self._held.height < ROWS and self.at_ms < self.end_ms:
             self._read()
-        if self._held.height >= ROWS or self.at_ms >= self.end_ms:
-            self._compare(self._held.head(ROWS))
-            self._held = self._held.slice(ROWS)
+        self._compare(self._held.head(ROWS))
+        self._held = self._held.slice(ROWS)
         return self.at_ms >= self.end_ms and self._held.is_empty()
 
     def _read(self) -> None:
@@ -169,15 +166,15 @@ class Replay:
         self._changed += int((~same).sum())
         timed = evenly(np.flatnonzero(old.good & new.good), TIMED)
         self.timed.append((old_x[same][timed], new_x[timed]))
-        self.comparison.add(Chunk(rows, columns, old, new), self._fresh(rows))
+        self.comparison.add(Chunk(rows, columns, old, new), self._known(rows))
 
-    def _fresh(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """The labels of these requests that neither version can have learned from."""
+    def _known(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The labels of these requests, but for those that the champion may have learned from: they speak for it."""
         known = rows.select("id", "at_ms").join(self._labels, on="id", how="inner", maintain_order="left")
         ripe = pl.col("at_ms") + self.horizon_ms <= self.end_ms
         self._ripe += rows.filter(ripe).height
         self._labelled += known.filter(ripe).height
-        fresh = known.filter(pl.col("at_ms") > self._fresh_ms)
+        fresh = known.filter(pl.col("at_ms") > self.champion.bundle.trained_until_ms)
         self._learned += known.height - fresh.height
         return fresh
 
@@ -232,7 +229,11 @@ def unknown(found: BacktestResult) -> tuple[str, ...]:
     if unlabelled > 0:
         told.append(f"who is right on {unlabelled:,} requests: their labels are not there")
     if found.learned:
-        told.append(f"who is right on {found.learned:,} labelled requests that one of the two may have learned from")
+        told.append(f"who is right on {found.learned:,} labelled requests that the champion may have learned from")
+    if found.labels > found.fresh:
+        told.append(
+            f"whether it is better on {found.labels - found.fresh:,} labelled requests that it may have learned from"
+        )
     if recorded.per_day is None:
         told.append("how long a release would take: the log goes back less than a day")
     return tuple(told)
