@@ -95,7 +95,7 @@ def test_an_equal_candidate_is_expected_to_be_promoted_when_labels_have_settled_
     assert found[1].after_ms == pytest.approx(50 / 100 * DAY_MS, rel=0.01)  # 50 requests at 1 % of 10,000 a day
     assert found[5].after_ms == DAY_MS
     waited = sum(one.after_ms for one in found[:3])
-    assert DAY_MS < waited < 2 * DAY_MS  # 10 % waits for quality: a label horizon, then some hours
+    assert DAY_MS < waited < 1.3 * DAY_MS  # 10 % waits for quality: a label horizon, then some hours
     later = foreseen(ALIKE, horizon_ms=3 * DAY_MS)
     assert sum(one.after_ms for one in later[:3]) > 3 * DAY_MS
 

@@ -76,6 +76,8 @@ def test_a_bad_candidate_is_named_with_its_fault(
         top = found.result.segments[0]
         assert f"{top.field} = {top.values}" == where
         assert top.moved > 10 * top.elsewhere
+        failures = found.result.candidate_outputs
+        assert top.failed == failures.raised + failures.nonfinite
     assert bool(found.result.hard_stop) == (model is gives_nan)
 
 

@@ -119,6 +119,9 @@ def test_a_turn_does_a_piece_of_the_work_and_holds(monkeypatch: pytest.MonkeyPat
 def test_a_pause_waits_for_a_person_who_may_let_it_go_on() -> None:
     stage = Stage(ReleasePolicy(on_harm="pause"))
     assert stage.release(wrong).status is Status.WAITING
+    worked = stage.clock.ns
+    stage.turn()
+    assert stage.clock.ns == worked  # it is not made again
     stage.releases.order("R2", "approve", "the labels were wrong", "ada")
     stage.settle()
     assert (stage.last.status, str(stage.last.step)) == (Status.RUNNING, "shadow")
