@@ -25,8 +25,8 @@ from homeostat.engines import evidence, lanes, segments
 from homeostat.engines.answer import answers
 from homeostat.engines.drift.counts import NumberLayout, Numbers
 from homeostat.engines.drift.numeric import distance
+from homeostat.engines.foresight import Rates
 from homeostat.engines.lanes import Case
-from homeostat.engines.outlook import Rates
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -16,7 +16,7 @@ from homeostat.domain.prediction import Role
 from homeostat.domain.rollout import Rollout, Status, StepKind
 from homeostat.domain.schema import Field, Kind
 from homeostat.domain.units import MINUTE_MS
-from homeostat.engines import lanes, outlook
+from homeostat.engines import foresight, lanes
 from homeostat.engines import rollout as rule
 from homeostat.engines.answer import width
 from homeostat.engines.backtest import Chunk, Comparison, Given, present, unchanged
@@ -198,7 +198,7 @@ class Replay:
             return found
         rates = self.comparison.rates(per_day, found.hard_stop, self._labelled / max(self._ripe, 1))
         return replace(
-            found, expected=outlook.expected(self._release(per_day), rates, self.policy.release, self.horizon_ms)
+            found, expected=foresight.expected(self._release(per_day), rates, self.policy.release, self.horizon_ms)
         )
 
     def _release(self, per_day: float) -> Rollout:

@@ -15,7 +15,7 @@ from homeostat.domain.rollout import Rollout, Status, StepKind
 from homeostat.domain.schema import Field, Kind
 from homeostat.domain.units import DAY_MS, HOUR_MS, MINUTE_MS
 from homeostat.engines import evidence, rollout
-from homeostat.engines.outlook import Rates, expected
+from homeostat.engines.foresight import Rates, expected
 from homeostat.engines.segments import ALPHA, Rows, Table, bins, harmed, ranked
 
 NUMBER, TEXT = Field("age", Kind.NUMBER), Field("country", Kind.TEXT)
