@@ -40,7 +40,7 @@ class Line(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
-        self._flood.broken += self.due > 0
+        self._flood.lost(self)
 
 
 class Flood:
@@ -49,7 +49,7 @@ class Flood:
         self.idle: list[Line] = []
         self.waiting: deque[float] = deque()  # due, and no connection was free
         self.took: dict[int, list[tuple[float, float]]] = defaultdict(list)  # status → (due, latency)
-        self.broken = 0
+        self.broken, self.open = 0, CONNECTIONS
 
     def send(self, due: float) -> None:
         if not self.idle:
@@ -58,6 +58,13 @@ class Flood:
         line = self.idle.pop()
         line.due = due
         line.transport.write(self._message)
+
+    def lost(self, line: Line) -> None:
+        """One that was idle for long is closed by the server, and not missed."""
+        self.open -= 1
+        self.broken += line.due > 0
+        if line in self.idle:
+            self.idle.remove(line)
 
     def answered(self, line: Line, status: int) -> None:
         self.took[status].append((line.due, time.perf_counter() - line.due))
@@ -82,13 +89,13 @@ async def main(port: int, path: str, rate: float, seconds: float, body: bytes) -
             sent += 1
         await asyncio.sleep(SLICE_S)
     end = time.perf_counter() + 5
-    while len(flood.idle) < CONNECTIONS and time.perf_counter() < end:
+    while len(flood.idle) < flood.open and time.perf_counter() < end:
         await asyncio.sleep(SLICE_S)
     print(json.dumps(_told(flood, begun, sent, seconds)))  # noqa: T201
 
 
 def _told(flood: Flood, begun: float, sent: int, seconds: float) -> dict[str, object]:
-    found: dict[str, object] = {"sent": sent, "broken": flood.broken, "unanswered": CONNECTIONS - len(flood.idle)}
+    found: dict[str, object] = {"sent": sent, "broken": flood.broken, "unanswered": flood.open - len(flood.idle)}
     for status, took in flood.took.items():
         due, latency = np.array(took).T
         p50, p99 = np.quantile(1e3 * latency, [0.5, 0.99])

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from needs import program
+
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
 def test_a_race_with_a_peer_that_cannot_be_installed(tmp_path: Path) -> None:
-    if shutil.which("wrk") is None:
-        missing = "wrk is not installed: apt-get install wrk"
-        pytest.fail(missing) if os.environ.get("HOMEOSTAT_REQUIRE_SERVICES") == "1" else pytest.skip(missing)
+    program("wrk", "wrk")
     env = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
     command = [sys.executable, "-m", "bench.serve", "--only", "echo", "ours", "litserve", "--quick", "--seconds", "1"]
     done = subprocess.run([*command, "--json"], cwd=ROOT, env=env, capture_output=True, text=True, check=False)

@@ -176,6 +176,7 @@ COMMANDS = [
             "rehearse",
             "demo",
             "up",
+            "control",
             "serve",
             "compact",
             "predict",

@@ -13,12 +13,13 @@ from typing import get_type_hints
 
 import pytest
 
+import pictures
 from homeostat import cli
 from homeostat.config import read_policy
 from homeostat.demo.story import make
 from homeostat.demo.stream import Script
 from homeostat.domain.policy import Budget, Policy
-from homeostat.engines import drift, metrics, rollout, trigger
+from homeostat.engines import drift, metrics, steps, trigger
 
 ROOT = Path(__file__).parents[1]
 DOCS = {path.name: path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
@@ -39,7 +40,7 @@ def test_every_setting_is_documented_and_no_other() -> None:
 
 
 def test_every_kind_is_documented() -> None:
-    for name in (*metrics.METRICS, *trigger.KINDS, *(kind.value for kind in rollout.KINDS)):
+    for name in (*metrics.METRICS, *trigger.KINDS, *(kind.value for kind in steps.KINDS)):
         if name not in ("canary", "full", "manual"):  # written as a share; asked for by hand
             assert f"{name}" in DOCS["policy.md"], name
     assert drift.TESTS
@@ -53,6 +54,10 @@ def test_every_command_is_documented() -> None:
         assert f"homeostat export {command.name}" in EVERYTHING
     for command in cli.release.registered_commands:
         assert str(command.name) in EVERYTHING
+
+
+def test_the_picture_of_a_release_is_current() -> None:
+    assert pictures.PATH.read_text() == pictures.picture(), "python tests/pictures.py"
 
 
 def test_links_lead_somewhere() -> None:

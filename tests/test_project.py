@@ -134,8 +134,12 @@ def test_the_verbs_of_a_release(released: Project) -> None:
     released.system.control.settle()
     assert [one.status for one in released.release.history()] == [Status.PROMOTED, Status.REJECTED]
     explanation, report = released.release.explain("R2")
-    assert explanation.standing is None
+    assert (explanation.outlook, explanation.holds) == (None, "")
     assert "not yet" in Path(report).read_text()
+    said = CliRunner().invoke(cli.app, ["release", "explain", "R2", "--markdown", "-p", str(released.root)])
+    assert said.stdout.startswith("### Release R2 of cards\n\nVersion 2 was rejected after ")
+    said = CliRunner().invoke(cli.app, ["release", "explain", "R2", "--json", "-p", str(released.root)])
+    assert json.loads(said.stdout)["rollout"]["status"] == "rejected"
     status = released.status()
     assert status.recent
     assert status.performance is not None

@@ -9,9 +9,13 @@ import pytest
 from rich.console import Console
 
 from homeostat import terminal
+from homeostat.domain.bundle import Version
 from homeostat.domain.errors import ConfigError, Refused
+from homeostat.domain.event import Event
 from homeostat.domain.gate import GateResult, Measurement, Verdict
-from homeostat.domain.rollout import Lane
+from homeostat.domain.rollout import Lane, ReleaseStep, Rollout, Status, StepKind
+from homeostat.domain.units import HOUR_MS
+from homeostat.engines.report import ReleaseView, Snapshot
 
 
 def shown(thing: object, *, tty: bool = False) -> str:
@@ -78,3 +82,25 @@ def test_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1
     assert json.loads(printed) == {"measurement": None, "name": "recall", "reason": "fine", "verdict": "ok"}
+
+
+def test_a_release_is_explained_from_the_sentence_to_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), width=160, theme=terminal.theme())
+    monkeypatch.setattr(terminal, "out", console)
+    looks = [
+        Snapshot(k * HOUR_MS, 1_000, 9, (Lane("quality", verdict, f"look {k}", k, e, 50.0, 0.001, -0.1, 0.1),))
+        for k, (verdict, e) in enumerate([(Verdict.UNKNOWN, 0.01), (Verdict.UNKNOWN, 1.0), (Verdict.HARM, 60.0)])
+    ]
+    record = Rollout("R4", "price", None, Version("price", 4, "b", "r"), (ReleaseStep(StepKind.CANARY, 1_000),), 0,
+                     Status.ROLLED_BACK, 0, 0, "s", 0, "quality: look 2", 3 * HOUR_MS)  # fmt: skip
+    history = [Event(0, "price", "release.rolled_back", "k", "R4", "[red]quality[/red]")]
+    terminal.explained(ReleaseView(record, looks, history), "r.html")
+    assert isinstance(console.file, io.StringIO)
+    said = console.file.getvalue().replace("\N{NO-BREAK SPACE}", " ")
+    assert said.startswith("Release R4. Version 4 was rolled back after 3 h: quality: look 2.")
+    assert "▁▅█" in said
+    assert "○ unknown 1 Jan 1970 00:00" in said
+    assert "▲ harm 1 Jan 1970 02:00" in said
+    assert "Nothing: harm stands." in said
+    assert "rolled back   [red]quality[/red]" in said
+    assert said.endswith("Report: r.html\n")

@@ -236,6 +236,17 @@ def up(
 
 
 @app.command()
+def control(folder: Folder = HERE) -> None:
+    """The control loop alone, in reserve: of several on one database one leads, the next takes over within seconds.
+
+    Example: homeostat control -p price
+    """
+    from homeostat.web.control import control as run_control
+
+    run_control(folder.resolve())
+
+
+@app.command()
 def serve(
     folder: Folder = HERE,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="The port to listen on; 0: any.")] = 8_701,
@@ -428,14 +439,18 @@ def retrain(reason: Reason = "", folder: Folder = HERE, as_json: Json = False) -
 @release.command("start")
 def release_start(
     version: Annotated[int | None, typer.Option(help="The version to release; the newest by default.")] = None,
+    despite: Annotated[
+        str, typer.Option(metavar="REASON", help="Release it although it was refused before; why, for the record.")
+    ] = "",
     folder: Folder = HERE,
     as_json: Json = False,
 ) -> None:
     """Release a version, step by step. `homeostat up` carries it out. Example: homeostat release start -p price"""
     from homeostat import terminal
 
-    made = _open(folder).release.start(version)
-    _show(made, as_json, lambda: terminal.out.print(f"Release {made.id} started. {made.reason}"))
+    made = _open(folder).release.start(version, despite)
+    said = f"Release {made.id} is asked for. {made.reason} The control loop carries it out."
+    _show(made, as_json, lambda: terminal.lines(said))
 
 
 @release.command("status")
@@ -448,10 +463,21 @@ def release_status(folder: Folder = HERE, as_json: Json = False) -> None:
 
 
 @release.command("history")
-def release_history(folder: Folder = HERE, as_json: Json = False) -> None:
-    """Every release and what came of it. Example: homeostat release history -p price"""
+def release_history(
+    at: Annotated[int | None, _time("--at", "What served at this time (UTC), and who had approved it.")] = None,
+    folder: Folder = HERE,
+    as_json: Json = False,
+) -> None:
+    """Every release and what came of it, or what served at a time.
+
+    Example: homeostat release history --at 2026-01-31T14:30 -p price
+    """
     from homeostat import terminal
 
+    if at is not None:
+        served = _open(folder).release.served(at)
+        _show(served, as_json, lambda: terminal.served(served))
+        return
     records = _open(folder).release.history()
     _show(records, as_json, lambda: terminal.releases(records))
 
@@ -483,14 +509,22 @@ def release_backtest(
 @release.command("explain")
 def release_explain(
     name: Annotated[str, typer.Argument(help="A release, as R3; the current one by default.")] = "",
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
     folder: Folder = HERE,
     as_json: Json = False,
 ) -> None:
-    """Every verdict with its evidence, what would change it, and a report. Example: homeostat release explain R3"""
+    """Every verdict over time, why it moved or holds, what would change it, and a report.
+
+    Example: homeostat release explain R3 --markdown | gh pr comment --body-file -
+    """
     from homeostat import terminal
+    from homeostat.engines.report import release_markdown
 
     found, report = _open(folder).release.explain(name)
-    _show(found, as_json, lambda: terminal.explained(found, report))
+    if markdown and not as_json:
+        typer.echo(release_markdown(found), nl=False)
+    else:
+        _show(found, as_json, lambda: terminal.explained(found, report))
 
 
 def _ordered(what: str, folder: Path, name: str, reason: str, as_json: bool) -> None:

@@ -32,13 +32,18 @@ class Control:
     runs: Runs
     clock: Clock
 
+    def lead(self) -> None:
+        """A term of this control plane begins: whoever led before can't change the routing document any more."""
+        self.releases.claim()
+        self.begin()
+
     def begin(self) -> None:
         """The first champion of a model that never had a release: its newest version, or one that is trained now."""
         if self.releases.history():
             return
         versions = self.releases.tracker.versions(self.releases.model)
         if versions:
-            self.releases.start(versions[-1])
+            self.releases.start(versions[-1], by="the control loop")
         else:
             self.train(Trigger("first", "manual", "the first champion", self.clock.now_ms()))
 
@@ -67,9 +72,9 @@ class Control:
         except HomeostatError as error:
             self.triggers.done(trigger, failure=str(error))
             return
-        self.triggers.done(trigger, run=result.id, note=self._release(result))
+        self.triggers.done(trigger, run=result.id, note=self._release(result, trigger))
 
-    def _release(self, result: RunResult) -> str:
+    def _release(self, result: RunResult, trigger: Trigger) -> str:
         """→ what came of the run. The same version may have its release already: after a crash, or without news."""
         if result.version is None:
             return run_sentence(result)
@@ -77,6 +82,7 @@ class Control:
         if known is not None:
             return f"It is version {result.version.number} again, of release {known.id}: {known.status.value}."
         try:
-            return f"Release {self.releases.start(result.version).id} started."
+            asked = self.releases.start(result.version, by=f"trigger {trigger.key}")
+            return f"Release {asked.id} was asked for."
         except Refused as refusal:
             return f"No release was started: {refusal.what}."

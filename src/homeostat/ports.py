@@ -17,7 +17,7 @@ from homeostat.domain.event import Event
 from homeostat.domain.gate import Measurement
 from homeostat.domain.message import Message, Output, Standing
 from homeostat.domain.prediction import LabelBatch, LogBatch
-from homeostat.domain.rollout import Rollout, Routing
+from homeostat.domain.rollout import Rollout, Routing, Term
 from homeostat.domain.run import CodeState
 
 
@@ -119,7 +119,8 @@ class Journal(Protocol):
     """Append-only history of the loop."""
 
     def append(self, event: Event) -> bool:
-        """→ False when an event with this model and key is there already; nothing is written then."""
+        """→ False when an event with this model and key is there already; nothing is written then. Errors:
+        `Deposed`."""
         ...
 
     def read(self, model: str, kind: str = "", subject: str = "") -> Sequence[Event]:
@@ -132,7 +133,7 @@ class Rollouts(Protocol):
 
     def save(self, rollout: Rollout) -> Rollout:
         """Write it if the stored revision is `rollout.revision` (0: it must be new). → it, one revision up.
-        Errors: `Refused` when another writer was first."""
+        Errors: `Refused` when another writer was first; `Deposed`."""
         ...
 
     def all(self, model: str) -> Sequence[Rollout]:
@@ -146,7 +147,35 @@ class Router(Protocol):
     def read(self) -> Routing: ...
 
     def publish(self, routing: Routing) -> None:
-        """Errors: `Refused` unless routing.version is the published version + 1."""
+        """The store puts in the term of the writer. Errors: `Refused` unless routing.version is the published version
+        + 1; `Deposed` when the published term is a later one."""
+        ...
+
+
+class Leases(Protocol):
+    """Who leads, of several control planes on one database: one row a model. What counts is whether the row moves, so
+    that no two clocks need to agree."""
+
+    def read(self, model: str) -> Term: ...
+
+    def take(self, seen: Term, model: str, holder: str) -> Term | None:
+        """A new term, if the row still is as it was `seen`."""
+        ...
+
+    def beat(self, term: Term, model: str) -> Term | None:
+        """A sign of life, unless somebody has taken over."""
+        ...
+
+    def leave(self, term: Term, model: str) -> None:
+        """The next one need not wait."""
+        ...
+
+
+class Hook(Protocol):
+    """What the project wants run, or told, when a release moves."""
+
+    def run(self, hook: str, message: Mapping[str, Any]) -> str:
+        """`hook`: a command, or an http(s) URL. → why it failed, "" when it did not."""
         ...
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,20 +22,22 @@ from homeostat.domain.backtest import Backtested, Replayed
 from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.errors import DataError, NotFound, UsageError
-from homeostat.domain.event import Event
+from homeostat.domain.event import BACKTEST, LOOK, Event
 from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Policy
 from homeostat.domain.rehearsal import RehearsalResult
-from homeostat.domain.rollout import Arm, Lane, Rollout
+from homeostat.domain.rollout import Arm, Lane, Rollout, StepKind
 from homeostat.domain.run import RunResult
 from homeostat.domain.schema import Value
 from homeostat.domain.trace import Trace
 from homeostat.domain.trigger import Trigger
+from homeostat.engines.lanes import bound
 from homeostat.engines.report import (
     ReleaseView,
     RunExtra,
     Snapshot,
     backtest_report,
+    because,
     rehearsal_report,
     release_report,
     run_report,
@@ -42,6 +45,8 @@ from homeostat.engines.report import (
 from homeostat.ports import Progress
 from homeostat.services.backtest import WINDOW_MS
 from homeostat.services.monitors import Performance
+from homeostat.services.release_log import Served
+from homeostat.services.release_seen import backtested, replays
 from homeostat.services.rollouts import Explanation, Releases, Standing
 from homeostat.serving.messages import Request
 from homeostat.wiring.cluster import cluster
@@ -244,8 +249,21 @@ class Project:
         """Where the loop stands."""
         system = self.system
         standing = system.releases.status()
-        recent = tuple(system.stores.journal.read(self.policy.name))[-RECENT:]
+        told = [event for event in system.stores.journal.read(self.policy.name) if event.kind != LOOK]
+        recent = tuple(told[-RECENT:])
         return Status(self.policy.name, standing, system.monitors.performance(), system.monitors.alerts(), recent)
+
+
+SEEN = ("release.evidence", "release.verdict", LOOK)
+"""Events that say what a pass saw."""
+
+
+def caller() -> str:
+    """The user of this process, as the environment or the machine names them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number without a name
+        return f"user {os.getuid()}"
 
 
 class ReleaseVerbs:
@@ -254,9 +272,10 @@ class ReleaseVerbs:
     def __init__(self, project: Project) -> None:
         self._project = project
 
-    def start(self, version: int | None = None) -> Rollout:
-        """Release a version, the newest by default. Errors: `NotFound`, `Refused`."""
-        return self._releases.start(self._project.version(version))
+    def start(self, version: int | None = None, despite: str = "", who: str = "") -> Rollout:
+        """Ask for the release of a version, the newest by default. `despite`: why a bundle that was refused before may
+        be tried again. Errors: `NotFound`, `Refused`."""
+        return self._releases.start(self._project.version(version), who or caller(), despite)
 
     def status(self) -> Standing | None:
         """The open release, else the one that serves."""
@@ -278,9 +297,14 @@ class ReleaseVerbs:
         name = f"backtest-{served.number}-{chosen.number}"
         return replace(made, report=write_report(project.root, name, backtest_report(made)))
 
-    def order(self, what: str, release: str = "", reason: str = "") -> Event:
-        """`approve`, `reject` or `rollback` a release, the current one by default. Errors: `NotFound`, `Refused`."""
-        return self._releases.order(release or self._current(), what, reason, getpass.getuser())
+    def served(self, at_ms: int) -> Served:
+        """What served at that time, and who had approved it."""
+        return self._releases.served(at_ms)
+
+    def order(self, what: str, release: str = "", reason: str = "", who: str = "") -> Event:
+        """`approve`, `reject` or `rollback` a release, the current one by default; `who`: the user of this process by
+        default. Errors: `NotFound`, `Refused`."""
+        return self._releases.order(release or self._current(), what, reason, who or caller())
 
     def approve(self, release: str = "", reason: str = "") -> Event:
         """End the step that waits."""
@@ -294,10 +318,12 @@ class ReleaseVerbs:
         """Give all traffic back to the version before."""
         return self.order("rollback", release, reason)
 
-    def explain(self, release: str = "") -> tuple[Explanation, str]:
-        """Every verdict with its evidence. → that, and the path of its HTML report. Errors: `NotFound`."""
+    def explain(self, release: str = "") -> tuple[ReleaseView, str]:
+        """Every verdict over time with its evidence, why it moved or holds, and what would change it. → that, and the
+        path of its HTML report. Errors: `NotFound`."""
         found = self._releases.explain(release or self._current())
-        return found, write_report(self._project.root, f"release-{found.rollout.id}", release_report(view(found)))
+        shown = view(found, self._project.policy.release.margin)
+        return shown, write_report(self._project.root, f"release-{found.rollout.id}", release_report(shown))
 
     @property
     def _releases(self) -> Releases:
@@ -329,18 +355,35 @@ class ExportVerbs:
         return export(chosen, manifest, onnx, OnnxRuntime().load(onnx), key, Path(folder))
 
 
-def view(found: Explanation) -> ReleaseView:
+def view(found: Explanation, margin: float) -> ReleaseView:
     """An explanation as its report shows it."""
-    seen = [event for event in found.events if event.kind in ("release.evidence", "release.verdict")]
-    snapshots = [_snapshot(event) for event in seen]
-    told = [event for event in found.events if event not in seen]
-    outlook = found.standing.move.reason if found.standing else ""
-    if found.standing:
-        now = found.standing.seen
-        snapshots.append(Snapshot(now.now_ms, now.weight, now.requests, now.lanes))
-    return ReleaseView(found.rollout, snapshots, told, outlook)
+    told = [event for event in found.events if event.kind not in SEEN]
+    most = bound(found.rollout.step.weight)
+    shown = ReleaseView(
+        rollout=found.rollout,
+        snapshots=[_snapshot(event) for event in _live(found)],
+        history=told,
+        tolerated={"errors": most, "slow": most, "quality": margin},
+        backtest=next((backtested(event) for event in told if event.kind == BACKTEST), None),
+    )
+    if found.standing is None:
+        return shown
+    now, move = found.standing.seen, found.standing.move
+    here = Snapshot(now.now_ms, now.weight, now.requests, now.lanes, move.reason)
+    seen = shown.snapshots if replays(found.rollout) else [*shown.snapshots, here]
+    return replace(shown, snapshots=seen, holds=because(move, now), outlook=found.standing.outlook)
+
+
+def _live(found: Explanation) -> Iterator[Event]:
+    """Looks at live requests: up to the end of its backtest there were none."""
+    kinds = [step.kind for step in found.rollout.steps]
+    live = StepKind.BACKTEST not in kinds
+    for event in found.events:
+        live = live or (event.kind == "release.advanced" and event.body["index"] > kinds.index(StepKind.BACKTEST))
+        if live and event.kind in SEEN:
+            yield event
 
 
 def _snapshot(event: Event) -> Snapshot:
     lanes = tuple(msgspec.convert(lane, Lane) for lane in event.body["lanes"])
-    return Snapshot(event.at_ms, event.body["weight"], event.body["requests"], lanes)
+    return Snapshot(event.at_ms, event.body["weight"], event.body["requests"], lanes, event.text)

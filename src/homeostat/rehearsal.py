@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from homeostat.control import Control
 from homeostat.domain.dataset import ENTITY, EVENT_MS
 from homeostat.domain.errors import DataError
-from homeostat.domain.event import Event
+from homeostat.domain.event import LOOK, Event
 from homeostat.domain.gate import Measurement
 from homeostat.domain.policy import Policy
 from homeostat.domain.prediction import Role
@@ -154,7 +154,7 @@ class Rehearsal:
         y = labels.truth(schema, rows[self.policy.data.target].to_list())[answered]
         at_ms = rows[EVENT_MS].to_numpy()[answered]
         period_ms = DAY_MS * max(1, round((at_ms[-1] - at_ms[0]) / DAY_MS / PERIODS))
-        events = self.loop.journal.read(name)
+        events = [event for event in self.loop.journal.read(name) if event.kind != LOOK]
 
         def course(output: Array, trainings: int) -> Course:
             metric = self.policy.train.metric

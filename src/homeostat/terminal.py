@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
+from math import log10
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -20,14 +22,17 @@ from homeostat import codec
 from homeostat.domain.backtest import Backtested, Replayed
 from homeostat.domain.errors import HomeostatError
 from homeostat.domain.gate import GateResult, Measurement, Verdict
+from homeostat.domain.outlook import Outlook
 from homeostat.domain.prediction import BATCH, EDGE
 from homeostat.domain.rehearsal import RehearsalResult
 from homeostat.domain.rollout import Lane, Rollout
 from homeostat.domain.run import RunResult
 from homeostat.domain.trace import Score, Trace
 from homeostat.domain.units import show_share
-from homeostat.engines.report import rehearsal_sentence, run_sentence, words
-from homeostat.engines.report.backtest import facts, milliseconds
+from homeostat.engines.looks import FLOOR
+from homeostat.engines.report import ReleaseView, rehearsal_sentence, release_sentence, run_sentence, words
+from homeostat.engines.report.backtest import facts, milliseconds, outcome
+from homeostat.engines.report.outlook import after, assumption, because, change, expected, happened, says
 from homeostat.engines.report.rehearsal import OUTCOMES
 from homeostat.ports import Progress
 
@@ -36,7 +41,10 @@ if TYPE_CHECKING:  # whoever has one to show has imported it
     from homeostat.demo import Line
     from homeostat.project import Status
     from homeostat.scaffold import Made
-    from homeostat.services.rollouts import Explanation, Standing
+    from homeostat.services.release_log import Served
+    from homeostat.services.rollouts import Standing
+
+BARS, SPARK = "▁▂▃▄▅▆▇█", 24
 
 LIGHT = {
     "champion": "#0072B2",
@@ -224,26 +232,51 @@ def releases(records: Sequence[Rollout]) -> None:
 
 
 def standing(found: Standing | None) -> None:
-    """Where a release stands: the sentence, then the lanes."""
+    """Where a release stands: why it holds and until when in one line, then the lanes."""
     if found is None:
         lines("Nothing is released yet. Start with `homeostat release start`, with `homeostat up` running.")
         return
-    one, seen = found.rollout, found.seen
-    lines(f"Release {one.id}, version {one.candidate.number}: {one.status.value}. {found.move.reason}")
+    one, seen, outlook = found.rollout, found.seen, found.outlook
+    comes = expected(one, outlook) if outlook else ""
+    lines(f"Release {one.id}, version {one.candidate.number}: {one.status.value}. {because(found.move, seen)} {comes}")
     if seen.lanes:
         out.print(lanes(seen.lanes))
         lines(f"{words.counted(seen.requests, 'request')} seen in this step, {seen.mature_labels:,} mature labels.")
 
 
-def explained(found: Explanation, report: str) -> None:
-    """A release from its start: what happened and why."""
-    lines(f"Release {found.rollout.id}: version {found.rollout.candidate.number}, {found.rollout.status.value}.")
-    table = _table("when", "what", "why")
-    for event in found.events:
-        table.add_row(words.time(event.at_ms), event.kind.removeprefix("release."), Text(event.text))
+def served(found: Served) -> None:
+    """What served at a time, and how each version came there."""
+    if not found.arms:
+        lines(f"At {words.time(found.at_ms)} nothing had been released.")
+        return
+    since = f", since {words.time(found.since_ms)}" if found.since_ms is not None else ""
+    lines(f"At {words.time(found.at_ms)}, release {found.release}{since}: {found.routed}")
+    table = _table("version", "share", "release", "asked for by", "approved by")
+    for arm in found.arms:
+        said = [
+            f"{one.who}, {words.time(one.at_ms)}, {one.step}: {one.reason or 'no reason given'}"
+            for one in arm.approvals
+        ]
+        row = str(arm.version), show_share(arm.share), arm.release, arm.asked_by or "not recorded"
+        table.add_row(*row, Text("\n".join(said) or "its evidence alone"))
     out.print(table)
-    if found.standing:
-        standing(found.standing)
+
+
+def explained(view: ReleaseView, report: str) -> None:
+    """A release: the sentence, each lane over time, what would change it, what happened, where the page is."""
+    lines(f"Release {view.rollout.id}. {release_sentence(view)}")
+    if view.names:
+        out.print(courses(view))
+    if view.latest:
+        out.print(lanes(view.latest))
+    if view.outlook:
+        out.print(nexts(view, view.outlook))
+    table = _table("when", "what", "why")
+    for event in view.history:
+        table.add_row(words.time(event.at_ms), happened(event), Text(event.text))
+    out.print(table)
+    if view.backtest:
+        _unknown(view.backtest)
     lines(f"Report: {report}")
 
 
@@ -252,6 +285,35 @@ def predicted(result: BatchResult) -> None:
     said = f"{result.rows:,} rows scored by version {result.version}: {result.parts} parts in {result.out}"
     lines(f"{said}, {result.reused} of them from before.")
     lines(f"{result.refused:,} rows broke a rule: the column error says which." if result.refused else "")
+
+
+def courses(view: ReleaseView) -> Table:
+    """Each lane over time: E on a logarithmic scale up to its limit, and when its verdict became another one."""
+    table = _table("lane", "E over time", "verdicts", "what would change it")
+    latest = {lane.name: lane for lane in view.latest}
+    for name in view.names:
+        course = view.course(name)
+        runs = [next(run) for _, run in groupby(course, key=lambda one: one[1].verdict)]
+        said = Text("\n").join(verdict(lane.verdict).append(f" {words.time(seen.at_ms)}") for seen, lane in runs)
+        needs = change(latest[name], view.outlook) if name in latest else ""
+        table.add_row(Text(says(name).title), _spark([lane for _, lane in course]), said, Text(needs))
+    return table
+
+
+def _spark(course: Sequence[Lane]) -> Text:
+    """At most `SPARK` of the looks, evenly; the highest bar is the limit."""
+    every = max(1, -(-len(course) // SPARK))
+    shown = [*course[::-every]][::-1]
+    heights = [log10(max(lane.evidence, FLOOR) / FLOOR) / log10(max(lane.threshold, 1) / FLOOR) for lane in shown]
+    return Text("".join(BARS[min(int(height * len(BARS)), len(BARS) - 1)] for height in heights), style="candidate")
+
+
+def nexts(view: ReleaseView, outlook: Outlook) -> Table:
+    """The next move, and when."""
+    table = _table("if the candidate", "the next move", "is expected")
+    for turn in outlook.turns:
+        table.add_row(assumption(turn.assumed), *after(turn, view.rollout, outlook.now_ms))
+    return table
 
 
 def status(found: Status) -> None:
@@ -286,14 +348,19 @@ def backtested(found: Backtested) -> None:
     out.print(table)
     table = _table("step", "what comes of it", "after", numeric=("after",))
     for step in result.expected:
-        table.add_row(step.step, step.outcome, words.duration(step.after_ms))
+        table.add_row(step.step, *outcome(step))
     out.print(table)
     table = _table("model call", "p50", "p95", "p99", numeric=("p50", "p95", "p99"))
     for calls in found.latency.calls:
         spans = map(milliseconds, (calls.p50_us, calls.p95_us, calls.p99_us))
         table.add_row(f"version {calls.version}, {words.counted(calls.batch, 'row')}", *spans)
     out.print(table)
-    lines("It cannot know:", *(f"  {one}" for one in result.cannot_know), f"Report: {found.report}")
+    _unknown(found)
+    lines(f"Report: {found.report}")
+
+
+def _unknown(found: Backtested) -> None:
+    lines("The backtest cannot know:", *(f"  {one}" for one in found.result.cannot_know))
 
 
 def replayed(found: Replayed) -> None:

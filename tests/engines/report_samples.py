@@ -21,8 +21,9 @@ from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import DatasetVersion
 from homeostat.domain.event import Event
 from homeostat.domain.gate import GateResult, Measurement, Verdict
+from homeostat.domain.outlook import Assumed, Forecast, Outlook, Pace, Turn
 from homeostat.domain.rehearsal import Course, RehearsalResult
-from homeostat.domain.rollout import Lane, ReleaseStep, Rollout, Status, StepKind
+from homeostat.domain.rollout import Do, Lane, Move, ReleaseStep, Rollout, Status, StepKind
 from homeostat.domain.run import CodeState, RunResult, Step
 from homeostat.domain.units import DAY_MS, HOUR_MS, MINUTE_MS
 from homeostat.engines.report import ReleaseView, RunExtra, Snapshot, backtest_sentence
@@ -174,9 +175,37 @@ def backtest() -> Backtested:
         labels=900,
         fresh=800,
         learned=90,
-        expected=(Expected("shadow", "rolled back", 3 * HOUR_MS, "quality: harm."),),
+        expected=(Expected("shadow", Do.ROLL_BACK, 3 * HOUR_MS, "quality: harm."),),
         cannot_know=("who is right on 90 requests: their labels are not there",),
     )
     calls = tuple(Calls(version, batch, 500, 10.0, 20.0, 1_234.0) for batch in (1, 64) for version in (6, 7))
     latency = Latency(calls, 1_234, Lane("slow", Verdict.UNKNOWN, "no harm seen", 9, 1.1, 100.0, 1.0, 0.5, 2.0))
     return Backtested(result, latency, Verdict.HARM, backtest_sentence(result, latency))
+
+
+def held() -> ReleaseView:
+    """The same release, held at 10 %: quality is expected to decide in three days."""
+    view = canary()
+    seen = [
+        replace(
+            one,
+            weight=min(one.weight, 1_000),
+            lanes=(replace(one.lanes[0], verdict=Verdict.UNKNOWN, n=0), one.lanes[1]),
+        )
+        for one in view.snapshots
+    ]
+    now = seen[-1].at_ms
+    due = START + 3 * DAY_MS
+    forecasts = (
+        Forecast("quality", Assumed.AS_NOW, -0.004, Verdict.OK, 0.82, 386, 123, 2_310, due, now + DAY_MS, due + DAY_MS),
+        Forecast("quality", Assumed.AT_MARGIN, 0.005, Verdict.HARM, 0.97, 12_140, 8_160, 17_900,
+                 START + 90 * DAY_MS, START + 60 * DAY_MS, START + 140 * DAY_MS),
+    )  # fmt: skip
+    turns = (
+        Turn(Assumed.AS_NOW, due, Move(Do.ADVANCE, "", to=2)),
+        Turn(Assumed.AT_MARGIN, START + 8 * DAY_MS, Move(Do.ASK, "")),
+    )
+    outlook = Outlook(START, 480.0, (Pace("quality", 130.0),), forecasts, turns)
+    record = replace(view.rollout, status=Status.RUNNING, index=1, ended_ms=None, reason="")
+    held_at = "Hold at 10 %: quality is not settled."
+    return ReleaseView(record, seen, view.history[:2], held_at, outlook, {"quality": 0.005})

@@ -11,16 +11,19 @@ import report_samples as samples
 from homeostat.domain.event import Event
 from homeostat.domain.gate import GateResult, Verdict
 from homeostat.domain.rollout import Status
+from homeostat.domain.units import HOUR_MS
 from homeostat.engines.report import (
     backtest_report,
     backtest_sentence,
     rehearsal_report,
     rehearsal_sentence,
+    release_markdown,
     release_report,
     release_sentence,
     run_report,
     run_sentence,
 )
+from homeostat.engines.report.outlook import brief
 
 VOID = {"meta", "br", "hr"}
 
@@ -51,6 +54,7 @@ PAGES = {
     "run": lambda: run_report(*samples.run()),
     "release": lambda: release_report(samples.canary()),
     "backtest": lambda: backtest_report(samples.backtest()),
+    "release under way": lambda: release_report(samples.held()),
 }
 
 
@@ -136,18 +140,57 @@ def test_the_headline_of_a_run() -> None:
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        (Status.RUNNING, "Hold at probation: no harm seen. Expected Thursday 14:00."),
-        (Status.WAITING, "Waiting for a person at probation: no harm seen. Expected Thursday 14:00."),
-        (Status.PROMOTED, "Version 4 was promoted after 10 h: no harm seen. Expected Thursday 14:00."),
-        (Status.REJECTED, "Version 4 was rejected after 10 h: no harm seen. Expected Thursday 14:00."),
+        (Status.RUNNING, "Hold at 10 %: quality is not settled. Expected 10 Aug 1996 00:00 (in 3 d): on to 50 % "
+                         "with about 390 more labels."),
+        (Status.WAITING, "Waiting for a person at 10 %: no harm seen. `homeostat release approve` or `reject` "
+                         "decides."),
+        (Status.PROMOTED, "Version 4 was promoted after 10 h: no lane said harm, its quality was not settled over "
+                          "195 mature labels."),
+        (Status.REJECTED, "Version 4 was rejected after 10 h: no harm seen."),
     ],
-)
+)  # fmt: skip
 def test_the_headline_of_a_release(status: Status, said: str) -> None:
-    view = samples.canary()
+    view = samples.held()
     view = replace(view, rollout=replace(view.rollout, status=status, reason="no harm seen."))
-    assert (
-        release_sentence(replace(view, outlook="Expected Thursday 14:00.")).replace("\N{NO-BREAK SPACE}", " ") == said
+    if status is not Status.RUNNING:
+        view = replace(view, rollout=replace(view.rollout, ended_ms=view.rollout.started_ms + 10 * HOUR_MS))
+    assert plain(release_sentence(view)) == said
+
+
+def plain(text: str) -> str:
+    return text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_the_page_says_what_would_change_each_verdict_and_when() -> None:
+    page = plain(release_report(samples.held()))
+    assert "As now: not worse after about 390 more labels (120 to 2,300), in 3 d." in page
+    assert "At the margin: harm after about 12,000 more labels (8,200 to 18,000)." in page
+    assert "A first event: too few to say when." in page  # of errors there is no forecast
+    assert "480 requests a day for the candidate and 130 labels a day" in page
+    assert page.count("<rect") > 2  # the verdicts over time
+    assert "a person is asked to decide" in page
+
+
+def test_a_reason_is_told_without_what_the_lanes_say_but_for_harm() -> None:
+    fine, bad = samples.held().latest[1], samples.canary().latest[0]
+    hold = (
+        f"Hold at 10 %: quality is not settled, 5 labels: {fine.reason}; errors: {bad.reason}; quality: {fine.reason}."
     )
+    assert (
+        brief(hold, [fine]) == f"Hold at 10 %: quality is not settled, 5 labels; errors: {bad.reason}".rstrip(".") + "."
+    )
+    assert brief(f"errors: {bad.reason}", [bad]) == f"errors: {bad.reason}"
+    assert brief("Hold at shadow: no traffic; nothing measured yet.", []) == "Hold at shadow: no traffic."
+
+
+def test_markdown_says_the_same_and_data_stays_data() -> None:
+    said = plain(release_markdown(samples.held()))
+    assert said.startswith("### Release R4 of price\n\nHold at 10 %: quality is not settled.")
+    assert "| Quality | ○ unknown | 212 of about 600 labels needed. | As now: not worse after about 390 more" in said
+    view = samples.held()
+    evil = replace(view.snapshots[-1].lanes[0], reason="a | b\n# <img> `x` [y](z)")
+    said = release_markdown(replace(view, snapshots=[replace(view.snapshots[-1], lanes=(evil,))]))
+    assert "a \\| b # \\<img\\> \\`x\\` \\[y\\](z)" in said
 
 
 def test_a_release_without_evidence_yet() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,8 @@ from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import ReleasePolicy
 from homeostat.domain.rollout import Do, Lane, Move, ReleaseStep, Rollout, Seen, Status, StepKind
 from homeostat.domain.units import DAY_MS, HOUR_MS
-from homeostat.engines.rollout import KINDS, decide, plan
+from homeostat.engines.rollout import MOVES, after, decide
+from homeostat.engines.steps import KINDS, plan
 
 STEPS = (
     ReleaseStep(StepKind.SHADOW, 0),
@@ -35,7 +37,7 @@ def quality(verdict: Verdict = Verdict.UNKNOWN, value: float | None = None, boun
     return Lane("quality", verdict, "measured", 200, 1.0, 50.0, value, -0.1, 0.1, bounded)
 
 
-def move(rollout: Rollout = ROLLOUT, policy: ReleasePolicy = POLICY, **seen: object) -> Move:
+def move(rollout: Rollout = ROLLOUT, policy: ReleasePolicy = POLICY, **seen: Any) -> Move:
     return decide(rollout, replace(SEEN, **seen), policy, DAY_MS)
 
 
@@ -50,11 +52,15 @@ def test_at_48_requests_a_day_one_canary_step_is_left() -> None:
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        (("shadow", "experiment", "100%"), r"(?s)unknown step 'experiment'.*shadow, a percentage .*100%, probation"),
+        (
+            ("shadow", "experiment", "100%"),
+            r"(?s)unknown step 'experiment'.*backtest, shadow, a .*100%, probation",
+        ),
         (("shadow", "0%", "100%"), "unknown step '0%'"),
         (("shadow", "150%", "100%"), "unknown step '150%'"),
         (("shadow", "10%"), "no way up"),
         (("10%", "shadow", "100%"), "no way up"),
+        (("shadow", "backtest", "100%"), "no way up"),
         (("50%", "10%", "100%"), "no way up"),
         ((), "no way up"),
     ],
@@ -108,7 +114,12 @@ def test_quality_settles_what_lies_above_the_cap(
     on_unknown: str, lane: Lane, day: int, labels: int, expected: Do
 ) -> None:
     policy = replace(POLICY, on_unknown=on_unknown)
-    assert move(policy=policy, lanes=(QUIET, lane), now_ms=day * DAY_MS, mature_labels=labels).do is expected
+    seen = {"policy": policy, "lanes": (QUIET, lane), "now_ms": day * DAY_MS, "mature_labels": labels}
+    first = move(**seen)
+    if expected is Do.REJECT:  # the traffic goes first
+        assert (first.do, first.weight, first.shadow) == (Do.ROUTE, 0, False)
+        first = move(**seen, weight=0, shadow=False)
+    assert first.do is expected
 
 
 @pytest.mark.parametrize(
@@ -200,6 +211,9 @@ sights = st.builds(
     mature_labels=st.integers(0, 1_000),
     backtest=st.none() | st.builds(Backtest, st.just("old"), st.floats(-1, 1), st.integers(1, 10_000)),
     person=st.sampled_from(["", "", "approve", "reject", "rollback", "resume"]),
+    back=st.sampled_from(["", "", "it is not loaded"]),
+    newer=st.sampled_from(["", "", "R3"]),
+    replayed=st.sampled_from(["", "No harm seen."]),
 )
 policies = st.builds(
     ReleasePolicy,
@@ -211,9 +225,10 @@ policies = st.builds(
     max_hold=st.integers(0, 9 * DAY_MS),
     cap_without_labels=st.integers(0, 10_000),
 )
+WAY = (ReleaseStep(StepKind.BACKTEST, 0), *STEPS)
 rollouts = st.builds(
-    lambda index, status, champion: replace(ROLLOUT, index=index, status=status, champion=champion),
-    st.integers(0, len(STEPS) - 1),
+    lambda index, status, champion: replace(ROLLOUT, steps=WAY, index=index, status=status, champion=champion),
+    st.integers(0, len(WAY) - 1),
     st.sampled_from(Status),
     st.sampled_from([OLD, OLD, None]),
 )
@@ -223,6 +238,8 @@ rollouts = st.builds(
 def test_over_random_evidence_the_rule_keeps_its_promises(
     rollout: Rollout, seen: Seen, policy: ReleasePolicy, horizon: int
 ) -> None:
+    if rollout.status is Status.QUEUED:  # nothing is routed for it yet
+        seen = replace(seen, weight=0, shadow=False)
     made = decide(rollout, seen, policy, horizon)
     verdicts = {lane.verdict for lane in seen.lanes}
     assert made.reason
@@ -231,12 +248,16 @@ def test_over_random_evidence_the_rule_keeps_its_promises(
         assert (made.weight, made.shadow) != (seen.weight, seen.shadow)
         assert made.weight in (0, rollout.step.weight, 10_000 if rollout.status is Status.PROMOTED else 0)
         assert not made.weight or seen.ready or rollout.champion is None or rollout.status is Status.PROMOTED
+    assert made.do in (Do.HOLD, Do.ROUTE) or after(rollout, made, seen.now_ms).reason == made.reason
+    if rollout.status is Status.QUEUED:
+        assert made.do in (Do.ADVANCE, Do.REJECT, Do.SUPERSEDE)
+        return
     if made.do in (Do.ADVANCE, Do.PROMOTE):
         assert rollout.status.open
         assert Verdict.INVALID not in verdicts or seen.person == "resume"
         assert seen.person == "resume" or (not seen.hard_stop and Verdict.HARM not in verdicts)
         assert 0 <= made.to <= rollout.index + 1
-    if made.do is Do.ADVANCE and made.to < len(STEPS) and STEPS[made.to].weight > policy.cap_without_labels:
+    if made.do is Do.ADVANCE and made.to < len(WAY) and WAY[made.to].weight > policy.cap_without_labels:
         earned = seen.lane("quality") or quality()
         estimate = policy.on_unknown == "best_estimate" and earned.value is not None and seen.mature_labels > 0
         if estimate and seen.backtest is None:
@@ -247,27 +268,116 @@ def test_over_random_evidence_the_rule_keeps_its_promises(
         assert made.do is Do.HOLD
 
 
+ALL_KINDS = ("backtest", "shadow", "10%", "hold 1d", "50%", "pause", "100%", "probation")
+EVERY, _ = plan(ReleasePolicy(steps=ALL_KINDS), None, first=False)
+"""A step of each kind."""
+IN_FORCE = ((0, True), (1_000, True), (5_000, True), (5_000, False), (10_000, True), (10_000, False))
+LANES = ("errors", "slow", "sample_ratio", "quality", "hard stop")
+
+
+def harmed(lane: str, **seen: Any) -> Seen:
+    if lane == "hard stop":
+        return replace(SEEN, hard_stop="harm", **seen)
+    return replace(SEEN, lanes=(QUIET, Lane(lane, Verdict.HARM, "harm")), **seen)
+
+
+@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("index", range(len(EVERY)))
+def test_harm_in_any_lane_ends_the_release_in_every_open_state(index: int, lane: str) -> None:
+    """All of them: each kind of step, running or waiting, whatever is in force, ready or not, ordered, queued behind
+    it, early or late, under every policy that doubt or a newer release can have."""
+    assert {step.kind for step in EVERY} == set(KINDS)
+    orders = ("", "approve", "resume")
+    unknown = ("person", "hold", "best_estimate")
+    states = product((Status.RUNNING, Status.WAITING), (True, False), orders, ("", "R3"), (0, 90 * DAY_MS), unknown)
+    for status, ready, person, newer, now, on_unknown in states:
+        rollout = replace(ROLLOUT, steps=EVERY, index=index, status=status)
+        policy, rest = replace(POLICY, on_unknown=on_unknown), {"ready": ready, "person": person, "newer": newer}
+        for weight, shadow in IN_FORCE:
+            seen = harmed(lane, weight=weight, shadow=shadow, now_ms=now, **rest)
+            first = decide(rollout, seen, policy, DAY_MS)
+            assert (first.do, first.weight, first.shadow) == (Do.ROUTE, 0, False)
+            waits = decide(rollout, replace(seen, back="version 1 must be loaded first"), policy, DAY_MS)
+            assert (waits.do, "must be loaded first" in waits.reason) == (Do.HOLD, True)
+            paused = decide(rollout, replace(seen, person=""), replace(policy, on_harm="pause"), DAY_MS)
+            assert (paused.do, paused.weight, paused.shadow) == (Do.ROUTE, 0, False)
+        bare = harmed(lane, weight=0, shadow=False, now_ms=now, **rest)
+        then = decide(rollout, bare, policy, DAY_MS)
+        assert (then.do, "harm" in then.reason) == (Do.ROLL_BACK, True)
+        assert after(rollout, then, now).status is Status.ROLLED_BACK
+        asks = decide(rollout, replace(bare, person=""), replace(policy, on_harm="pause"), DAY_MS)
+        asked = Do.ROLL_BACK if newer else Do.ASK if status is Status.RUNNING else Do.HOLD
+        assert asks.do is asked
+
+
+def test_every_state_has_its_moves_and_the_final_ones_have_none() -> None:
+    assert set(MOVES) == set(Status)
+    assert {do for moves in MOVES.values() for do in moves} == set(Do) - {Do.HOLD, Do.ROUTE}
+    final = {status for status in Status if not MOVES[status]}
+    assert final == {Status.ROLLED_BACK, Status.REJECTED, Status.SUPERSEDED}
+
+
 @pytest.mark.parametrize(
-    ("index", "status", "name", "ready", "person"),
-    list(
-        product(
-            range(len(STEPS)),
-            (Status.RUNNING, Status.WAITING),
-            ("errors", "slow", "quality", "hard stop"),
-            (True, False),
-            ("", "approve", "resume"),
-        )
-    ),
+    "steps",
+    [
+        ("hold 1d", "100%"),
+        ("backtest", "pause", "hold 1d", "100%"),
+        ("shadow", "100%", "probation", "hold 1d"),
+        ("shadow", "hold", "100%"),
+    ],
 )
-def test_harm_in_any_lane_ends_the_release_in_every_open_state(
-    index: int, status: Status, name: str, ready: bool, person: str
-) -> None:
-    rollout = replace(ROLLOUT, index=index, status=status)
-    harm = Lane(name, Verdict.HARM, "harm")
-    seen = replace(SEEN, lanes=(harm,), ready=ready, person=person, weight=rollout.step.weight)
-    if name == "hard stop":
-        seen = replace(seen, lanes=(), hard_stop="harm")
-    first = decide(rollout, seen, POLICY, DAY_MS)
-    assert (first.do, first.weight, first.shadow) == (Do.ROUTE, 0, False)
-    then = decide(rollout, replace(seen, weight=0, shadow=False), POLICY, DAY_MS)
-    assert (then.do, "harm" in then.reason) == (Do.ROLL_BACK, True)
+def test_a_hold_needs_a_time_and_a_step_before_it(steps: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError):
+        plan(ReleasePolicy(steps=steps), None, first=False)
+
+
+def test_a_step_that_could_see_nothing_is_left_out() -> None:
+    steps, notes = plan(ReleasePolicy(steps=("backtest", "1%", "hold 1d", "100%")), 48, first=False, recorded=False)
+    assert [str(step) for step in steps] == ["100 %"]
+    assert notes[0] == "Step backtest is left out: the log holds no request of the last week."
+    assert notes[2] == "Step hold of 1 d at 1 % is left out: there is no traffic to hold."
+
+
+def test_a_pause_stays_when_the_step_before_it_is_left_out() -> None:
+    steps, _ = plan(ReleasePolicy(steps=("shadow", "1%", "pause", "50%", "100%")), 48, first=False)
+    assert [str(step) for step in steps] == ["shadow", "pause at 0 %", "50 %", "100 %"]
+
+
+def test_hold_and_pause_keep_the_traffic_of_the_step_before_them() -> None:
+    hold, pause = replace(ROLLOUT, steps=EVERY, index=3), replace(ROLLOUT, steps=EVERY, index=5)
+    assert move(hold, weight=0) == Move(
+        Do.ROUTE, "10 % of the traffic to the candidate, the other version scored in shadow.", 1_000, True
+    )
+    assert "a step lasts at least 1 d" in move(hold, now_ms=DAY_MS - 1).reason
+    assert move(hold, now_ms=DAY_MS, policy=replace(POLICY, cap_without_labels=5_000)).to == 4
+    assert move(pause, weight=5_000).do is Do.ASK
+    assert move(replace(pause, status=Status.WAITING), weight=5_000).do is Do.HOLD
+    assert move(replace(pause, status=Status.WAITING), weight=5_000, person="approve").to == 6
+    first = replace(pause, index=0, steps=(EVERY[5], *EVERY[:5]))
+    assert move(first, weight=0, shadow=False, ready=False).do is Do.ASK  # nobody needs it loaded yet
+
+
+def test_a_backtest_needs_no_traffic_and_promotes_nobody() -> None:
+    tried = replace(ROLLOUT, steps=EVERY, index=0)
+    bare = {"weight": 0, "shadow": False, "ready": False, "requests": 0}
+    assert move(tried, **bare, now_ms=90 * DAY_MS).reason.startswith("Hold at backtest")
+    fine = Lane("quality", Verdict.OK, "not worse", 9_999, bounded=True)
+    assert move(tried, **bare, lanes=(fine,), replayed="No harm seen.") == Move(
+        Do.ADVANCE, "backtest → shadow: No harm seen.", to=1
+    )
+    assert move(tried, **bare, person="approve").to == 1
+
+
+def test_only_who_has_seen_the_harm_of_a_backtest_lets_it_go_on() -> None:
+    pause, tried = replace(POLICY, on_harm="pause"), replace(ROLLOUT, steps=EVERY, index=0)
+    seen = {"weight": 0, "shadow": False, "hard_stop": "bad", "replayed": "Harm.", "person": "approve"}
+    assert move(tried, pause, **seen) == Move(Do.ASK, "bad")
+    assert move(replace(tried, status=Status.WAITING), pause, **seen).to == 1
+    assert move(replace(tried, status=Status.WAITING), **seen).do is Do.ROLL_BACK
+
+
+def test_an_approval_in_the_last_step_waits_until_the_candidate_answers() -> None:
+    last = replace(ROLLOUT, index=4)
+    assert move(last, weight=10_000, person="approve", ready=False).do is Do.ROUTE
+    assert move(last, weight=5_000, person="approve").weight == 10_000
+    assert move(last, weight=10_000, person="approve", now_ms=HOUR_MS).do is Do.PROMOTE

@@ -21,19 +21,14 @@ import projects
 from homeostat import cli
 from homeostat.domain.errors import NotFound
 from homeostat.project import Project
+from needs import lacking
 
 WEB = Path(__file__).parent / "web"
 
 
 def needed(program: str, package: str) -> str:
     """The path of a program."""
-    found = shutil.which(program)
-    if found is None:
-        missing = f"{program} is not installed: apt-get install {package}"
-        if os.environ.get("HOMEOSTAT_REQUIRE_SERVICES") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return found
+    return shutil.which(program) or lacking(f"{program} is not installed: apt-get install {package}")
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from homeostat.domain.errors import DataError
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import LogPolicy
 from homeostat.domain.prediction import Role
-from homeostat.domain.rollout import Rollout, Status
+from homeostat.domain.rollout import Do, Rollout, Status
 from homeostat.domain.schema import Field, Kind
 from homeostat.domain.trace import Score, Trace
 from homeostat.domain.units import DAY_MS
@@ -87,7 +87,7 @@ def test_a_good_candidate_and_an_identical_one_pass(past: Past, model: Model) ->
     assert found.verdict is Verdict.OK
     assert {one.verdict for one in found.lanes} <= {Verdict.OK, Verdict.UNKNOWN}
     assert [one.step for one in found.result.expected] == ["shadow", "10 %", "50 %", "100 %", "probation"]
-    assert found.result.expected[-1].outcome == "promoted"
+    assert found.result.expected[-1].do is Do.PROMOTE
     assert found.result.expected[1].after_ms > DAY_MS  # quality needs labels, and they come a day late
     assert found.result.shift.flips == (0 if model is good else 1)
 
@@ -123,7 +123,7 @@ def test_what_a_version_has_learned_from_never_speaks_for_it(past: Past) -> None
     assert next(lane for lane in known.lanes if lane.name == "quality").n == known.fresh
     all_known = past.tried(as_good, trained_until_ms=END_MS)
     assert (all_known.verdict, all_known.result.labels, all_known.result.fresh) == (Verdict.UNKNOWN, 3_429, 0)
-    assert all_known.result.expected[1].outcome == "a person is asked"
+    assert all_known.result.expected[1].do is Do.ASK
     assert "% of the decisions flip" in all_known.sentence
     assert past.tried(wrong, trained_until_ms=END_MS).verdict is Verdict.HARM
     learned = past.backtests.between(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
-
 import pytest
 
 from homeostat import codec
@@ -16,33 +13,22 @@ from homeostat.domain.rollout import Do, Rollout, Status
 from homeostat.domain.units import DAY_MS
 from homeostat.ports import Model
 from homeostat.services import replay
-from homeostat.services.backtest import Backtests
-from homeostat.services.bundles import Bundles
 from homeostat.services.rollouts import Releases
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
 from past import MODEL, Past, as_good, gives_nan, raises, wrong, wrong_in_pl
-from world import Calls, Crash, Port
 
 
 class Stage(Past):
     """Releases over that week. `routed`: every candidate's version that the routing document has ever named."""
 
-    def __init__(self, release: ReleasePolicy | None = None, n: int = 1_200, calls: Calls | None = None) -> None:
+    def __init__(self, release: ReleasePolicy | None = None, n: int = 1_200) -> None:
         super().__init__(n, release)
-        self.calls = calls or Calls()
         self.rollouts, self.journal, self.router = MemoryRollouts(), MemoryJournal(), MemoryRouter()
         self.routed: list[int] = []
-        self.begin()
+        ports = self.rollouts, self.journal, self.router, self, self.log, self.labels, self, self.blobs, self.clock
+        self.releases = Releases(self.policy, *ports, None, self.backtests)
         self.releases.start(self.champion)
         self.settle()
-
-    def begin(self) -> None:
-        """A new process over the same stores."""
-        log, labels, blobs = (Port(port, self.calls) for port in (self.log, self.labels, self.blobs))
-        rollouts, journal, router = (Port(port, self.calls) for port in (self.rollouts, self.journal, self.router))
-        tried = Backtests(self.policy, log, labels, Bundles(blobs), self, self.clock)
-        ports = rollouts, journal, router, self, log, labels, self, blobs, self.clock
-        self.releases = Releases(self.policy, *ports, tried)
 
     def ready(self, _model: str, _bundle: str) -> bool:
         """`ports.Plane`: the champion's bundle is all that is ever loaded."""
@@ -56,12 +42,8 @@ class Stage(Past):
         return self.rollouts.all(MODEL)[-1]
 
     def turn(self) -> Do:
-        """A pass; a process that was killed starts again."""
-        try:
-            done = self.releases.reconcile().do
-        except Crash:
-            self.begin()
-            done = Do.ROUTE
+        """A pass."""
+        done = self.releases.reconcile().do
         route = self.router.read().routes.get(MODEL)
         if route and route.candidate:
             self.routed.append(route.candidate.version)
@@ -109,6 +91,7 @@ def test_a_turn_does_a_piece_of_the_work_and_holds(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(replay, "ROWS", 500)
     stage = Stage()
     stage.releases.start(stage.version(2, as_good))
+    assert stage.turn() is Do.ADVANCE  # it starts
     assert stage.turn() is Do.HOLD
     standing = stage.releases.status()
     assert standing is not None
@@ -147,27 +130,3 @@ def test_without_requests_it_is_left_out_and_that_is_said() -> None:
         "Step backtest is left out: the log holds no request of the last week."
         in stage.journal.read(MODEL, "release.started", "R2")[0].text
     )
-
-
-def story(stage: Stage) -> tuple[object, ...]:
-    events = [replace(event, body={}) for event in stage.journal.read(MODEL)]
-    found = [event.body["result"] for event in stage.journal.read(MODEL, "release.backtest")]
-    return stage.rollouts.all(MODEL), events, found, stage.router.read()
-
-
-@pytest.mark.parametrize(("model", "calls"), [(wrong, range(30)), (as_good, range(18, 36))])
-def test_a_crash_at_any_port_call_changes_nothing(model: Model, calls: Iterable[int]) -> None:
-    """Up to the first turn in which nothing happens any more."""
-    whole = Stage(n=60)
-    whole.releases.start(whole.version(2, model))
-    before = whole.calls.count
-    whole.settle()
-    names = whole.calls.names[before:]
-    assert "save" in names[:24]
-    for at in calls:
-        for after in (False, True) if names[at] in ("save", "append", "publish") else (False,):
-            stage = Stage(n=60)
-            stage.releases.start(stage.version(2, model))
-            stage.calls.crash_at, stage.calls.after = stage.calls.count + at, after
-            stage.settle()
-            assert story(stage) == story(whole), f"call {at}, {names[at]}, after: {after}"

@@ -90,9 +90,10 @@ def test_what_a_version_answered_before_it_was_taken_back(one: System) -> None:
     projects.edited(Path(one.code.module("lib").__file__ or "").parent, "lib.py", "return 9", "return 5")
     result = one.runs.run()
     assert result.version is not None
-    one.stores.rollouts.save(
-        replace(one.releases.start(result.version), index=3, step_ms=one.clock.now_ms())  # a canary at 50 %
-    )
+    one.releases.start(result.version)
+    one.control.settle()
+    record = one.releases.history()[-1]
+    one.stores.rollouts.save(replace(record, index=3, step_ms=one.clock.now_ms()))  # a canary at 50 %
     one.control.settle()
     one.engine.refresh()
     names = [f"k{number}" for number in range(40)]

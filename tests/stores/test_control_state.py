@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from homeostat.domain.bundle import Version
-from homeostat.domain.errors import Refused
+from homeostat.domain.errors import Deposed, HomeostatError, Refused
 from homeostat.domain.event import Event
-from homeostat.domain.rollout import ReleaseStep, Rollout, Status, StepKind
+from homeostat.domain.rollout import ReleaseStep, Rollout, Status, StepKind, Term
 from homeostat.ports import Journal, Rollouts
 from homeostat.stores import memory, sql
 
@@ -66,6 +66,93 @@ class ControlStateCases:
         assert list(rollouts.all("price")) == saved
 
 
+class LeaseCases:
+    @pytest.fixture
+    def engine(self) -> Iterator[sa.Engine]:
+        raise NotImplementedError
+
+    def test_one_leads_until_another_takes_over(self, engine: sa.Engine) -> None:
+        leases = sql.SqlLeases(engine)
+        assert leases.read("price") == Term()
+        first = leases.take(Term(), "price", "one")
+        assert first == Term(1, 0, "one")
+        assert leases.take(Term(), "price", "two") is None
+        beaten = leases.beat(first, "price")
+        assert beaten == leases.read("price") == Term(1, 1, "one")
+        assert leases.take(first, "price", "two") is None  # it has moved since
+        second = leases.take(beaten, "price", "two")
+        assert second == Term(2, 0, "two")
+        assert leases.beat(beaten, "price") is None
+        leases.leave(beaten, "price")
+        leases.leave(second, "price")
+        assert leases.read("price") == Term(2, 0, "")
+        assert leases.take(Term(), "other", "two") == Term(1, 0, "two")
+
+    def test_of_many_who_take_at_once_one_leads(self, engine: sa.Engine) -> None:
+        seen = sql.SqlLeases(engine).take(Term(), "price", "dead")
+        assert seen is not None
+        taken: list[Term | None] = []
+        start = threading.Barrier(4)
+
+        def take(name: str) -> None:
+            start.wait()
+            taken.append(sql.SqlLeases(engine).take(seen, "price", name))
+
+        threads = [threading.Thread(target=take, args=(f"n{i}",)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [term.number for term in taken if term] == [2]
+
+    def test_what_is_written_in_an_older_term_is_not_written(self, engine: sa.Engine) -> None:
+        leases, number = sql.SqlLeases(engine), [0]
+        journal, rollouts = sql.SqlJournal(engine, lambda: number[0]), sql.SqlRollouts(engine, lambda: number[0])
+        with pytest.raises(Deposed):
+            journal.append(event("early"))
+        term = leases.take(Term(), "price", "one")
+        assert term is not None
+        number[0] = 1
+        assert journal.append(event("a"))
+        saved = rollouts.save(rollout(1))
+        assert leases.take(term, "price", "two") is not None
+        for late in (event("b"), event("a")):
+            with pytest.raises(Deposed):
+                journal.append(late)
+        with pytest.raises(Deposed):
+            rollouts.save(replace(saved, index=1))
+        assert [one.key for one in journal.read("price")] == ["a"]
+        assert list(rollouts.all("price")) == [saved]
+        assert sql.SqlJournal(engine).append(event("asked"))  # a person need not lead
+
+
+class TestSqliteLeases(LeaseCases):
+    @pytest.fixture
+    def engine(self, tmp_path: Path) -> Iterator[sa.Engine]:
+        engine = sql.connect(f"sqlite:///{tmp_path}/state.db")
+        yield engine
+        engine.dispose()
+
+
+class TestPostgresLeases(LeaseCases):
+    @pytest.fixture
+    def engine(self, postgres_url: str) -> Iterator[sa.Engine]:
+        engine = sql.connect(postgres_url)
+        with engine.begin() as connection:
+            connection.execute(sa.text("TRUNCATE journal, rollouts, leases"))
+        yield engine
+        engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [("postgres", "no database"), ("oracel://x", "no database"), ("sqlite:////nowhere/x.db", "does not answer")],
+)
+def test_a_database_that_is_none_is_an_error_that_says_so(url: str, message: str) -> None:
+    with pytest.raises(HomeostatError, match=message):
+        sql.connect(url)
+
+
 class TestMemory(ControlStateCases):
     @pytest.fixture
     def stores(self) -> Iterator[tuple[Journal, Rollouts]]:
@@ -95,7 +182,7 @@ def test_a_database_is_migrated_once_and_matches_the_tables(tmp_path: Path) -> N
     for _ in range(2):
         engine = sql.connect(url)
         inspector = sa.inspect(engine)
-        for table in (sql.JOURNAL, sql.ROLLOUTS):
+        for table in (sql.JOURNAL, sql.ROLLOUTS, sql.LEASES):
             assert [column["name"] for column in inspector.get_columns(table.name)] == list(table.columns.keys())
         engine.dispose()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from homeostat.domain.errors import Refused
+from homeostat.domain.errors import Deposed, Refused
 from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.ports import Router
 from homeostat.stores.memory import MemoryRouter
@@ -55,3 +55,13 @@ class TestFileRouter(RouterCases):
             assert router.read() == routing(1)
         path.unlink()
         assert router.read() == routing(1)
+
+
+def test_who_led_before_can_not_overwrite_what_was_published_since(tmp_path: Path) -> None:
+    path = tmp_path / "routing.json"
+    old, new = FileRouter(path, lambda: 1), FileRouter(path, lambda: 2)
+    old.publish(Routing(1))
+    new.publish(Routing(2))
+    with pytest.raises(Deposed):
+        old.publish(Routing(3))
+    assert (new.read().version, new.read().term) == (2, 2)

@@ -16,6 +16,8 @@ import places
 import pytest
 import redis
 
+from needs import lacking
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "serving"))  # worlds.py
 
@@ -37,12 +39,7 @@ def linear_onnx() -> bytes:
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """HOST:PORT of an empty server that writes nothing to disk."""
-    program = shutil.which("redis-server")
-    if program is None:
-        missing = "Redis is not installed: apt-get install redis-server"
-        if os.environ.get("HOMEOSTAT_REQUIRE_SERVICES") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
+    program = shutil.which("redis-server") or lacking("Redis is not installed: apt-get install redis-server")
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]

@@ -140,7 +140,7 @@ def test_a_life_with_a_kill_in_the_middle_of_a_canary(project: Project, start: C
     started = cli(project, "release", "start", "--json")
     assert started.returncode == 0, started.stderr
     assert json.loads(started.stdout)["candidate"]["number"] == 2
-    up.until(lambda: up.standing()["recent"][-1]["kind"] == "release.evidence")  # the shadow is routed
+    up.until(lambda: up.standing()["recent"][-1]["kind"] == "release.routed")  # the shadow
     assert cli(project, "release", "approve", "--reason", "seen enough").returncode == 0
     ids: list[str] = []
     arms: set[int] = set()
@@ -167,11 +167,13 @@ def test_a_life_with_a_kill_in_the_middle_of_a_canary(project: Project, start: C
     logged = set(project.system.stores.log.read("cards", 0, 2**62).filter(pl.col("role") == "answer")["id"])
     assert set(ids) <= logged
 
-    assert cli(project, "release", "rollback", "--reason", "enough").returncode == 0
+    assert again.ask("POST", "/v1/releases/R2/rollback", {"reason": "enough", "who": "ada"}, plane=False)[0] == 200
     again.until(lambda: again.standing()["release"]["id"] == "R1")
     history = json.loads(cli(project, "release", "history", "--json").stdout)
     assert [one["status"] for one in history] == ["promoted", "rolled back"]
-    assert "enough" in history[1]["reason"]
+    assert history[1]["reason"] == "ada: enough"
+    served = json.loads(cli(project, "release", "history", "--at", "2100-01-01", "--json").stdout)
+    assert [(arm["version"], arm["share"], arm["release"]) for arm in served["arms"]] == [(1, 10_000, "R1")]
     refused = cli(project, "release", "start")
     assert (refused.returncode, "was refused" in refused.stderr) == (1, True)
 
@@ -205,4 +207,5 @@ def test_data_plane_and_compactor_are_started_again_and_a_foreign_host_is_refuse
     status, said = up.ask("GET", "/v1/predictions/none", plane=False)
     assert (status, set(said["error"])) == (404, {"message", "way_out"})
     assert up.ask("POST", "/v1/releases/R9/rollback", {}, plane=False)[0] == 404
+    assert up.ask("POST", "/v1/releases", {"who": "ada"}, plane=False)[0] == 409  # it serves already
     assert up.ask("POST", "/v1/releases/R1/dance", {}, plane=False)[0] == 422

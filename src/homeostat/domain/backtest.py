@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from homeostat.domain.gate import Verdict
-from homeostat.domain.rollout import Lane
+from homeostat.domain.rollout import Do, Lane
 from homeostat.domain.trace import Score
 
 
@@ -76,11 +76,12 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """How a step of the live release would end, and after how long, if traffic and labels go on as recorded."""
+    """The move that would end a step of the live release, after how long and why, if traffic and labels go on as
+    recorded; None: it would still hold after a year."""
 
     step: str
-    outcome: str
-    after_ms: int
+    do: Do | None
+    after_ms: int | None
     reason: str
 
 

@@ -8,7 +8,8 @@ HomeostatError
  │   │   └─ RequestRefused the data plane refuses a request
  │   ├─ PipelineError  the project's own Python code failed
  │   └─ NotFound       no such project, run, release, prediction
- ├─ Refused            a rule of the loop forbids it: a refused bundle, a release under way (exit code 1)
+ ├─ Refused            a rule of the loop forbids it: a refused bundle, a second `up` (exit code 1)
+ │   └─ Deposed        another control plane leads by now
  ├─ ServiceError       the data plane, or a server of a stream, could not answer        (exit code 2)
  │   └─ Unavailable    it can't be reached, or has no room; later may do
  └─ Corrupt            stored state does not match its checksum                         (exit code 2)
@@ -53,6 +54,10 @@ class Refused(HomeostatError):
     """A rule of the loop forbids it."""
 
     exit_code = 1
+
+
+class Deposed(Refused):
+    """Another control plane leads by now; nothing was written."""
 
 
 class Corrupt(HomeostatError):

@@ -6,6 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+LOOK = "release.look"
+"""A look at a release that moved nothing: part of its course, too frequent to be told."""
+
+
+BACKTEST = "release.backtest"
+"""What the backtest of a release found: once a release, the body a `Backtested`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

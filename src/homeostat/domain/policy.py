@@ -64,11 +64,22 @@ class GatePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class HooksPolicy:
+    """A command (no shell sees it) or an http(s) URL each; "": none. One before a step that fails holds the release."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    before_step: str = ""
+    after_outcome: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ReleasePolicy:
-    """How a candidate reaches production. `steps`: backtest, shadow, growing percentages, 100%, probation.
+    """How a candidate reaches production. `steps`: backtest, shadow, growing percentages, 100%, probation; between
+    them, hold and pause.
 
     A step lasts at least `min_time`, and until the candidate has seen `min_requests` or a day has passed. `max_hold`,
-    plus one label horizon, is how long it may wait for its verdict; then `on_unknown` decides.
+    plus one label horizon, is how long it may wait for its verdict; then `on_unknown` decides. `newer`: what becomes
+    of a candidate that comes while another one is under way.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
@@ -81,6 +92,8 @@ class ReleasePolicy:
     on_unknown: Literal["person", "hold", "best_estimate"] = "person"
     on_harm: Literal["rollback", "pause"] = "rollback"
     cap_without_labels: BasisPoints = 1_000
+    newer: Literal["queue", "supersede"] = "queue"
+    hooks: HooksPolicy = field(default_factory=HooksPolicy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +176,8 @@ class RehearsalPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is learned, what must hold, how it is released, what is watched, what repairs it."""
+    """What is learned, what must hold, how it is released, what is watched, what repairs it. `database`: where the
+    control plane keeps its records, as a URL; "": SQLite in the state folder."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     name: str
@@ -171,6 +185,7 @@ class Policy:
     data: DataPolicy
     train: TrainPolicy
     checks: str | None = None
+    database: str = ""
     gates: tuple[GatePolicy, ...] = ()
     release: ReleasePolicy = field(default_factory=ReleasePolicy)
     monitor: MonitorPolicy = field(default_factory=MonitorPolicy)

@@ -5,42 +5,58 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 
 from homeostat.domain.bundle import Backtest, Version
 from homeostat.domain.gate import Verdict
-from homeostat.domain.units import ALL, show_share
+from homeostat.domain.units import ALL, show_duration, show_share
 
 
 class StepKind(StrEnum):
     """Backtest: recorded requests alone, before any traffic. Shadow: the candidate answers nobody. Canary: it answers
-    `weight` of the callers. Full: all of them. Probation: all of them, with the old champion still scored beside it."""
+    `weight` of the callers. Full: all of them. Probation: all of them, with the old champion still scored beside it.
+    Hold and Pause keep the traffic of the step before them: for a time, and until a person approves."""
 
     BACKTEST = "backtest"
     SHADOW = "shadow"
     CANARY = "canary"
     FULL = "full"
     PROBATION = "probation"
+    HOLD = "hold"
+    PAUSE = "pause"
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseStep:
-    """A step and the candidate's share in it, in basis points."""
+    """A step and the candidate's share in it, in basis points. `ms`: how long a Hold lasts at least."""
 
     kind: StepKind
     weight: int
+    ms: int = 0
 
     def __str__(self) -> str:
-        return show_share(self.weight) if self.kind in (StepKind.CANARY, StepKind.FULL) else self.kind.value
+        share = show_share(self.weight)
+        if self.kind in (StepKind.CANARY, StepKind.FULL):
+            return share
+        lasts = f" of {show_duration(self.ms)}" if self.ms else ""
+        return self.kind.value + lasts + (f" at {share}" if self.kind in STILL else "")
+
+
+STILL = (StepKind.HOLD, StepKind.PAUSE)
+"""Steps that leave the traffic as it is."""
 
 
 class Status(StrEnum):
-    """RUNNING and WAITING (for a person) are open; the others are final."""
+    """QUEUED was asked for; RUNNING and WAITING (for a person) are open; the others are final, but for PROMOTED,
+    which a person may take back."""
 
+    QUEUED = "queued"
     RUNNING = "running"
     WAITING = "waiting"
     PROMOTED = "promoted"
     ROLLED_BACK = "rolled back"
     REJECTED = "rejected"
+    SUPERSEDED = "superseded"
 
     @property
     def open(self) -> bool:
@@ -52,7 +68,8 @@ class Rollout:
     """The record of one release. `champion` is None for the first one a model ever has.
 
     `id` is R1, R2, … within the model; `salt` decides who sees the candidate; `slow_us` is the champion's p99
-    before the release, the limit beyond which an answer counts as slow; `revision` counts the writes.
+    before the release, the limit beyond which an answer counts as slow; `revision` counts the writes. `by`: who asked
+    for it; `despite`: why a bundle that was refused before is tried again.
     """
 
     id: str
@@ -69,6 +86,8 @@ class Rollout:
     reason: str = ""
     ended_ms: int | None = None
     revision: int = 0
+    by: str = ""
+    despite: str = ""
 
     @property
     def step(self) -> ReleaseStep:
@@ -78,7 +97,8 @@ class Rollout:
 @dataclass(frozen=True, slots=True)
 class Lane:
     """What one lane of evidence says. `evidence` is E, `threshold` the 1/alpha it is held against; `value` with
-    [low, high] is the ratio of bad-event rates or the mean paired difference; `n` the events or labels behind it.
+    [low, high] is the ratio of bad-event rates or the mean paired difference, in a segment for the lane of segments;
+    `n` the events or labels behind it. JSON has no infinity: a `low` without a `high` has none above it.
     `bounded`: the ratio is shown to lie below the step's bound (lane 1), or the candidate non-inferior (lane 3).
     """
 
@@ -93,6 +113,10 @@ class Lane:
     high: float | None = None
     bounded: bool = False
 
+    def __post_init__(self) -> None:
+        if self.low is not None and self.high is None:
+            object.__setattr__(self, "high", inf)
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -101,8 +125,9 @@ class Seen:
     `weight` and `shadow` are in force in the routing document; `ready`: the data plane has the candidate's bundle
     loaded and its sample verified; `requests`: answered by the candidate in this step (rows it was shadow-scored
     on, in Shadow and Probation); `backtest`: a training's, against the same champion, None without one; `replayed`:
-    what the step Backtest found, "" while it goes on; `person`: a manual order, "approve", "reject" or "rollback", with
-    its reason.
+    what the step Backtest found, "" while it goes on and in other steps; `person`: a manual order, "approve", "reject"
+    or "rollback", with its reason; `back`: why the traffic can't go back yet, "" when it can; `newer`: the release that
+    takes this one's place, "" where it has to queue.
     """
 
     now_ms: int
@@ -117,6 +142,8 @@ class Seen:
     replayed: str = ""
     person: str = ""
     person_reason: str = ""
+    back: str = ""
+    newer: str = ""
 
     def lane(self, name: str) -> Lane | None:
         return next((lane for lane in self.lanes if lane.name == name), None)
@@ -132,6 +159,7 @@ class Do(StrEnum):
     ROLL_BACK = "roll back"
     ASK = "ask a person"
     REJECT = "reject"
+    SUPERSEDE = "supersede"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +206,20 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """The one versioned document that the data plane follows."""
+    """The one versioned document that the data plane follows. `term`: of the control plane that wrote it; one of an
+    earlier term writes no more."""
 
     version: int = 0
     routes: Mapping[str, Route] = field(default_factory=dict)
+    at_ms: int = 0
+    term: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """Who leads. `number` grows with each new leader and fences the writes of the ones before; `beat` with each sign
+    of life. Number 0: nobody ever did."""
+
+    number: int = 0
+    beat: int = 0
+    holder: str = ""

@@ -25,7 +25,7 @@ from homeostat.engines import evidence, lanes, segments
 from homeostat.engines.answer import answers
 from homeostat.engines.drift.counts import NumberLayout, Numbers
 from homeostat.engines.drift.numeric import distance
-from homeostat.engines.foresight import Rates
+from homeostat.engines.itinerary import Rates
 from homeostat.engines.lanes import Case
 
 Array = NDArray[np.float64]
@@ -204,9 +204,9 @@ class Comparison:
 
     def rates(self, per_day: float, hard_stop: str, labelled: float) -> Rates:
         """What a live release is to be foreseen from."""
-        bad = [(one.raised + one.nonfinite) / max(self.n, 1) for one in self._outputs]
+        theirs, mine = (one.raised + one.nonfinite for one in self._outputs)
         known = self._labelled().filter("fresh")["difference"].to_numpy()
-        return Rates(per_day, (bad[1], bad[0]), hard_stop, labelled, evidence.tally(known))
+        return Rates(self.n, (mine, theirs), hard_stop, per_day, labelled, evidence.tally(known))
 
     def _labelled(self) -> pl.DataFrame:
         """difference, mature, fresh."""

@@ -56,11 +56,12 @@ def ratio_evidence(counts: Sequence[Count], r0: float = 1.0) -> float:
     Assumes that rows are assigned at random and that bad events are independent given their arms. What breaks it:
     bursts of one entity, whose events all fall on one arm (count one event an entity a minute), and warming up.
     """
-    return _mean_exp([sum(_log_ratio(count, r0, rho) for count in counts) for rho in RHOS])
+    return _mean_exp([sum(log_ratio(count, r0, rho) for count in counts) for rho in RHOS])
 
 
-def _log_ratio(count: Count, r0: float, rho: float) -> float:
-    """theta(r0 rho) / theta(r0) is rho times, and (1 - theta(r0 rho)) / (1 - theta(r0)) once, the same quotient."""
+def log_ratio(count: Count, r0: float, rho: float) -> float:
+    """The logarithm of one of the products: theta(r0 rho) / theta(r0) is rho times, and (1 - theta(r0 rho)) /
+    (1 - theta(r0)) once, the same quotient."""
     share = count.weight / ALL
     quotient = (r0 * share + 1 - share) / (r0 * rho * share + 1 - share)
     return count.candidate * log(rho) + (count.candidate + count.champion) * log(quotient)
@@ -156,9 +157,13 @@ def mean_evidence(counts: Array, above: float = 0.0) -> float:
     come sooner where the candidate is worse; a mean that moves with the season is read as harm in its worse stretch.
     """
     filled = np.flatnonzero(counts)
-    growth = (1 + (filled * (2 / (CELLS - 1)) - 1)) / (1 + above)
-    wealth = np.log(1 + BETS[:, None] * (growth - 1)) @ counts[filled]
+    wealth = log_growth(np.asarray(filled * (2 / (CELLS - 1)) - 1, np.float64), above) @ counts[filled]
     return _mean_exp(wealth.tolist())
+
+
+def log_growth(differences: Array, above: float) -> Array:
+    """(n,) differences → (bets, n): what each adds to the logarithm of each bet's wealth."""
+    return np.asarray(np.log(1 + BETS[:, None] * ((1 + differences) / (1 + above) - 1)))
 
 
 def mean_below(counts: Array, bound: float) -> float:

@@ -63,7 +63,12 @@ class Case:
 
     @property
     def bound(self) -> float:
-        return BOUND if self.weight <= CAREFUL else BOUND_ABOVE
+        return bound(self.weight)
+
+
+def bound(weight: int) -> float:
+    """The ratio of rates that a step of this weight must exclude."""
+    return BOUND if weight <= CAREFUL else BOUND_ABOVE
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +93,8 @@ _SHARE = (
 
 
 def judge(case: Case, log: pl.DataFrame, labels: pl.DataFrame) -> Findings:
-    """Every lane at once. They look at the rows that a model saw, with columns added: `candidate` and `bad` (bool),
-    `share` (of the candidate, where the row is compared), `entity`, `minute`."""
-    versions = [case.champion.version, case.candidate.version]
-    rows = log.filter(pl.col("version").is_in(versions) & (pl.col("role") != Role.REJECTED.value)).with_columns(
-        candidate=pl.col("version") == case.candidate.version,
-        bad=pl.col("status").is_in(["error", "nonfinite", "timeout"]),
-        share=_SHARE,
-        entity=pl.coalesce("key", "id"),
-        minute=pl.col("at_ms") // MINUTE_MS,
-    )
+    """Every lane at once."""
+    rows = compared(case, log)
     pairs = paired(case, rows, labels)
     lanes = [errors(rows, case.bound), sample_ratio(rows), quality(case, pairs, _uneven(rows, labels))]
     if case.slow_us:
@@ -105,16 +102,34 @@ def judge(case: Case, log: pl.DataFrame, labels: pl.DataFrame) -> Findings:
     return Findings(tuple(lanes), hard_stop(rows), int(pairs["mature"].sum()))
 
 
+def compared(case: Case, log: pl.DataFrame) -> pl.DataFrame:
+    """The rows that a model saw, with columns added: `candidate` and `bad` (bool), `share` (of the candidate, where
+    the row is compared), `entity`, `minute`."""
+    versions = [case.champion.version, case.candidate.version]
+    return log.filter(pl.col("version").is_in(versions) & (pl.col("role") != Role.REJECTED.value)).with_columns(
+        candidate=pl.col("version") == case.candidate.version,
+        bad=pl.col("status").is_in(["error", "nonfinite", "timeout"]),
+        share=_SHARE,
+        entity=pl.coalesce("key", "id"),
+        minute=pl.col("at_ms") // MINUTE_MS,
+    )
+
+
 def errors(rows: pl.DataFrame, bound: float) -> Lane:
     """Errors, timeouts and non-finite outputs, at most one an entity and minute. The champion's answers in the place
     of a failed candidate are left out, and at 0 and 100 % the answers that nobody shadowed."""
+    return _ratio_lane("errors", "bad answers", error_counts(rows), 1.0, ERRORS_ALPHA, bound)
+
+
+def error_counts(rows: pl.DataFrame) -> list[Count]:
+    """The bad events of `errors`, by share."""
     rescued = ~_SHADOW & ~pl.col("candidate") & (pl.col("arm") == "candidate")
     bad = rows.filter(pl.col("bad") & ~rescued)
     if bad.height:
         alone = bad.filter(~_SPLIT & (pl.col("role") == Role.ANSWER.value))
         alone = alone.join(rows.filter(_SHADOW), on="id", how="anti")
         bad = bad.join(alone, on=["id", "role"], how="anti").unique(["entity", "minute", "candidate", "share"])
-    return _ratio_lane("errors", "bad answers", _counts(bad), 1.0, ERRORS_ALPHA, bound)
+    return _counts(bad)
 
 
 def slow(rows: pl.DataFrame, slow_us: int, bound: float) -> Lane:
@@ -124,14 +139,22 @@ def slow(rows: pl.DataFrame, slow_us: int, bound: float) -> Lane:
     batch of many rows has a call for each arm at any weight. What breaks it: a call's time grows with its rows, so
     that the arm with less traffic looks a little quicker; and a pause that makes many calls in a row slow.
     """
+    what = f"calls over {number(slow_us / 1_000)} ms"
+    return _ratio_lane("slow", what, slow_counts(calls(rows), slow_us), SLOW_RATIO, SLOW_ALPHA, bound)
+
+
+def calls(rows: pl.DataFrame) -> pl.DataFrame:
+    """The model calls behind answers while both arms answered, one row each; `share`: the candidate's, of the calls
+    at that weight."""
     answers = rows.filter(_SPLIT & (pl.col("role") == Role.ANSWER.value) & (pl.col("status") == "ok"))
-    calls = answers.unique(["at_ms", "weight", "candidate", "model_us"])
-    late, mine = pl.col("model_us") > slow_us, pl.col("candidate")
-    shares = calls.group_by("weight").agg(
-        (mine.mean() * ALL).round().cast(pl.Int64), (late & mine).sum().alias("a"), (late & ~mine).sum().alias("b")
-    )
-    counts = [Count(share, a, b) for _, share, a, b in shares.sort("weight").rows() if 0 < share < ALL]
-    return _ratio_lane("slow", f"calls over {number(slow_us / 1_000)} ms", counts, SLOW_RATIO, SLOW_ALPHA, bound)
+    one_each = answers.unique(["at_ms", "weight", "candidate", "model_us"])
+    share = (pl.col("candidate").mean().over("weight") * ALL).round().cast(pl.Int64)
+    return one_each.with_columns(share=share).filter(pl.col("share").is_between(1, ALL - 1))
+
+
+def slow_counts(calls: pl.DataFrame, slow_us: int) -> list[Count]:
+    """Of those calls, the slow ones."""
+    return _counts(calls.filter(pl.col("model_us") > slow_us))
 
 
 def sample_ratio(rows: pl.DataFrame) -> Lane:

@@ -16,10 +16,10 @@ from homeostat.domain.prediction import Role
 from homeostat.domain.rollout import Rollout, Status, StepKind
 from homeostat.domain.schema import Field, Kind
 from homeostat.domain.units import MINUTE_MS
-from homeostat.engines import foresight, lanes
-from homeostat.engines import rollout as rule
+from homeostat.engines import lanes, steps
 from homeostat.engines.answer import width
 from homeostat.engines.backtest import Chunk, Comparison, Given, present, unchanged
+from homeostat.engines.itinerary import itinerary
 from homeostat.engines.transform import matrix
 from homeostat.ports import LabelLog, Model, PredictionLog
 from homeostat.services.evidence_log import answered, rate
@@ -197,14 +197,12 @@ class Replay:
         if per_day is None or not self.comparison.n:
             return found
         rates = self.comparison.rates(per_day, found.hard_stop, self._labelled / max(self._ripe, 1))
-        return replace(
-            found, expected=foresight.expected(self._release(per_day), rates, self.policy.release, self.horizon_ms)
-        )
+        return replace(found, expected=itinerary(self._release(per_day), rates, self.policy.release, self.horizon_ms))
 
     def _release(self, per_day: float) -> Rollout:
         """The release that is to be foreseen."""
-        steps, _ = rule.plan(self.policy.release, per_day, False)
-        live = tuple(step for step in steps if step.kind is not StepKind.BACKTEST)
+        planned, _ = steps.plan(self.policy.release, per_day, first=False)
+        live = tuple(step for step in planned if step.kind is not StepKind.BACKTEST)
         sides = self.champion.version, self.candidate.version
         return Rollout("", self.policy.name, *sides, live, 0, Status.RUNNING, 0, 0, "", 0)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from homeostat.domain.errors import Refused
+from homeostat.domain.errors import Deposed, Refused
 from homeostat.domain.event import Event
 from homeostat.domain.rollout import Rollout, Routing
 
@@ -15,6 +16,7 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self._events: list[Event] = []
+        self._by_subject: defaultdict[tuple[str, str], list[Event]] = defaultdict(list)
         self._keys: set[tuple[str, str]] = set()
 
     def append(self, event: Event) -> bool:
@@ -22,14 +24,12 @@ class MemoryJournal:
             return False
         self._keys.add((event.model, event.key))
         self._events.append(event)
+        self._by_subject[event.model, event.subject].append(event)
         return True
 
     def read(self, model: str, kind: str = "", subject: str = "") -> Sequence[Event]:
-        return [
-            event
-            for event in self._events
-            if event.model == model and event.kind.startswith(kind) and subject in ("", event.subject)
-        ]
+        among = self._by_subject[model, subject] if subject else self._events
+        return [event for event in among if event.model == model and event.kind.startswith(kind)]
 
 
 class MemoryRollouts:
@@ -62,6 +62,8 @@ class MemoryRouter:
         return self._routing
 
     def publish(self, routing: Routing) -> None:
+        if routing.term < self._routing.term:
+            raise Deposed("another control plane leads by now")
         if routing.version != self._routing.version + 1:
             raise Refused(f"the routing document is at version {self._routing.version} by now")
         self._routing = routing

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from homeostat import codec
-from homeostat.domain.errors import Corrupt, Refused
+from homeostat.domain.errors import Corrupt, Deposed, Refused
 from homeostat.domain.rollout import Routing
 
 
 class FileRouter:
     """`ports.Router`. The file is replaced whole, so that a reader sees the old document or the new one; the one
-    before is kept beside it, and is read when the newest can't be."""
+    before is kept beside it, and is read when the newest can't be. Writers take turns by a lock on a file beside it;
+    `term` gives the term of a writer that must lead; it goes into what it writes."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._kept = path, path.with_suffix(".last.json")
+    def __init__(self, path: Path, term: Callable[[], int] | None = None) -> None:
+        self._path, self._kept, self._term = path, path.with_suffix(".last.json"), term
 
     def read(self) -> Routing:
         """The published document; version 0 with no routes before the first. Errors: `Corrupt` when neither the
@@ -30,13 +35,25 @@ class FileRouter:
             return codec.decode(self._kept.read_bytes(), Routing)
 
     def publish(self, routing: Routing) -> None:
-        published = self.read()
-        if routing.version != published.version + 1:
-            raise Refused(f"the routing document is at version {published.version} by now")
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        if published.version:
-            _replace(self._kept, codec.encode(published))
-        _replace(self._path, codec.encode(routing))
+        with _locked(self._path.with_suffix(".lock")):
+            published = self.read()
+            term = self._term() if self._term else published.term
+            if term < published.term:
+                raise Deposed("another control plane leads by now")
+            if routing.version != published.version + 1:
+                raise Refused(f"the routing document is at version {published.version} by now")
+            if published.version:
+                _replace(self._kept, codec.encode(published))
+            _replace(self._path, codec.encode(replace(routing, term=term)))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """The lock goes with the process."""
+    with path.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _replace(path: Path, data: bytes) -> None:

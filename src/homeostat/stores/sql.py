@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from homeostat import codec
-from homeostat.domain.errors import Refused
+from homeostat.domain.errors import ConfigError, Deposed, Refused, Unavailable
 from homeostat.domain.event import Event
-from homeostat.domain.rollout import Rollout
+from homeostat.domain.rollout import Rollout, Term
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision in migrations/versions."""
 
 _metadata = sa.MetaData()
@@ -45,14 +45,31 @@ ROLLOUTS = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
 )
 
+LEASES = sa.Table(
+    "leases",
+    _metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("beat", sa.BigInteger, nullable=False),
+    sa.Column("holder", sa.Text, nullable=False),
+)
+
 
 def connect(url: str) -> sa.Engine:
-    """Open the database at `url` and bring its tables to the newest revision."""
-    engine = sa.create_engine(url)
+    """Open the database at `url` and bring its tables to the newest revision. Errors: `ConfigError` for an address
+    that can't be one, `Unavailable`."""
+    try:
+        engine = sa.create_engine(url)
+    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
+        way_out = "Write postgresql+psycopg://…, with pip install 'homeostat[postgres]'."
+        raise ConfigError(f"no database: {error}", where="database", way_out=way_out) from None
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _prepare_sqlite)
-    if _revision(engine) != HEAD:
-        _migrate(engine)
+    try:
+        if _revision(engine) != HEAD:
+            _migrate(engine)
+    except sa.exc.OperationalError as error:
+        raise Unavailable("the database does not answer", where=str(error.orig)) from None
     return engine
 
 
@@ -79,11 +96,65 @@ def _migrate(engine: sa.Engine) -> None:
         command.upgrade(config, "head")
 
 
-class SqlJournal:
-    """`ports.Journal` in SQL."""
+class SqlLeases:
+    """`ports.Leases` in SQL."""
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
+
+    def read(self, model: str) -> Term:
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(LEASES).where(LEASES.c.model == model)).first()
+        return Term(row.number, row.beat, row.holder) if row else Term()
+
+    def take(self, seen: Term, model: str, holder: str) -> Term | None:
+        term = Term(seen.number + 1, 0, holder)
+        if seen.number:
+            return self._put(model, seen, term)
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(LEASES.insert().values(model=model, **asdict(term)))
+        except sa.exc.IntegrityError:
+            return None
+        return term
+
+    def beat(self, term: Term, model: str) -> Term | None:
+        return self._put(model, term, replace(term, beat=term.beat + 1))
+
+    def leave(self, term: Term, model: str) -> None:
+        self._put(model, term, replace(term, holder=""))
+
+    def _put(self, model: str, seen: Term, term: Term) -> Term | None:
+        here = (LEASES.c.model == model) & (LEASES.c.number == seen.number) & (LEASES.c.beat == seen.beat)
+        with self._engine.begin() as connection:
+            written = connection.execute(LEASES.update().where(here).values(**asdict(term))).rowcount
+        return term if written else None
+
+
+class Fence:
+    """Lets a transaction through only in the term that leads: it is asked after the write and before the commit, and
+    the row it reads stays as it is until then."""
+
+    def __init__(self, term: Callable[[], int] | None = None) -> None:
+        """`term` None: whoever asks this need not lead."""
+        self._term = term
+
+    def check(self, connection: sa.Connection, model: str) -> None:
+        """Errors: `Deposed`."""
+        if self._term is None:
+            return
+        leads = sa.select(LEASES.c.number).where(LEASES.c.model == model).with_for_update(read=True)
+        number = connection.execute(leads).scalar()
+        if not number or number != self._term():
+            raise Deposed("another control plane leads by now")
+
+
+class SqlJournal:
+    """`ports.Journal` in SQL."""
+
+    def __init__(self, engine: sa.Engine, term: Callable[[], int] | None = None) -> None:
+        """`term`: of a writer that must lead."""
+        self._engine, self._fence = engine, Fence(term)
         self._lock = threading.Lock()
 
     def append(self, event: Event) -> bool:
@@ -99,7 +170,10 @@ class SqlJournal:
         try:
             with self._lock, self._engine.begin() as connection:
                 connection.execute(JOURNAL.insert().values(row))
+                self._fence.check(connection, event.model)
         except sa.exc.IntegrityError:
+            with self._engine.begin() as connection:
+                self._fence.check(connection, event.model)
             return False
         return True
 
@@ -121,8 +195,9 @@ class SqlJournal:
 class SqlRollouts:
     """`ports.Rollouts` in SQL: a write names the revision it replaces."""
 
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
+    def __init__(self, engine: sa.Engine, term: Callable[[], int] | None = None) -> None:
+        """`term`: of a writer that must lead."""
+        self._engine, self._fence = engine, Fence(term)
 
     def save(self, rollout: Rollout) -> Rollout:
         saved = replace(rollout, revision=rollout.revision + 1)
@@ -132,6 +207,7 @@ class SqlRollouts:
                 raise Refused(
                     f"release {rollout.id} was changed by someone else meanwhile", way_out="Read it again, then decide."
                 )
+            self._fence.check(connection, rollout.model)
         return saved
 
     @staticmethod

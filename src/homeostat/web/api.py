@@ -35,18 +35,27 @@ EXAMPLES = {
 LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 
 
-class Order(BaseModel):
-    """Why, for the record; who is the one that runs the server."""
+class Why(BaseModel):
+    """For the record."""
 
     model_config = ConfigDict(extra="forbid")
     reason: str = Field("", max_length=1_000)
 
 
+class Order(Why):
+    """Why, and who says so; the one that runs the server when that is not given."""
+
+    who: str = Field("", max_length=200)
+
+
 class Start(BaseModel):
-    """The version to release; the newest when it is not given."""
+    """The version to release, the newest when it is not given; why one that was refused before may be tried again; and
+    who says so, the one that runs the server when that is not given."""
 
     model_config = ConfigDict(extra="forbid")
     version: int | None = None
+    despite: str = Field("", max_length=1_000)
+    who: str = Field("", max_length=200)
 
 
 class Label(BaseModel):
@@ -98,7 +107,7 @@ def create(project: Project, hosts: list[str] = LOOPBACK) -> FastAPI:
 
     @app.post("/v1/releases", summary="Release a version", status_code=201)
     def start(order: Annotated[Start, Body()]) -> Response:
-        return answer(lambda: project.release.start(order.version))
+        return answer(lambda: project.release.start(order.version, order.despite, order.who))
 
     @app.get("/v1/releases/{release}", summary="A release with its evidence")
     def explain(release: str) -> Response:
@@ -111,10 +120,10 @@ def create(project: Project, hosts: list[str] = LOOPBACK) -> FastAPI:
 
     @app.post("/v1/releases/{release}/{order}", summary="approve, reject or rollback", status_code=202)
     def order(release: str, order: str, why: Annotated[Order, Body()]) -> Response:
-        return answer(lambda: project.release.order(order, release, why.reason))
+        return answer(lambda: project.release.order(order, release, why.reason, why.who))
 
     @app.post("/v1/trainings", summary="Ask for a training", status_code=202)
-    def train(why: Annotated[Order, Body()]) -> Response:
+    def train(why: Annotated[Why, Body()]) -> Response:
         return answer(lambda: project.retrain(why.reason))
 
     @app.get("/v1/predictions/{prediction}", summary="From a prediction to everything")

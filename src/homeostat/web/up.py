@@ -8,11 +8,9 @@ is a pipe that closes then.
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,44 +18,14 @@ from typing import IO
 
 import uvicorn
 
-from homeostat.control import Control
 from homeostat.domain.errors import Refused
 from homeostat.project import Project
 from homeostat.web import api
 from homeostat.web.children import Child
+from homeostat.web.control import Loop
 from homeostat.web.workers import Workers, arguments, tell_load
 from homeostat.wiring.plane import STATE
 from homeostat.wiring.system import project_system
-
-TURN_S = 1.0
-_log = logging.getLogger("homeostat.up")
-
-
-class Loop(threading.Thread):
-    """The control loop: a turn a second. A turn that fails is told and tried again, ever more slowly."""
-
-    def __init__(self, control: Control, compactor: Child) -> None:
-        super().__init__(name="control", daemon=True)
-        self._control, self._compactor = control, compactor
-        self._ended = threading.Event()
-
-    def run(self) -> None:
-        pause, begun = TURN_S, False
-        while not self._ended.wait(pause if begun else 0):
-            self._compactor.tend()  # without it nothing is lost, and an alert says so
-            try:
-                if not begun:
-                    self._control.begin()
-                self._control.turn()
-                pause = TURN_S
-            except Exception:  # the next turn looks at the world anew
-                pause = min(2 * pause, 60.0)
-                _log.exception("a turn of the control loop failed; the next one is in %.0f s", pause)
-            begun = True
-
-    def end(self) -> None:
-        self._ended.set()
-        self.join()
 
 
 class _Server(uvicorn.Server):
@@ -87,7 +55,8 @@ def up(project: Project, host: str, port: int, started: Callable[[], None], grpc
         worker = arguments(project.root, host, port + 1, grpc_port)
         plane = Workers(worker, *project.policy.serving.workers, server.leave)
         compactor = Child("compactor", ["compact", "--project", str(project.root), "--follow"])
-        loop = Loop(project_system(project.root, project.policy, "control").control, compactor)
+        # without the compactor nothing is lost, and an alert says so
+        loop = Loop(project_system(project.root, project.policy, "control", leads=True), compactor.tend)
         tell_load()
         plane.start()
         loop.start()
@@ -103,7 +72,7 @@ def up(project: Project, host: str, port: int, started: Callable[[], None], grpc
 
 @contextmanager
 def _alone(path: Path) -> Iterator[IO[str]]:
-    """One control plane a project; the lock goes with the process."""
+    """One of these for a folder; the lock goes with the process. Others in reserve are `homeostat control`."""
     with path.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -69,6 +69,11 @@ def announced(root: Path, worker: str, url: str) -> Iterator[None]:
         yield
 
 
+def database(state: Path, policy: Policy) -> str:
+    """The URL of the control plane's database."""
+    return policy.database or f"sqlite:///{state / 'state.db'}"
+
+
 def logs(state: Path, worker: str, policy: Policy) -> tuple[SegmentLog, SegmentLabels]:
     """Of predictions and of labels, as the policy wants them; `worker` names the folder of this process's segments."""
     rule, tables = policy.log, DayTables(state / "tables")

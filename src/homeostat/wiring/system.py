@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -16,6 +19,7 @@ from homeostat.adapters.clock import SimulatedClock, SystemClock
 from homeostat.adapters.code import ProjectCode
 from homeostat.adapters.convert import OnnxConverter
 from homeostat.adapters.environment import environment
+from homeostat.adapters.hooks import ProjectHooks
 from homeostat.adapters.pipeline import HamiltonPipeline
 from homeostat.adapters.plane import HttpPlane, announced
 from homeostat.adapters.runtime import OnnxRuntime
@@ -30,6 +34,7 @@ from homeostat.ports import (
     Blobs,
     Clock,
     Code,
+    Hook,
     Journal,
     LabelLog,
     Pipeline,
@@ -45,6 +50,7 @@ from homeostat.rehearsal import Loop, Rehearsal
 from homeostat.services.backtest import Backtests
 from homeostat.services.bundles import Bundles
 from homeostat.services.data import Data
+from homeostat.services.leader import Leader
 from homeostat.services.monitors import Monitors
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
@@ -64,12 +70,13 @@ from homeostat.stores.memory_log import MemoryLabels, MemoryLog
 from homeostat.stores.memory_tracker import MemoryTracker
 from homeostat.stores.routing import FileRouter
 from homeostat.stores.tables import DeltaTables
-from homeostat.wiring.plane import STATE, logs
+from homeostat.wiring.plane import STATE, database, logs
 
 
 @dataclass(frozen=True)
 class Stores:
-    """Where everything is kept. `troubles`: what is wrong with the log itself, cause → evidence."""
+    """Where everything is kept. `leader`: of a control plane. `troubles`: what is wrong with the log itself, cause →
+    evidence."""
 
     tables: Tables
     blobs: Blobs
@@ -80,27 +87,40 @@ class Stores:
     rollouts: Rollouts
     router: Router
     tracker: Tracker
+    leader: Leader | None = None
     troubles: Callable[[], Mapping[str, str]] = dict
 
 
-def embedded(root: Path, worker: str, policy: Policy) -> Stores:
-    """In the project's state folder: SQLite, local Delta tables, files. `worker` names the writer of log segments."""
+def embedded(root: Path, worker: str, policy: Policy, leads: bool = False) -> Stores:
+    """In the project's state folder: SQLite, local Delta tables, files. `worker` names the writer of log segments.
+    With `leads` journal, records and routing document are written only while this process leads."""
     state = root / STATE
     state.mkdir(mode=0o700, exist_ok=True)
     log, labels = logs(state, worker, policy)
-    control = sql.connect(f"sqlite:///{state / 'state.db'}")
+    control = sql.connect(database(state, policy))
+    leader = Leader(sql.SqlLeases(control), policy.name, _here(), _monotonic_ms) if leads else None
+    term = leader.term if leader else None
     return Stores(
         tables=DeltaTables(state / "tables"),
         blobs=FileBlobs(state / "blobs"),
         cache=FileCache(state / "cache"),
         log=log,
         labels=labels,
-        journal=sql.SqlJournal(control),
-        rollouts=sql.SqlRollouts(control),
-        router=FileRouter(state / "routing.json"),
+        journal=sql.SqlJournal(control, term),
+        rollouts=sql.SqlRollouts(control, term),
+        router=FileRouter(state / "routing.json", term),
         tracker=MlflowTracker(f"sqlite:///{state / 'mlflow.db'}", state / "mlflow"),
+        leader=leader,
         troubles=partial(troubles, state / "log"),
     )
+
+
+def _here() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000
 
 
 def in_memory() -> Stores:
@@ -130,10 +150,12 @@ class System:
         clock: Clock,
         ids: Iterator[str],
         plane: Plane | None = None,
+        hook: Hook | None = None,
     ) -> None:
-        """`ids` are for the predictions made in this process; `plane` None: the data plane is in it too."""
+        """`ids` are for the predictions made in this process; `plane` None: the data plane is in it too; `hook` None:
+        none is run."""
         self.policy, self.code, self.source, self.stores, self.clock = policy, code, source, stores, clock
-        self.ids, self.environment = ids, environment()
+        self.ids, self.environment, self.hook = ids, environment(), hook
         self.plane: Plane = plane or self.engine
 
     @cached_property
@@ -185,6 +207,7 @@ class System:
             s.tracker,
             s.blobs,
             self.clock,
+            self.hook,
             self.backtests,
         )
 
@@ -235,11 +258,13 @@ class System:
         return lambda rows: native(fitted.estimator, schema, matrix(schema, rows.select(schema.names).to_dict()))
 
 
-def project_system(root: Path, policy: Policy, worker: str = "local") -> System:
-    """The system of the project in folder `root`, for one process; `worker` names where it writes its logs."""
+def project_system(root: Path, policy: Policy, worker: str = "local", leads: bool = False) -> System:
+    """The system of the project in folder `root`, for one process; `worker` names where it writes its logs; with
+    `leads` it is a control plane, which moves releases."""
     plane = HttpPlane(partial(announced, root / STATE / "workers"))
     source, ids = Source(root, policy.data, policy.task), messages.ids(secrets.token_hex(5))
-    return System(policy, ProjectCode(root), source, embedded(root, worker, policy), SystemClock(), ids, plane)
+    stores = embedded(root, worker, policy, leads)
+    return System(policy, ProjectCode(root), source, stores, SystemClock(), ids, plane, ProjectHooks(root))
 
 
 def write_report(root: Path, name: str, html: str) -> str:
@@ -254,7 +279,9 @@ def rehearsal(
 ) -> tuple[Rehearsal, System]:
     """A rehearsal in memory, with the code of the project in folder `root`, and the system that it runs. What live is
     a person's to decide is decided by the best estimate."""
-    unattended = replace(policy, release=replace(policy.release, on_unknown="best_estimate"))
+    alone = tuple(step for step in policy.release.steps if step.strip() != "pause")
+    release = replace(policy.release, steps=alone, on_unknown="best_estimate", on_harm="rollback")
+    unattended = replace(policy, release=release)
     before = history.filter(pl.col(EVENT_MS) < start_ms)
     clock, s = SimulatedClock(start_ms), in_memory()
     system = System(unattended, ProjectCode(root), lambda: before, s, clock, messages.ids("rehearsal"))

@@ -12,13 +12,13 @@ from homeostat.stores import sql
 from homeostat.stores.archive import SegmentArchive
 from homeostat.stores.days import DayTables
 from homeostat.stores.health import COMPACTING, LARGE, Health
-from homeostat.wiring.plane import STATE
+from homeostat.wiring.plane import STATE, database
 
 
 def compactor(root: Path, policy: Policy) -> Compactor:
     state, clock = root / STATE, SystemClock()
     state.mkdir(mode=0o700, exist_ok=True)
     archive = SegmentArchive(state / "log", DayTables(state / "tables"))
-    journal = sql.SqlJournal(sql.connect(f"sqlite:///{state / 'state.db'}"))
+    journal = sql.SqlJournal(sql.connect(database(state, policy)))
     failed, large = (Health(state / "log" / "compactor", cause) for cause in (COMPACTING, LARGE))
     return Compactor(Upkeep(policy, archive, journal, clock), failed.told, large.told, clock)

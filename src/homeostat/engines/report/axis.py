@@ -39,7 +39,12 @@ def log_ticks(low: float, high: float) -> list[Tick]:
     """Powers of ten in [low, high], at most six."""
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
     stride = max(1, math.ceil((last - first + 1) / 6))
-    return [Tick(10.0**k, words.short(10.0**k)) for k in range(first, last + 1, stride)]
+    return [Tick(10.0**k, _power(k)) for k in range(first, last + 1, stride)]
+
+
+def _power(k: int) -> str:
+    """Written out while it is short: .01, 100, 10⁶."""
+    return words.short(10.0**k) if -4 < k < 5 else "10" + str(k).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 _EVEN = (

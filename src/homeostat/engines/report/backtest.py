@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from homeostat.domain.backtest import Backtested, BacktestResult, Expected, Latency, Outputs, Segment
 from homeostat.domain.gate import Verdict
-from homeostat.domain.rollout import Lane
+from homeostat.domain.rollout import Do, Lane
 from homeostat.engines.report import words
-from homeostat.engines.report.page import Badge, Cell, Column, Facts, Figure, Section, Table, Text, page
+from homeostat.engines.report.page import Badge, Block, Cell, Column, Details, Facts, Figure, Section, Table, Text, page
 from homeostat.engines.report.small import Bar, bars
 
 _FAR = 0.02
@@ -58,13 +58,38 @@ def backtest_report(made: Backtested) -> str:
     result = made.result
     title = f"Backtest of {result.model}: version {result.candidate} against version {result.champion}"
     sections = [
-        Section("Evidence", [_lanes(made.lanes), Facts(list(facts(result)))]),
+        Section("Evidence", evidence(made)),
         Section("Where they differ", [*_bars(result.segments), _segments(result.segments)]),
         Section("What a release would do", [_expected(result.expected)]),
         Section("Latency of the model call", [_latency(made.latency)]),
-        Section("What a backtest cannot know", [Text(f"{one[0].upper()}{one[1:]}.") for one in result.cannot_know]),
+        Section("What a backtest cannot know", cannot_know(result)),
     ]
     return page(title, made.sentence, sections, verdict=made.verdict)
+
+
+def backtest_section(made: Backtested) -> Section:
+    """The same, as a part of its release's page."""
+    result = made.result
+    return Section(
+        "Backtest: before any live request",
+        [
+            Text(made.sentence),
+            *evidence(made),
+            Details("Where they differ", [*_bars(result.segments), _segments(result.segments)]),
+            Details("What was expected of the live release then", [_expected(result.expected)]),
+            Details("What a backtest cannot know", cannot_know(result)),
+        ],
+    )
+
+
+def evidence(made: Backtested) -> list[Block]:
+    """What each lane says, and what was compared."""
+    return [_lanes(made.lanes), Facts(list(facts(made.result)))]
+
+
+def cannot_know(result: BacktestResult) -> list[Block]:
+    """A sentence each."""
+    return [Text(f"{one[0].upper()}{one[1:]}.") for one in result.cannot_know]
 
 
 def facts(result: BacktestResult) -> Iterator[tuple[str, str]]:
@@ -82,6 +107,33 @@ def facts(result: BacktestResult) -> Iterator[tuple[str, str]]:
     yield "Candidate's outputs", _outputs(result.candidate_outputs)
     if result.missing:
         yield "Missing inputs", words.listed([f"{name} in {n:,} requests" for name, n in result.missing.items()])
+    if result.expected:
+        yield "A live release", live(result.expected)
+
+
+_OUTCOMES = {
+    Do.ADVANCE: "goes on",
+    Do.PROMOTE: "promoted",
+    Do.ROLL_BACK: "rolled back",
+    Do.REJECT: "rejected: still not settled",
+    Do.ASK: "a person is asked to decide",
+}
+
+
+def outcome(step: Expected) -> tuple[str, str]:
+    """What comes of a step, and after how long."""
+    if step.do is None or step.after_ms is None:
+        return "no decision", "over a year"
+    return _OUTCOMES.get(step.do, step.do.value), words.duration(step.after_ms)
+
+
+def live(expected: Sequence[Expected]) -> str:
+    """`promoted, expected after 8.2 d`: the end of the live release, if what comes is like what was recorded."""
+    last, took = expected[-1], sum(step.after_ms or 0 for step in expected)
+    if last.after_ms is None:
+        return f"no decision at {last.step} within a year"
+    at = "" if last.do is Do.PROMOTE else f" at {last.step}"
+    return f"{outcome(last)[0]}{at}, expected after {words.duration(took)}"
 
 
 def _outputs(found: Outputs) -> str:
@@ -130,7 +182,7 @@ def _segments(found: Sequence[Segment]) -> Table:
 
 
 def _expected(found: Sequence[Expected]) -> Table:
-    rows = [(one.step, one.outcome, words.duration(one.after_ms), one.reason) for one in found]
+    rows = [(one.step, *outcome(one), one.reason) for one in found]
     columns = [Column("Step"), Column("what comes of it"), Column("after", True), Column("because")]
     return Table(columns, rows, "If traffic and labels go on as recorded.", "Not known: too little was recorded.")
 

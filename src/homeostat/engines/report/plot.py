@@ -173,7 +173,6 @@ def _limits(canvas: _Canvas) -> Iterator[Markup]:
     for limit in canvas.look.limits:
         y = canvas.y(limit.value)
         yield svg.line(LEFT, y, canvas.right, y, f"limit {limit.kind}")
-        yield svg.text(LEFT + 4, y - 5, limit.label, f"tick {limit.kind}")
 
 
 def _events(canvas: _Canvas) -> Iterator[Markup]:
@@ -241,8 +240,9 @@ def _band(canvas: _Canvas, series: Series) -> Markup:
 
 
 def _one_band(canvas: _Canvas, role: Role, run: Sequence[Point]) -> Markup:
+    """An end that is infinite goes to the edge of the plot."""
     edges = [(canvas.x(p.at_ms), p.low, p.high) for p in run if p.low is not None and p.high is not None]
-    edges = [edge for edge in edges if math.isfinite(edge[1]) and math.isfinite(edge[2])]
+    edges = [edge for edge in edges if not (math.isnan(edge[1]) or math.isnan(edge[2]))]
     if len(edges) < 2:
         return Markup("")
     under = [(x, canvas.y(low)) for x, low, _ in edges]
@@ -270,15 +270,16 @@ def _dot(x: float, y: float, role: str) -> Markup:
 
 
 def _ends(canvas: _Canvas) -> Iterator[Markup]:
-    """Labels at the lines' ends, pushed apart."""
+    """Labels at the ends of lines and limits, pushed apart."""
     lasts = [(one, next((p for p in reversed(one.points) if p.known), None)) for one in canvas.series]
     ended = [(one, point) for one, point in lasts if point is not None]
-    wanted = [canvas.y(point.value or 0.0) for _, point in ended]
-    for (one, point), want, y in zip(
-        ended, wanted, axis.pushed_apart(wanted, 17, canvas.top, canvas.bottom), strict=True
-    ):
-        x = canvas.x(point.at_ms)
-        yield svg.line(x + 3, want, canvas.right + 10, y, f"leader {one.role}")
+    limits = canvas.look.limits
+    wanted = [canvas.y(point.value or 0.0) for _, point in ended] + [canvas.y(limit.value) for limit in limits]
+    placed = axis.pushed_apart(wanted, 17, canvas.top, canvas.bottom)
+    for (one, point), want, y in zip(ended, wanted, placed, strict=False):
+        yield svg.line(canvas.x(point.at_ms) + 3, want, canvas.right + 10, y, f"leader {one.role}")
         label = f"{one.label} (estimated)" if one.dashed else one.label
-        value = svg.tag("tspan", f"  {words.number(point.value)}", class_="value")
+        value = svg.tag("tspan", ("  " if label else "") + words.number(point.value), class_="value")
         yield svg.tag("text", label, value, x=canvas.right + 14, y=y + 4, class_=f"end {one.role}")
+    for limit, y in zip(limits, placed[len(ended) :], strict=True):
+        yield svg.text(canvas.right + 14, y + 4, limit.label, f"tick {limit.kind}")

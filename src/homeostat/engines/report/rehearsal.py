@@ -131,11 +131,13 @@ def _trainings(view: RehearsalResult) -> Figure:
 
 
 OUTCOMES = {
+    Status.QUEUED: Verdict.UNKNOWN,
     Status.RUNNING: Verdict.UNKNOWN,
     Status.WAITING: Verdict.UNKNOWN,
     Status.PROMOTED: Verdict.OK,
     Status.ROLLED_BACK: Verdict.HARM,
     Status.REJECTED: Verdict.INVALID,
+    Status.SUPERSEDED: Verdict.INVALID,
 }
 
 

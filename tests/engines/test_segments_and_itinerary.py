@@ -11,11 +11,11 @@ import pytest
 from homeostat.domain.backtest import Expected, Segment
 from homeostat.domain.bundle import Version
 from homeostat.domain.policy import ReleasePolicy
-from homeostat.domain.rollout import Rollout, Status, StepKind
+from homeostat.domain.rollout import Do, Rollout, Status, StepKind
 from homeostat.domain.schema import Field, Kind
 from homeostat.domain.units import DAY_MS, HOUR_MS, MINUTE_MS
-from homeostat.engines import evidence, rollout
-from homeostat.engines.foresight import Rates, expected
+from homeostat.engines import evidence, steps
+from homeostat.engines.itinerary import Rates, itinerary
 from homeostat.engines.segments import ALPHA, Rows, Table, bins, harmed, ranked
 
 NUMBER, TEXT = Field("age", Kind.NUMBER), Field("country", Kind.TEXT)
@@ -78,41 +78,62 @@ def test_segments_are_tested_together(values: list[float], found: int) -> None:
 
 def foreseen(rates: Rates, policy: ReleasePolicy | None = None, horizon_ms: int = DAY_MS) -> tuple[Expected, ...]:
     policy = policy or ReleasePolicy()
-    steps, _ = rollout.plan(policy, rates.per_day, first=False)
-    live = tuple(step for step in steps if step.kind is not StepKind.BACKTEST)
+    planned, _ = steps.plan(policy, rates.per_day, first=False)
+    live = tuple(step for step in planned if step.kind is not StepKind.BACKTEST)
     old, new = Version("m", 1, "a", "r"), Version("m", 2, "b", "r")
-    return expected(Rollout("", "m", old, new, live, 0, Status.RUNNING, 0, 0, "", 0), rates, policy, horizon_ms)
+    return itinerary(Rollout("", "m", old, new, live, 0, Status.RUNNING, 0, 0, "", 0), rates, policy, horizon_ms)
 
 
-ALIKE = Rates(10_000, (0.0, 0.0), "", 1.0, evidence.tally(np.random.default_rng(1).uniform(-0.1, 0.1, 2_000)))
+def took(step: Expected) -> int:
+    assert step.after_ms is not None
+    return step.after_ms
+
+
+ALIKE = Rates(
+    n=10_000,
+    bad=(0, 0),
+    hard_stop="",
+    per_day=10_000,
+    labelled=1.0,
+    differences=evidence.tally(np.random.default_rng(1).uniform(-0.1, 0.1, 2_000)),
+)
 
 
 def test_an_equal_candidate_is_expected_to_be_promoted_when_labels_have_settled_it() -> None:
     found = foreseen(ALIKE)
     assert [one.step for one in found] == ["shadow", "1 %", "10 %", "50 %", "100 %", "probation"]
-    assert [one.outcome for one in found] == ["goes on"] * 5 + ["promoted"]
-    assert found[0].after_ms == 30 * MINUTE_MS  # min_time: min_requests are there sooner
-    assert found[1].after_ms == pytest.approx(50 / 100 * DAY_MS, rel=0.01)  # 50 requests at 1 % of 10,000 a day
-    assert found[5].after_ms == DAY_MS
-    waited = sum(one.after_ms for one in found[:3])
+    assert [one.do for one in found] == [Do.ADVANCE] * 5 + [Do.PROMOTE]
+    assert 30 * MINUTE_MS <= took(found[0]) <= 31 * MINUTE_MS  # min_time: min_requests are there sooner
+    assert took(found[1]) == pytest.approx(50 / 100 * DAY_MS, rel=0.01)  # 50 requests at 1 % of 10,000 a day
+    assert took(found[5]) == pytest.approx(DAY_MS, abs=MINUTE_MS)
+    waited = sum(map(took, found[:3]))
     assert DAY_MS < waited < 1.3 * DAY_MS  # 10 % waits for quality: a label horizon, then some hours
-    later = foreseen(ALIKE, horizon_ms=3 * DAY_MS)
-    assert sum(one.after_ms for one in later[:3]) > 3 * DAY_MS
+    assert "not worse after about" in found[2].reason
+    assert sum(map(took, foreseen(ALIKE, horizon_ms=3 * DAY_MS)[:3])) > 3 * DAY_MS
 
 
 def test_without_labels_a_person_is_asked_at_the_cap() -> None:
-    found = foreseen(replace(ALIKE, labelled=0.0, differences=np.zeros(evidence.CELLS)))
-    assert (found[-1].step, found[-1].outcome, found[-1].after_ms) == ("10 %", "a person is asked", 8 * DAY_MS)
-    held = foreseen(replace(ALIKE, labelled=0.0), ReleasePolicy(on_unknown="hold"))
-    assert (held[-1].step, held[-1].outcome) == ("10 %", "hold")
+    bare = replace(ALIKE, labelled=0.0, differences=np.zeros(evidence.CELLS))
+    found = foreseen(bare)
+    assert (found[-1].step, found[-1].do) == ("10 %", Do.ASK)
+    assert took(found[-1]) == pytest.approx(8 * DAY_MS, rel=0.001)
+    assert foreseen(bare, ReleasePolicy(on_unknown="hold"))[-1] == Expected("10 %", None, None, "")
+    assert foreseen(ALIKE, ReleasePolicy(steps=("shadow", "pause", "100%")))[-1].do is Do.ASK
 
 
 def test_harm_is_expected_where_the_rule_would_see_it() -> None:
     worse = foreseen(replace(ALIKE, differences=evidence.tally(np.full(100, 0.2))))
-    assert worse[-1].outcome == "rolled back"
-    assert "quality" in worse[-1].reason
-    failing = foreseen(replace(ALIKE, bad=(0.05, 0.001)))
-    assert (failing[-1].outcome, failing[-1].step) == ("rolled back", "shadow")
-    assert failing[-1].after_ms < HOUR_MS
-    stopped = foreseen(replace(ALIKE, bad=(0.01, 0.0), hard_stop="a non-finite output"))
+    assert (worse[-1].do, "quality: harm after" in worse[-1].reason) == (Do.ROLL_BACK, True)
+    failing = foreseen(replace(ALIKE, bad=(500, 10)))
+    assert (failing[-1].do, failing[-1].step, took(failing[-1]) < HOUR_MS) == (Do.ROLL_BACK, "shadow", True)
+    stopped = foreseen(replace(ALIKE, bad=(100, 0), hard_stop="a non-finite output"))
     assert (stopped[-1].step, stopped[-1].reason) == ("shadow", "a non-finite output")
+    assert took(stopped[-1]) == pytest.approx(DAY_MS / 100, abs=2 * MINUTE_MS)
+
+
+def test_bad_events_of_a_step_count_in_the_next_ones() -> None:
+    """Slightly more failures: a step alone would not find them."""
+    slightly = replace(ALIKE, bad=(40, 20), differences=evidence.tally(np.zeros(5_000)))
+    found = foreseen(slightly, ReleasePolicy(min_time=12 * HOUR_MS))
+    assert found[-1].do is Do.ROLL_BACK
+    assert len(found) > 1
