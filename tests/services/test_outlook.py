@@ -105,6 +105,7 @@ def test_nothing_is_foretold_without_traffic_or_once_it_is_over() -> None:
 def test_the_course_is_in_the_journal_as_it_was_seen() -> None:
     world = under_way(ReleasePolicy(), GOOD, 0, 480)
     shown: list[tuple[int, list[dict[str, object]]]] = []
+    world.settle()  # it starts
     for _ in range(20):
         world.serve(PASS)
         standing = world.releases.status()

@@ -24,8 +24,7 @@ from homeostat.serving.grpc.server import door, submitted
 from homeostat.serving.grpc.translate import RPCS
 from homeostat.serving.http import Hub, Limits
 from homeostat.serving.limit import Limit
-from homeostat.serving.messages import Request
-from homeostat.serving.queues import Waiting
+from homeostat.serving.messages import Request, Waiting
 
 DTYPES = {"amount": "FP64", "items": "INT64", "member": "BOOL", "country": "BYTES", "class": "FP32"}
 NUMPY = {"FP64": np.float64, "INT64": np.int64, "BOOL": np.bool_, "BYTES": np.object_, "FP32": np.float32}
@@ -274,16 +273,16 @@ class Held(Hub):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.held: list[tuple[Waiting, Request]] = []
+        self.held: list[Waiting] = []
         self.holds = threading.Event()
 
-    def submit(self, slot: Waiting, request: Request) -> None:
-        self.held.append((slot, request))
+    def submit(self, request: Waiting) -> None:
+        self.held.append(request)
         self.holds.set()
 
     async def release(self) -> None:
-        for slot, request in self.held:
-            super().submit(slot, request)
+        for request in self.held:
+            super().submit(request)
 
 
 def test_what_is_under_way_is_answered_before_the_door_shuts(plane: Plane) -> None:

@@ -55,7 +55,7 @@ class ReleaseLog:
     def __init__(self, model: str, journal: Journal, clock: Clock) -> None:
         self._model, self._journal, self._clock = model, journal, clock
         self._told: dict[str, int] = {}
-        self._routed: tuple[int, Mapping[str, Any]] | None = None
+        self._routed = -1
 
     def tell(self, records: Sequence[Rollout], routing: Routing) -> None:
         for record in records:
@@ -65,17 +65,17 @@ class ReleaseLog:
         self._tell_route(routing)
 
     def _tell_route(self, routing: Routing) -> None:
-        """A document that says the same as the one before it, in a new term, is not told."""
-        version, told = self._routed or (-1, self._last_told())
-        if version == routing.version:
+        """A document that says the same as the one before it, in a new term, is not told. Another process may have
+        led meanwhile, and told more: what the journal says counts."""
+        if self._routed == routing.version:
             return
         route = routing.routes.get(self._model)
         body = {"route": asdict(route) if route else None}
-        if body != told:
+        if body != self._last_told():
             key, subject = f"routed:{routing.version}", route.release if route else ""
             event = Event(routing.at_ms, self._model, "release.routed", key, subject, _shares(route), body)
             self._journal.append(event)
-        self._routed = routing.version, body
+        self._routed = routing.version
 
     def _last_told(self) -> Mapping[str, Any]:
         said = self._journal.read(self._model, "release.routed")

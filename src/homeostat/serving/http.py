@@ -11,13 +11,12 @@ from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
-import msgspec
 
-from homeostat.serving.compression import opened
+from homeostat.serving.compression import inflate
 from homeostat.serving.limit import Limit
-from homeostat.serving.messages import HEADERS, JSON, Refusal, Request, Response, lines, refused
+from homeostat.serving.messages import HEADERS, JSON, Refusal, Response, Waiting, lines, refused
 from homeostat.serving.plan import refuse
-from homeostat.serving.queues import Member, Queue, Waiting
+from homeostat.serving.queues import Queue
 from homeostat.serving.tick import Engine
 
 _LINGER_S = 2.0
@@ -64,29 +63,26 @@ class Hub:
         self.draining = False
         self._quick = Queue("quick", engine, loop, Limit(limits.queue))
         self._slow = Queue("slow", engine, loop, Limit(limits.queue), ThreadPoolExecutor(1, "slow"))
-        self._shed: list[Member] = []
+        self._shed: list[Waiting] = []
 
-    def submit(self, slot: Waiting, request: Request) -> None:
-        """Questions about health and the like are never shed: they are few, and cost little."""
+    def submit(self, request: Waiting) -> None:
         if "content-encoding" in request.headers:
             try:
-                request = opened(request, self.limits.max_body)
+                inflate(request, self.limits.max_body)
             except Refusal as error:
-                slot.answer(refuse(request, error))
+                request.answer(refuse(request, error))
                 return
         queue = self._slow if self.engine.slow(request) else self._quick
-        if len(queue.waiting) < queue.limit.value or request.method == "GET":
-            queue.put(slot, request)
+        if queue.take(request):
             return
         if not self._shed:
             self.loop.call_soon(self._refuse)
-        self._shed.append((slot, request))
+        self._shed.append(request)
 
     def _refuse(self) -> None:
-        members, self._shed = self._shed, []
-        responses = self.engine.shed([request for _, request in members])
-        for (slot, _), response in zip(members, responses, strict=True):
-            slot.answer(response)
+        requests, self._shed = self._shed, []
+        for request, response in zip(requests, self.engine.shed(requests), strict=True):
+            request.answer(response)
 
     def remember(self, raw: bytes, head: Head) -> None:
         """A client that stays sends the same head again and again. The parser has passed these bytes once; the same
@@ -109,12 +105,12 @@ class Hub:
             connection.drain()
 
 
-class Slot(msgspec.Struct, gc=False):
-    """The place of one answer in the order of its connection. `close`: the last one; `bare`: of a HEAD request,
-    answered without its body; `old`: HTTP/1.0, which must be told to stay."""
+class Slot(Waiting, gc=False):
+    """One request, and the place of its answer in the order of the connection. `close`: the last one; `bare`: of a HEAD
+    request, answered without its body; `old`: HTTP/1.0, which must be told to stay."""
 
-    connection: Any
-    close: bool
+    connection: Any = None
+    close: bool = False
     bare: bool = False
     old: bool = False
     data: bytes | None = None
@@ -172,7 +168,7 @@ class Connection(asyncio.Protocol):
         known = None if self._begun else self._hub.heads.get(data[:end])
         if known is not None and len(data) == end + known.length:
             self._since = self._hub.loop.time()
-            self._submit(known, data[end:], Slot(self, self._hub.draining, known.bare))
+            self._submit(known, data[end:], self._hub.draining, False)
             return
         whole, head = not self._begun, self._parse(data)
         if whole and head is not None and len(data) == end + head.length:
@@ -248,15 +244,16 @@ class Connection(asyncio.Protocol):
         bare, old = method == "HEAD", self._parser.get_http_version() == "1.0"
         path = self._url.decode("latin-1").partition("?")[0]
         head = Head("GET" if bare else method, path, self._headers, bare, self._declared)
-        slot = Slot(self, not self._parser.should_keep_alive() or self._hub.draining, bare, old)
-        if not (slot.close or old or self._expects):
+        close = not self._parser.should_keep_alive() or self._hub.draining
+        if not (close or old or self._expects):
             self._plain = head
-        self._submit(head, self._body[0] if len(self._body) == 1 else b"".join(self._body), slot)
+        self._submit(head, self._body[0] if len(self._body) == 1 else b"".join(self._body), close, old)
 
-    def _submit(self, head: Head, body: bytes, slot: Slot) -> None:
+    def _submit(self, head: Head, body: bytes, close: bool, old: bool) -> None:
+        slot = Slot(head.method, head.path, body, head.headers, self, close, head.bare, old)
         self._slots.append(slot)
-        self._deaf = slot.close
-        self._hub.submit(slot, Request(head.method, head.path, body, head.headers))
+        self._deaf = close
+        self._hub.submit(slot)
         if len(self._slots) >= self._limits.pipeline:
             self._pause()
 
@@ -303,7 +300,7 @@ class Connection(asyncio.Protocol):
         if self._deaf:
             return
         self._deaf, self._begun = True, False
-        slot = Slot(self, close=True)
+        slot = Slot("", "", connection=self, close=True)
         self._slots.append(slot)
         slot.answer(refused(error))
 

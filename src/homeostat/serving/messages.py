@@ -44,6 +44,14 @@ class Request(msgspec.Struct, gc=False):
     headers: Mapping[str, str] = {}
 
 
+class Waiting(Request):
+    """A request whose answer somebody waits for."""
+
+    def answer(self, response: Response) -> None:
+        """Called once."""
+        raise NotImplementedError
+
+
 class Response(msgspec.Struct, gc=False):
     """`lines`: the headers, as they go over the wire; `media`: its content type."""
 
@@ -101,12 +109,24 @@ class Refusal(Exception):
 
 class Ask(msgspec.Struct, gc=False):
     """A decoded request: rows in the order of the schema's fields, an id and a key for each (None: not given), and
-    what its protocol wants back in the answer."""
+    what its protocol wants back in the answer.
+
+    The rest is the engine's, which gives an id to each row that has none: `codec` and `at`, the request's own in the
+    tick; `start`, its first row in the batch; `refusal`, why it gets no prediction."""
 
     rows: list[Row]
-    ids: list[str | None]
+    ids: list[Any]
     keys: list[str | None]
     echo: Any = None
+    codec: Any = None
+    at: int = 0
+    start: int = 0
+    refusal: Refusal | None = None
+
+    @property
+    def part(self) -> slice:
+        """Its rows in the batch."""
+        return slice(self.start, self.start + len(self.ids))
 
 
 @dataclass
@@ -114,7 +134,7 @@ class Answered:
     """What one tick answered for one model, row by row; a row without an answer has no score. `typed` are the labels
     with the type that the data has; `whole`: every row has its answer.
 
-    Texts that every request needs are made here once; in `said` and `texts` a protocol keeps its own."""
+    Texts that every request needs are made here once; in `said` and `alone` a protocol keeps its own."""
 
     release: str
     versions: Sequence[int]
@@ -126,12 +146,16 @@ class Answered:
     classes: Sequence[Value]
     whole: bool
     said: Any = None
-    texts: Any = None
+    alone: Any = None
 
     def __post_init__(self) -> None:
         self.alike = len(set(self.versions)) == 1
         self.shown = self.ids if _all_plain(self.ids) else [quote(one, safe=_SAFE) for one in self.ids]
-        self.told = lines(("x-release-id", self.release), ("x-model-version", str(self.versions[0])))
+        self._told = lines(("x-release-id", self.release), ("x-model-version", str(self.versions[0])))
+
+    def lines(self, shown: str) -> bytes:
+        """The headers of an answer that one version made."""
+        return b"x-prediction-id: %b\r\n%b" % (shown.encode(), self._told)  # ASCII by now
 
 
 class Reply(msgspec.Struct, gc=False):
@@ -174,12 +198,11 @@ class Reply(msgspec.Struct, gc=False):
     def lines(self) -> bytes:
         """The headers of its answer."""
         tick = self.tick
-        ids = ",".join(tick.shown[self.part][:_SHOWN_IDS]).encode()  # ASCII by now
+        ids = ",".join(tick.shown[self.part][:_SHOWN_IDS])
         if tick.alike:
-            return b"x-prediction-id: %b\r\n%b" % (ids, tick.told)
+            return tick.lines(ids)
         versions = ",".join(map(str, dict.fromkeys(self.versions)))
-        told = lines(("x-release-id", tick.release), ("x-model-version", versions))
-        return b"x-prediction-id: %b\r\n%b" % (ids, told)
+        return lines(("x-prediction-id", ids), ("x-release-id", tick.release), ("x-model-version", versions))
 
 
 _PLAIN = re.compile(r"[\w.:-]+", re.ASCII).fullmatch

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from homeostat.domain.schema import Kind, Schema, Task
-from homeostat.serving.messages import JSON, Ask, Refusal, Reply, Request, Response, json
+from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Reply, Request, Response, json
 from homeostat.serving.typed import Name, media, name_text, type_of, unread
 
 CSV = "text/csv"
@@ -67,8 +67,9 @@ class Mlflow:
         columns = [self._readable(name, table.get(name, ()), n, loose) for name in self._schema.names]
         return Ask(list(zip(*columns, strict=True)), [None] * n, [None] * n)
 
-    def encode(self, _: Ask, reply: Reply) -> Response:
+    def encode(self, ask: Ask, tick: Answered) -> Response:
         """What the model's own `predict` gives, the class or the value, and the ids beside it."""
+        reply = Reply(tick, ask.part)
         regression = self._schema.task is Task.REGRESSION
         predictions = reply.score if regression else reply.label
         return json(200, {"predictions": predictions, "ids": reply.ids}, reply.lines)

@@ -8,6 +8,7 @@ from typing import Any
 
 from homeostat.domain.schema import Field, Kind, Schema, Task, Value
 from homeostat.serving.binary import EXTENSION, MEDIA
+from homeostat.serving.edge import MOST
 from homeostat.serving.messages import JSON
 from homeostat.serving.mlflow import CSV
 from homeostat.serving.score import Served
@@ -69,6 +70,8 @@ def _paths(name: str, schema: Schema) -> Object:
     v2 = f"/v2/models/{name}"
     return {
         f"/v1/models/{name}/predict": {"post": _predict(name, schema)},
+        f"/v1/models/{name}/record": {"post": _record(name, schema)},
+        f"/v1/models/{name}/predictions": {"post": _predictions(name, schema)},
         f"/v1/models/{name}/invocations": {"post": _invocations(name, schema)},
         f"{v2}/infer": {"post": _infer(name, schema)},
         v2: {"get": _get(f"Metadata of {name}", {"type": "object", "required": ["name", "inputs", "outputs"]}, 503)},
@@ -99,8 +102,36 @@ def _predict(name: str, schema: Schema) -> Object:
     records = {"type": "array", "minItems": 1, "items": record(schema)}
     shape = {**_object({"records": records}), "additionalProperties": False}
     body = _body({JSON: _media(shape, {"records": [_example(schema)]})})
-    answer = _object({"release": _TEXT, "model_version": {"type": "integer"}, "predictions": _said(schema)})
+    version: Object = {"type": "integer", "description": "Where a canary split the request."}
+    said = _object({"id": _TEXT, **_answer(schema), "model_version": version}, ("id", *_answer(schema)))
+    many = {"type": "array", "items": said}
+    answer = _object({"release": _TEXT, "model_version": {"type": "integer"}, "predictions": many})
     return _operation(f"Predictions of {name}, record by record", body, {JSON: {"schema": answer}}, "Error")
+
+
+def _record(name: str, schema: Schema) -> Object:
+    body = _body({JSON: _media(record(schema), _example(schema))})
+    answer = _object({"id": _TEXT, "release": _TEXT, "model_version": {"type": "integer"}, **_answer(schema)})
+    return _operation(f"One record, one prediction of {name}", body, {JSON: {"schema": answer}}, "Error")
+
+
+def _predictions(name: str, schema: Schema) -> Object:
+    """What was answered on the edge. Each row is judged by itself, so that no form of one forbids the request."""
+    answered: Object = {"value": 1.5}
+    if schema.task is not Task.REGRESSION:
+        answered = {"score": 0.5, "label": schema.classes[-1]}
+    if schema.task is Task.MULTICLASS:
+        answered["scores"] = dict.fromkeys(map(str, schema.classes), round(1 / len(schema.classes), 3))
+    made: Object = {"id": "a1", "at": 1_767_225_600_000, "bundle": "of the edge folder's manifest", "version": 1}
+    example = {"predictions": [{**made, "inputs": _example(schema), "answer": answered}]}
+    shape = _object({"predictions": {"type": "array", "minItems": 1, "maxItems": MOST, "items": {}}})
+    refused = {"type": "array", "items": _object(_DETAIL, ("message", "record"))}
+    answer = _object({"accepted": {"type": "integer"}, "refused": refused})
+    body = _body({JSON: _media({**shape, "additionalProperties": False}, example)})
+    operation = _operation(f"Predictions of {name} made on the edge", body, {JSON: {"schema": answer}}, "Error")
+    operation["parameters"] = []
+    operation["responses"]["200"].pop("headers")
+    return operation
 
 
 def record(schema: Schema) -> Object:
@@ -126,16 +157,14 @@ def value(field: Field) -> Object:
     return shape
 
 
-def _said(schema: Schema) -> Object:
+def _answer(schema: Schema) -> Object:
     number: Object = {"type": "number"}
-    version: Object = {"type": "integer", "description": "Where a canary split the request."}
     if schema.task is Task.REGRESSION:
-        known: Object = {"id": _TEXT, "value": number}
-    else:
-        known = {"id": _TEXT, "score": number, "label": {"enum": list(schema.classes)}}
+        return {"value": number}
+    known: Object = {"score": number, "label": {"enum": list(schema.classes)}}
     if schema.task is Task.MULTICLASS:
         known["scores"] = _object({str(name): number for name in schema.classes})
-    return {"type": "array", "items": _object({**known, "model_version": version}, known)}
+    return known
 
 
 # MLflow

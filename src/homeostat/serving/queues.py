@@ -10,26 +10,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from functools import partial
-from typing import Protocol
 
 from homeostat.serving.compression import SMALL, packed
 from homeostat.serving.limit import Limit
-from homeostat.serving.messages import Refusal, Request, Response, refused
+from homeostat.serving.messages import Refusal, Request, Response, Waiting, refused
 from homeostat.serving.tick import Engine, Later
 
 _LATER = 256  # ticks whose shadow is still to be scored; beyond that the oldest are let go
 _TOLD = math.log(1.5)  # how much the limit has moved when it is told
 _TOLD_S = 10.0
 _log = logging.getLogger("homeostat.load")
-
-
-class Waiting(Protocol):
-    """Somebody who waits for an answer."""
-
-    def answer(self, response: Response) -> None: ...
-
-
-Member = tuple[Waiting, Request]
 
 
 class Queue:
@@ -41,20 +31,25 @@ class Queue:
     ) -> None:
         self._name, self._engine, self._loop, self._pool = name, engine, loop, pool
         self.limit = limit
-        self.waiting: list[Member] = []
+        self._waiting: list[Waiting] = []
         self._later: Later = deque(maxlen=_LATER)
         self._busy = False
         self._told, self._told_s = limit.value, 0.0
 
-    def put(self, slot: Waiting, request: Request) -> None:
-        self.waiting.append((slot, request))
+    def take(self, request: Waiting) -> bool:
+        """False when too many wait. Questions about health and the like are always taken: they are few, and cost
+        little."""
+        if len(self._waiting) >= self.limit.value and request.method != "GET":
+            return False
+        self._waiting.append(request)
         if not self._busy:
             self._busy = True
             self._loop.call_soon(self._flush)
+        return True
 
     def _flush(self) -> None:
-        members, self.waiting = self.waiting, []
-        self._do(partial(self._answers, [request for _, request in members]), partial(self._answered, members))
+        requests, self._waiting = self._waiting, []
+        self._do(partial(self._answers, requests), partial(self._answered, requests))
 
     def _do(self, work: Callable[[], list[Response]], then: Callable[[list[Response]], None]) -> None:
         if self._pool is None:
@@ -77,20 +72,20 @@ class Queue:
         self.limit.seen(len(requests), 1e6 * (time.perf_counter() - started))
         return responses
 
-    def _answered(self, members: Sequence[Member], responses: Sequence[Response]) -> None:
-        for (slot, _), response in zip(members, responses, strict=True):
-            slot.answer(response)
+    def _answered(self, requests: Sequence[Waiting], responses: Sequence[Response]) -> None:
+        for request, response in zip(requests, responses, strict=True):
+            request.answer(response)
         self._tell()
         self._next()
 
     def _next(self) -> None:
         """Callers first; shadow while nobody waits."""
-        self._busy = bool(self.waiting or self._later)
+        self._busy = bool(self._waiting or self._later)
         if self._busy:
-            self._loop.call_soon(self._flush if self.waiting else self._shadow)
+            self._loop.call_soon(self._flush if self._waiting else self._shadow)
 
     def _shadow(self) -> None:
-        if self.waiting:
+        if self._waiting:
             self._flush()
         else:
             self._do(self._scored, lambda _: self._next())

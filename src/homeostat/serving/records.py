@@ -64,18 +64,18 @@ class Records:
         rows = [tuple(fitting(field, record.get(field.name)) for field in self.schema.fields) for record in records]
         return Ask(rows, [_name(record, "id") for record in records], [_name(record, "key") for record in records])
 
-    def encode(self, _: Ask, reply: Reply) -> Response:
+    def encode(self, ask: Ask, tick: Answered) -> Response:
         """A record's own `model_version` is told when a canary split the records of one request."""
-        tick, part = reply.tick, reply.part
-        if tick.alike:
-            tick.texts = tick.texts or self._texts(tick)
-            start, predictions = tick.texts
-            return Response(200, b"%b%b]}" % (start, b",".join(predictions[part])), reply.lines)
-        said = self.said(tick)[part]
+        if tick.alike and len(ask.ids) == 1:  # nearly always
+            tick.alone = tick.alone or self._alone(tick)
+            response: Response = tick.alone[ask.start]
+            return response
+        reply = Reply(tick, ask.part)
+        said = self.said(tick)[ask.part]
         if not reply.alike:
             for prediction, version in zip(said, reply.versions, strict=True):
                 prediction.model_version = version
-        return Response(200, _encode(_Body(tick.release, tick.versions[part.start], said)), reply.lines)
+        return Response(200, _encode(_Body(tick.release, tick.versions[ask.start], said)), reply.lines)
 
     def said(self, tick: Answered) -> list[_Said]:
         """The predictions of the whole tick, made once."""
@@ -83,11 +83,14 @@ class Records:
         predictions: list[_Said] = tick.said
         return predictions
 
-    def _texts(self, tick: Answered) -> tuple[bytes, list[bytes]]:
-        """The body of an answer up to its predictions, and each prediction of the tick, encoded in one call: no newline
-        stands within one."""
+    def _alone(self, tick: Answered) -> list[Response]:
+        """The answer to each row by itself. All predictions are encoded in one call: no newline stands within one."""
         start = _encode(_Body(tick.release, tick.versions[0], [])).removesuffix(b"]}")
-        return start, _encode_lines(self.said(tick)).split(b"\n")
+        predictions = _encode_lines(self.said(tick)).split(b"\n")
+        return [
+            Response(200, b"%b%b]}" % (start, prediction), tick.lines(shown))
+            for prediction, shown in zip(predictions, tick.shown, strict=False)  # the last newline ends a line
+        ]
 
     def refuse(self, error: Refusal) -> Response:
         return refused(error)
@@ -113,12 +116,11 @@ class Record:
         """As `Records.salvage`."""
         return self._records.pick([_loose(request.body)])
 
-    def encode(self, _: Ask, reply: Reply) -> Response:
-        tick = reply.tick
-        (said,) = self._records.said(tick)[reply.part]
-        version = tick.versions[reply.part.start]
+    def encode(self, ask: Ask, tick: Answered) -> Response:
+        (said,) = self._records.said(tick)[ask.part]
+        version = tick.versions[ask.start]
         told = _Told(said.id, tick.release, version, said.value, said.score, said.label, said.scores)
-        return Response(200, _encode(told), reply.lines)
+        return Response(200, _encode(told), Reply(tick, ask.part).lines)
 
     def refuse(self, error: Refusal) -> Response:
         return refused(error)

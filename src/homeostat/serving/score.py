@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from homeostat.domain.rollout import Route
-from homeostat.domain.schema import Value
+from homeostat.domain.schema import Kind, Schema, Value
 from homeostat.engines.answer import answers, width
 from homeostat.engines.routing import to_candidate
 from homeostat.engines.transform import codes, matrix, narrow
@@ -55,9 +55,10 @@ class Served:
 
 @dataclass(slots=True)
 class Batch:
-    """The rows of one tick, column by column. `x` is what the champion sees."""
+    """The rows of one tick, column by column; numbers without a null are seen through a `memoryview` of doubles. `x` is
+    what the champion sees."""
 
-    columns: dict[str, tuple[Value, ...]]
+    columns: dict[str, Sequence[Value]]
     ids: list[str]
     keys: list[str | None]
     x: NDArray[np.float32]
@@ -66,10 +67,19 @@ class Batch:
 
 def gather(loaded: Loaded, rows: Sequence[Row], ids: list[str], keys: list[str | None]) -> Batch:
     """Decoded rows → arrays, and what is wrong with them."""
-    columns = dict(zip(loaded.schema.names, zip(*rows, strict=True), strict=True))
+    columns: dict[str, Sequence[Value]] = dict(zip(loaded.schema.names, zip(*rows, strict=True), strict=True))
     exact = codes(loaded.schema, columns)
     x = narrow(exact)
-    return Batch(columns, ids, keys, x, loaded.limits.faults(columns, exact, x))
+    faults = loaded.limits.faults(columns, exact, x)
+    return Batch(columns | _views(loaded.schema, exact), ids, keys, x, faults)
+
+
+def _views(schema: Schema, exact: NDArray[np.float64]) -> dict[str, Sequence[Value]]:
+    """The columns of numbers that have no null, as the log packs them soonest."""
+    n, flat = len(exact), exact.T.reshape(-1).data
+    gaps = np.asarray(np.isnan(exact).any(axis=0)).tolist()
+    fields = enumerate(zip(schema.fields, gaps, strict=True))
+    return {f.name: flat[n * i : n * i + n] for i, (f, gap) in fields if f.kind is Kind.NUMBER and not gap}
 
 
 @dataclass(slots=True)

@@ -10,12 +10,11 @@ import logging
 import math
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from itertools import count
 from typing import Protocol
 
-import msgspec
 import numpy as np
 
 from homeostat.domain.prediction import LogBatch
@@ -24,7 +23,7 @@ from homeostat.ports import Blobs, Clock, LabelLog, PredictionLog, Router, Runti
 from homeostat.serving import feedback
 from homeostat.serving.bundles import Shelf
 from homeostat.serving.edge import Edge, model_of
-from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Reply, Request, Response, Row, json, refused
+from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Request, Response, Row, json, refused
 from homeostat.serving.plan import Plan, build, refuse
 from homeostat.serving.record import Page, shadowed
 from homeostat.serving.score import (
@@ -59,20 +58,9 @@ class Codec(Protocol):
 
     def salvage(self, request: Request) -> Ask: ...
 
-    def encode(self, ask: Ask, reply: Reply, /) -> Response: ...
+    def encode(self, ask: Ask, tick: Answered, /) -> Response: ...
 
     def refuse(self, error: Refusal) -> Response: ...
-
-
-class _Job(msgspec.Struct, gc=False):
-    """One prediction request on its way. `start` is its first row in the batch."""
-
-    at: int
-    codec: Codec
-    ask: Ask
-    refusal: Refusal | None = None
-    ids: list[str] = []
-    start: int = 0
 
 
 class Engine:
@@ -159,19 +147,10 @@ class Engine:
             self._warm(requests)
         plan, later, trace = self._plan, self._later if later is None else later, self._tracing.tick()
         responses: list[Response | None] = [None] * len(requests)
-        groups: dict[int, tuple[Served, list[_Job]]] = {}
-        for i, request in enumerate(requests):
-            target = plan.predict.get(request.path)
-            if target is None or request.method != "POST":
-                responses[i] = self._other(plan, request)
-                continue
-            key = id(target.served)
-            if key not in groups:
-                groups[key] = target.served, []
-            groups[key][1].append(self._decode(i, target.codec, request))
+        groups = self._decoded(plan, requests, responses)
         trace.stage("decode")
-        for served, jobs in groups.values():
-            self._tick(served, jobs, responses, later, trace)
+        for served, asks in groups:
+            self._tick(served, asks, responses, later, trace)
         answered = [response or _broken() for response in responses]
         trace.end(requests, answered)
         return answered
@@ -200,64 +179,81 @@ class Engine:
     def _tick(
         self,
         served: Served,
-        jobs: Sequence[_Job],
+        asks: Sequence[Ask],
         responses: list[Response | None],
         later: Later,
         trace: TickTrace,
     ) -> None:
         now_ms = self._used[served.model] = self._clock.now_ms()
-        batch = self._checked(served, jobs)
+        batch = self._checked(served, asks)
         trace.stage("check")
         scored = score(served, batch, self._clock, self._within) if batch else None
         trace.stage("predict")
         page = Page(served, now_ms)
         if batch and scored:
             page.answered(batch, scored)
-        for job in jobs:
-            if job.refusal:
-                page.rejected(job.ask.rows, job.ids, job.ask.keys)
+        for ask in asks:
+            if ask.refusal:
+                page.rejected(ask.rows, ask.ids, ask.keys)
         if not self._write(page.batch()):
-            for job in jobs:
+            for ask in asks:
                 failure = Refusal(503, "the prediction log can't be written", rule="log")
-                responses[job.at] = job.codec.refuse(failure)
+                responses[ask.at] = ask.codec.refuse(failure)
             return
         trace.stage("log")
         answered = _answered(served, batch, scored) if batch and scored else None
-        _encode(jobs, answered, responses)
+        _encode(asks, answered, responses)
         trace.stage("encode")
         if batch and scored:
             later.extend(self._shadows(served, batch, scored, now_ms))
 
-    def _decode(self, at: int, codec: Codec, request: Request) -> _Job:
-        try:
-            job = _Job(at, codec, codec.decode(request))
-        except Refusal as error:
-            job = _Job(at, codec, codec.salvage(request), error)
-        fresh = self._fresh(request) if "idempotency-key" in request.headers else self._ids
-        if len(job.ask.ids) == 1:  # nearly always
-            job.ids = [job.ask.ids[0] or next(fresh)]
-            return job
-        job.ids = [name or next(fresh) for name in job.ask.ids]
-        if job.refusal is None and len(set(job.ids)) < len(job.ids):
-            job.refusal = Refusal(422, "an id stands twice in one request", rule="once", name="id")
-        return job
+    def _decoded(
+        self, plan: Plan, requests: Sequence[Request], responses: list[Response | None]
+    ) -> Collection[tuple[Served, list[Ask]]]:
+        """What is to be predicted, model by model; the others get their response."""
+        groups: dict[int, tuple[Served, list[Ask]]] = {}
+        for i, request in enumerate(requests):
+            target = plan.predict.get(request.path)
+            if target is None or request.method != "POST":
+                responses[i] = self._other(plan, request)
+                continue
+            codec, served = target.codec, target.served
+            try:
+                ask = codec.decode(request)
+            except Refusal as error:
+                ask = codec.salvage(request)
+                ask.refusal = error
+            ask.at, ask.codec = i, codec
+            self._name(ask, request)
+            (groups.get(id(served)) or groups.setdefault(id(served), (served, [])))[1].append(ask)
+        return groups.values()
+
+    def _name(self, ask: Ask, request: Request) -> None:
+        """An id for each row that has none."""
+        fresh, ids = self._fresh(request) if "idempotency-key" in request.headers else self._ids, ask.ids
+        if len(ids) == 1:  # nearly always
+            ids[0] = ids[0] or next(fresh)
+            return
+        ask.ids = [name or next(fresh) for name in ids]
+        if ask.refusal is None and len(set(ask.ids)) < len(ids):
+            ask.refusal = Refusal(422, "an id stands twice in one request", rule="once", name="id")
 
     def _fresh(self, request: Request) -> Iterator[str]:
         """Ids for rows that have none."""
         key = request.headers.get("idempotency-key")
         return _numbered(key[:LONGEST_ID]) if key else self._ids
 
-    def _checked(self, served: Served, jobs: Sequence[_Job]) -> Batch | None:
+    def _checked(self, served: Served, asks: Sequence[Ask]) -> Batch | None:
         """The rows of all requests that are sound; the others are refused."""
-        batch = _gather(served, jobs)
+        batch = _gather(served, asks)
         if batch is None or not batch.faults:
             return batch
-        for job in jobs:
-            bad = next((row for row in range(len(job.ids)) if job.start + row in batch.faults), None)
-            if job.refusal is None and bad is not None:
-                fault = batch.faults[job.start + bad]
-                job.refusal = Refusal(422, fault.message, rule=fault.rule, name=fault.field, record=bad)
-        return _gather(served, jobs)
+        for ask in asks:
+            bad = next((row for row in range(len(ask.ids)) if ask.start + row in batch.faults), None)
+            if ask.refusal is None and bad is not None:
+                fault = batch.faults[ask.start + bad]
+                ask.refusal = Refusal(422, fault.message, rule=fault.rule, name=fault.field, record=bad)
+        return _gather(served, asks)
 
     def _write(self, page: LogBatch | None) -> bool:
         """An answer without a record is no answer."""
@@ -344,15 +340,14 @@ def _only(request: Request, methods: str) -> None:
         raise Refusal(405, f"use {methods.partition(',')[0]}", rule=methods)
 
 
-def _gather(served: Served, jobs: Sequence[_Job]) -> Batch | None:
+def _gather(served: Served, asks: Sequence[Ask]) -> Batch | None:
     rows: list[Row] = []
     ids: list[str] = []
     keys: list[str | None] = []
-    for job in jobs:
-        if job.refusal is None:
-            ask = job.ask
-            job.start = len(ids)
-            ids += job.ids
+    for ask in asks:
+        if ask.refusal is None:
+            ask.start = len(ids)
+            ids += ask.ids
             rows += ask.rows
             keys += ask.keys
     return gather(served.champion, rows, ids, keys) if rows else None
@@ -372,15 +367,14 @@ def _answered(served: Served, batch: Batch, scored: Scored) -> Answered:
     )
 
 
-def _encode(jobs: Sequence[_Job], answered: Answered | None, responses: list[Response | None]) -> None:
-    for job in jobs:
-        part = slice(job.start, job.start + len(job.ids))
-        if job.refusal is None and answered is not None and (answered.whole or None not in answered.score[part]):
-            responses[job.at] = job.codec.encode(job.ask, Reply(answered, part))
+def _encode(asks: Sequence[Ask], answered: Answered | None, responses: list[Response | None]) -> None:
+    for ask in asks:
+        if ask.refusal is None and answered and (answered.whole or None not in answered.score[ask.part]):
+            responses[ask.at] = ask.codec.encode(ask, answered)
             continue
-        refusal = job.refusal or Refusal(500, "the model could not answer", rule="model")
-        refusal.ids = job.ids
-        responses[job.at] = job.codec.refuse(refusal)
+        refusal = ask.refusal or Refusal(500, "the model could not answer", rule="model")
+        refusal.ids = ask.ids
+        responses[ask.at] = ask.codec.refuse(refusal)
 
 
 def _shed(request: Request, name: str) -> Response:

@@ -14,7 +14,7 @@ import msgspec
 
 from homeostat.domain.schema import Field, Kind, Schema, Task, Value
 from homeostat.serving import binary
-from homeostat.serving.messages import JSON, Ask, Refusal, Reply, Request, Response, json
+from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Reply, Request, Response, json
 from homeostat.serving.tensors import decode_raw
 from homeostat.serving.typed import LONGEST_ID, Name, media, name_text, type_of, unread
 
@@ -146,8 +146,9 @@ class V2:
         padded = [[*columns.get(name, ()), *[None] * (n - len(columns.get(name, ())))] for name in self._schema.names]
         return Ask(list(zip(*padded, strict=True)), _ids(infer.id, n), [None] * n)
 
-    def encode(self, ask: Ask, reply: Reply) -> Response:
+    def encode(self, ask: Ask, tick: Answered) -> Response:
         infer: Infer = ask.echo
+        reply = Reply(tick, ask.part)
         wanted = {output.name: output.parameters or {} for output in infer.outputs or ()}
         outputs = [tensor for tensor in self._outputs(reply) if not wanted or tensor["name"] in wanted]
         parameters: dict[str, Value] = {

@@ -19,7 +19,7 @@ from homeostat.domain.errors import Refused
 from homeostat.serving.grpc.messages import SERVICE
 from homeostat.serving.grpc.translate import RPCS, Headers, Rpc
 from homeostat.serving.http import Hub
-from homeostat.serving.messages import HEADERS, Refusal, Request, Response, refused
+from homeostat.serving.messages import HEADERS, Refusal, Request, Response, Waiting, refused
 
 GRACE_S = 10.0
 _FRAMING = frozenset(
@@ -106,11 +106,10 @@ def _named(body: bytes) -> tuple[str, list[tuple[str, str]]]:
     return detail["message"], [(name, quote(str(value), safe=" ,_[]")) for name, value in named]
 
 
-class _Waiting:
-    """One call that waits for its answer; it may have been cancelled meanwhile."""
+class _Call(Waiting):
+    """It may have been cancelled when its answer comes."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.future: asyncio.Future[Response] = loop.create_future()
+    future: Any = None
 
     def answer(self, response: Response) -> None:
         if not self.future.done():
@@ -119,6 +118,6 @@ class _Waiting:
 
 async def submitted(hub: Hub, request: Request) -> Response:
     """The answer, of the next tick."""
-    waiting = _Waiting(hub.loop)
-    hub.submit(waiting, request)
-    return await waiting.future
+    answer: asyncio.Future[Response] = hub.loop.create_future()
+    hub.submit(_Call(request.method, request.path, request.body, request.headers, answer))
+    return await answer
