@@ -173,7 +173,7 @@ class Life:
         self.world.rollouts, self.world.router = Rollouts(), Router(self.world)
         self.world.log = Recorded(LOG)
         self.fate, self.done = Fate(self.rng), Counter[str]()
-        self.findings, self.requests, self.slow = Findings((), "", 0), 100, 0.5
+        self.findings, self.requests, self.slow = Findings((), "", 0), 100, 0.3
         self.asking = self.person()
         self.controllers = [self.controller(0), self.controller(1)]
         self.versions = 0
@@ -304,7 +304,7 @@ class Life:
     ("seed", "policy"),
     [
         (1, ReleasePolicy(steps=STEPS, hooks=HooksPolicy("check", "tell"))),
-        (2, ReleasePolicy(steps=STEPS, newer="supersede", on_unknown="best_estimate")),
+        (22, ReleasePolicy(steps=STEPS, newer="supersede", on_unknown="best_estimate")),
         (3, ReleasePolicy(steps=STEPS, newer="supersede", on_harm="pause", on_unknown="hold")),
         (4, ReleasePolicy(steps=("pause", *STEPS[:-1], "hold 1h"), on_harm="pause", hooks=HooksPolicy("check", ""))),
     ],
