@@ -152,6 +152,17 @@ def canary() -> ReleaseView:
     return ReleaseView(record, snapshots, history)
 
 
+def tried(passed: bool) -> ReleaseView:
+    """A release after its backtest: held at 10 %, or ended by it."""
+    if passed:
+        return replace(held(), backtest=replace(backtest(), verdict=Verdict.OK))
+    view = canary()
+    first = ReleaseStep(StepKind.BACKTEST, 0)
+    record = replace(view.rollout, steps=(first, *view.rollout.steps), index=0, reason="quality: harm (E = 212)")
+    told = [Event(START, "price", "release.started", "k", "R7", "Version 7 against version 6.")]
+    return ReleaseView(record, [], told, backtest=backtest())
+
+
 def backtest() -> Backtested:
     """A candidate that is wrong in one country."""
     quality = Lane("quality", Verdict.HARM, "harm (E = 212)", 900, 212.0, 50.0, 0.06, 0.04, math.inf)

@@ -54,6 +54,8 @@ PAGES = {
     "run": lambda: run_report(*samples.run()),
     "release": lambda: release_report(samples.canary()),
     "backtest": lambda: backtest_report(samples.backtest()),
+    "release after its backtest": lambda: release_report(samples.tried(passed=True)),
+    "release ended by its backtest": lambda: release_report(samples.tried(passed=False)),
     "release under way": lambda: release_report(samples.held()),
 }
 
@@ -116,6 +118,22 @@ def test_data_cannot_become_markup() -> None:
         assert "script" not in Outline(page).tags
         assert "&lt;script&gt;" in page
     assert "&#39;&lt;b&gt;2&lt;/b&gt;&#39;" in run_report(result, extra)
+
+
+def test_a_release_tells_of_its_backtest() -> None:
+    """Where it ended there, its lanes stand first; where it went on, live evidence does. What it can't know is told."""
+    ended, passed = samples.tried(passed=False), samples.tried(passed=True)
+    assert [lane.name for lane in ended.latest] == ["quality", "slow"]
+    assert passed.latest == samples.held().latest
+    for view in (ended, passed):
+        page = release_report(view)
+        assert "Backtest: before any live request" in page
+        assert page.index("Backtest: before any live request") > page.index("what was seen")
+        assert "Who is right on 90 requests: their labels are not there." in page
+        assert "rolled back at shadow, expected after 3" in page
+        assert "It cannot know:" in release_markdown(view)
+    assert "rolled back after" in release_sentence(ended)
+    assert "quality: harm (E = 212)" in release_sentence(ended)
 
 
 def test_the_headline_of_a_backtest() -> None:

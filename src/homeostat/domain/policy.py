@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from homeostat.domain.schema import Task
-from homeostat.domain.units import DAY_MS, MINUTE_MS, BasisPoints, Fraction, Millis, Size, Window, Workers
+from homeostat.domain.units import DAY_MS, MINUTE_MS, BasisPoints, Fraction, Millis, ModelName, Size, Window, Workers
 
 STRICT = {"extra": "forbid"}
 """Unknown keys are errors (read by pydantic's adapter for plain dataclasses)."""
@@ -180,7 +180,7 @@ class Policy:
     control plane keeps its records, as a URL; "": SQLite in the state folder."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
-    name: str
+    name: ModelName
     task: Task
     data: DataPolicy
     train: TrainPolicy
