@@ -8,10 +8,13 @@ from homeostat import codec
 from homeostat.domain.backtest import Backtested
 from homeostat.domain.bundle import Version
 from homeostat.domain.errors import Refused
+from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import ReleasePolicy
 from homeostat.domain.rollout import Do, Rollout, Status
 from homeostat.domain.units import DAY_MS
+from homeostat.engines.report import release_markdown, release_report
 from homeostat.ports import Model
+from homeostat.project import view
 from homeostat.services import replay
 from homeostat.services.rollouts import Releases
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
@@ -74,6 +77,11 @@ def test_a_bad_candidate_gets_no_traffic(model: Model, said: str) -> None:
     assert codec.decode(codec.encode(event.body), Backtested).result.recorded.replayed == 1_200
     with pytest.raises(Refused, match="version 2 was refused"):
         stage.releases.start(record.candidate)
+    explained = view(stage.releases.explain("R2"), 0.01)
+    assert explained.backtest is not None
+    assert (explained.backtest.verdict, list(explained.snapshots)) == (Verdict.HARM, [])
+    assert explained.backtest.lanes == explained.latest
+    assert all(one[:40] in release_markdown(explained) for one in explained.backtest.result.cannot_know)
 
 
 def test_a_good_candidate_goes_on_to_shadow_and_the_record_says_why() -> None:
@@ -82,9 +90,14 @@ def test_a_good_candidate_goes_on_to_shadow_and_the_record_says_why() -> None:
     assert (record.status, str(record.step)) == (Status.RUNNING, "shadow")
     assert record.reason.startswith("backtest → shadow: No harm seen over 1,200")
     assert set(stage.routed) == {2}
+    live = ["errors", "slow", "sample_ratio", "quality"]
     standing = stage.releases.status()
     assert standing is not None
-    assert {lane.name for lane in standing.seen.lanes} == {"errors", "slow", "sample_ratio", "quality"}  # live
+    assert [lane.name for lane in standing.seen.lanes] == live
+    explained = view(stage.releases.explain("R2"), 0.01)
+    assert (explained.names, explained.backtest is not None) == (live, True)
+    assert {seen.at_ms for seen in explained.snapshots} == {stage.clock.ms}
+    assert "Backtest: before any live request" in release_report(explained)
 
 
 def test_a_turn_does_a_piece_of_the_work_and_holds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +109,7 @@ def test_a_turn_does_a_piece_of_the_work_and_holds(monkeypatch: pytest.MonkeyPat
     standing = stage.releases.status()
     assert standing is not None
     assert standing.move.reason == "Hold at backtest: recorded requests are put to both versions."
+    assert standing.outlook is None  # nothing live is to be foreseen yet
     assert stage.journal.read(MODEL, "release.backtest") == []
 
 

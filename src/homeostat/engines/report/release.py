@@ -68,7 +68,7 @@ def release_report(view: ReleaseView) -> str:
     """HTML."""
     rollout = view.rollout
     sections = [
-        Section("", [*_pictures(view), _latest(view)]),
+        Section("", [*(_pictures(view) if view.snapshots else ()), _latest(view)]),
         *([Section("What comes next", _next(rollout, view.outlook))] if view.outlook else []),
         *(Section(says(name).title, _lane(view, name)) for name in view.names),
         *([backtest_section(view.backtest)] if view.backtest else []),
