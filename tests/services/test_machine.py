@@ -305,7 +305,7 @@ class Life:
     [
         (1, ReleasePolicy(steps=STEPS, hooks=HooksPolicy("check", "tell"))),
         (22, ReleasePolicy(steps=STEPS, newer="supersede", on_unknown="best_estimate")),
-        (30, ReleasePolicy(steps=STEPS, newer="supersede", on_harm="pause", on_unknown="hold")),
+        (31, ReleasePolicy(steps=STEPS, newer="supersede", on_harm="pause", on_unknown="hold")),
         (4, ReleasePolicy(steps=("pause", *STEPS[:-1], "hold 1h"), on_harm="pause", hooks=HooksPolicy("check", ""))),
     ],
 )
