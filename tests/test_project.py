@@ -103,7 +103,7 @@ def test_recorded_requests_through_another_version(released: Project) -> None:
     said = RUNNER.invoke(cli.app, ["release", "backtest", "--from", "1d", *here])
     assert said.exit_code in cli.EXIT.values()  # latency is measured
     assert "Version 2 against version 1." in said.output
-    assert "It cannot know:" in said.output
+    assert "The backtest cannot know:" in said.output
     released.release.start(2)
     said = RUNNER.invoke(cli.app, ["replay", ids[0], "--release", "R2", *here, "--json"])
     answers = json.loads(said.output)
