@@ -183,6 +183,7 @@ COMMANDS = [
             "stream",
             "status",
             "trace",
+            "replay",
             "feedback",
             "retrain",
             "release",
@@ -191,7 +192,10 @@ COMMANDS = [
             "experiment",
         )
     ),
-    *(("release", name) for name in ("start", "status", "history", "explain", "approve", "reject", "rollback")),
+    *(
+        ("release", name)
+        for name in ("start", "status", "history", "backtest", "explain", "approve", "reject", "rollback")
+    ),
     ("export", "edge"),
     *(("token", name) for name in ("add", "list", "remove")),
     *(("experiment", name) for name in ("plan", "start", "status", "stop")),

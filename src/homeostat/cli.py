@@ -10,17 +10,13 @@ from typing import Annotated
 import typer
 
 from homeostat.domain.errors import HomeostatError
-from homeostat.domain.gate import Verdict
-from homeostat.options import HERE, Folder, Json, Reason
+from homeostat.options import EXIT, HERE, Folder, Json, Reason
 from homeostat.options import length as _length
 from homeostat.options import opened as _open
 from homeostat.options import show as _show
 from homeostat.options import time as _time
 from homeostat.releasing import release
 from homeostat.trials import experiment, token
-
-EXIT = {Verdict.OK: 0, Verdict.HARM: 1, Verdict.INVALID: 1, Verdict.UNKNOWN: 3}
-"""Exit codes: 0 pass, 1 a gate failed or a rule forbids it, 2 an error, 3 undecided."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -339,6 +335,23 @@ def trace(
 
     found = _open(folder).trace(prediction)
     _show(found, as_json, lambda: terminal.traced(found))
+
+
+@app.command()
+def replay(
+    prediction: Annotated[str, typer.Argument(help="A prediction id: in the answer, and in x-prediction-id.")],
+    name: Annotated[str, typer.Option("--release", help="The release whose version is to answer, as R3.")],
+    folder: Folder = HERE,
+    as_json: Json = False,
+) -> None:
+    """A recorded request through the version of another release: both answers side by side.
+
+    Example: homeostat replay 9f2c41d07a-1f --release R3 -p price
+    """
+    from homeostat import terminal
+
+    found = _open(folder).replay(prediction, name)
+    _show(found, as_json, lambda: terminal.replayed(found))
 
 
 @app.command()

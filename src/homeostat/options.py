@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from homeostat.domain.units import duration_ms
+from homeostat.domain.gate import Verdict
+from homeostat.domain.units import DAY_MS, duration_ms
 
 if TYPE_CHECKING:
     from homeostat.project import Project
@@ -17,6 +18,8 @@ Folder = Annotated[Path, typer.Option("--project", "-p", help="The project's fol
 Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output, for machines.")]
 Reason = Annotated[str, typer.Option(help="Why, for the record.")]
 HERE = Path()
+WEEK_MS = 7 * DAY_MS
+EXIT = {Verdict.OK: 0, Verdict.HARM: 1, Verdict.INVALID: 1, Verdict.UNKNOWN: 3}
 
 
 def opened(folder: Path) -> Project:
@@ -34,9 +37,9 @@ def show(value: Any, as_json: bool, render: Callable[[], None]) -> None:
         render()
 
 
-def length(help: str) -> Any:
-    """An option that is a duration, in ms."""
-    return typer.Option(parser=_duration, metavar="DURATION", help=help)
+def length(help: str, *names: str, shown: str | bool = True) -> Any:
+    """An option that is a duration, in ms; `shown`: its default in words."""
+    return typer.Option(*names, parser=_duration, metavar="DURATION", help=help, show_default=shown)
 
 
 def time(name: str, help: str) -> Any:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +18,16 @@ from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.adapters.source import read_table
 from homeostat.batch import PART_ROWS, Batch, BatchResult, OnError, Shipped, Terms
 from homeostat.config import read_policy
+from homeostat.domain.backtest import Backtested, Replayed
 from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.errors import DataError, NotFound, UsageError
-from homeostat.domain.event import LOOK, Event
+from homeostat.domain.event import BACKTEST, LOOK, Event
 from homeostat.domain.experiment import Experiment, Plan
 from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Policy
 from homeostat.domain.rehearsal import RehearsalResult
-from homeostat.domain.rollout import Arm, Lane, Rollout
+from homeostat.domain.rollout import Arm, Lane, Rollout, StepKind
 from homeostat.domain.run import RunResult
 from homeostat.domain.schema import Value
 from homeostat.domain.trace import Trace
@@ -37,15 +37,18 @@ from homeostat.engines.report import (
     ReleaseView,
     RunExtra,
     Snapshot,
+    backtest_report,
     because,
     rehearsal_report,
     release_report,
     run_report,
 )
 from homeostat.ports import Progress
+from homeostat.services.backtest import WINDOW_MS
 from homeostat.services.experiments import Experiments, Found
 from homeostat.services.monitors import Performance
 from homeostat.services.release_log import Served
+from homeostat.services.release_seen import backtested, replays
 from homeostat.services.rollouts import Explanation, Releases, Standing
 from homeostat.serving.messages import Request
 from homeostat.wiring.cluster import cluster
@@ -250,6 +253,12 @@ class Project:
         """Everything behind one prediction. Errors: `NotFound`."""
         return self.system.traces.trace(prediction)
 
+    def replay(self, prediction: str, release: str) -> Replayed:
+        """The request of a prediction through the bundle of another release. Errors: `NotFound`; `DataError` when no
+        model saw the request, or the log does not hold its inputs as they were served."""
+        chosen = self.system.releases.explain(release).rollout
+        return self.system.backtests.one(self.trace(prediction), chosen)
+
     def status(self) -> Status:
         """Where the loop stands."""
         system = self.system
@@ -289,6 +298,18 @@ class ReleaseVerbs:
     def history(self) -> Sequence[Rollout]:
         """Oldest first."""
         return self._releases.history()
+
+    def backtest(
+        self, last_ms: int = WINDOW_MS, candidate: int | None = None, progress: Progress = _quiet
+    ) -> Backtested:
+        """The requests of the last `last_ms` through the version that serves and a candidate, the newest by default,
+        with a report. Errors: `NotFound` before the first release; `Corrupt`."""
+        project = self._project
+        end_ms = project.system.clock.now_ms()
+        served, chosen = project.served(), project.version(candidate)
+        made = project.system.backtests.between(served, chosen, end_ms - last_ms, end_ms, progress)
+        name = f"backtest-{served.number}-{chosen.number}"
+        return replace(made, report=write_report(project.root, name, backtest_report(made)))
 
     def served(self, at_ms: int) -> Served:
         """What served at that time, and who had approved it."""
@@ -399,23 +420,33 @@ class ExportVerbs:
 
 def view(found: Explanation, margin: float) -> ReleaseView:
     """An explanation as its report shows it."""
-    seen = [event for event in found.events if event.kind in SEEN]
-    snapshots = [_snapshot(event) for event in seen]
     told = [event for event in found.events if event.kind not in SEEN]
     most = bound(found.rollout.step.weight)
-    tolerated = {"errors": most, "slow": most, "quality": margin}
+    shown = ReleaseView(
+        rollout=found.rollout,
+        snapshots=[_snapshot(event) for event in _live(found)],
+        history=told,
+        tolerated={"errors": most, "slow": most, "quality": margin},
+        backtest=next((backtested(event) for event in told if event.kind == BACKTEST), None),
+    )
     if found.standing is None:
-        return ReleaseView(found.rollout, snapshots, told, tolerated=tolerated)
+        return shown
     now, move = found.standing.seen, found.standing.move
-    snapshots.append(Snapshot(now.now_ms, now.weight, now.requests, now.lanes, move.reason))
-    return ReleaseView(found.rollout, snapshots, told, because(move, now), found.standing.outlook, tolerated)
+    here = Snapshot(now.now_ms, now.weight, now.requests, now.lanes, move.reason)
+    seen = shown.snapshots if replays(found.rollout) else [*shown.snapshots, here]
+    return replace(shown, snapshots=seen, holds=because(move, now), outlook=found.standing.outlook)
+
+
+def _live(found: Explanation) -> Iterator[Event]:
+    """Looks at live requests: up to the end of its backtest there were none."""
+    kinds = [step.kind for step in found.rollout.steps]
+    live = StepKind.BACKTEST not in kinds
+    for event in found.events:
+        live = live or (event.kind == "release.advanced" and event.body["index"] > kinds.index(StepKind.BACKTEST))
+        if live and event.kind in SEEN:
+            yield event
 
 
 def _snapshot(event: Event) -> Snapshot:
-    lanes = tuple(_open_ended(msgspec.convert(lane, Lane)) for lane in event.body["lanes"])
+    lanes = tuple(msgspec.convert(lane, Lane) for lane in event.body["lanes"])
     return Snapshot(event.at_ms, event.body["weight"], event.body["requests"], lanes, event.text)
-
-
-def _open_ended(lane: Lane) -> Lane:
-    """JSON has no infinity: an interval with a lower end alone has none above."""
-    return replace(lane, high=inf) if lane.high is None and lane.low is not None else lane

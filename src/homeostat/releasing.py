@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from homeostat.options import HERE, Folder, Json, Reason, opened, show, time
+from homeostat.options import EXIT, HERE, WEEK_MS, Folder, Json, Reason, length, opened, show, time
 
 release = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What serves, what comes next, and why.")
 
@@ -56,6 +56,25 @@ def release_history(
         return
     records = opened(folder).release.history()
     show(records, as_json, lambda: terminal.releases(records))
+
+
+@release.command("backtest")
+def release_backtest(
+    last: Annotated[int, length("How far back the requests go.", "--from", shown="7d")] = WEEK_MS,
+    candidate: Annotated[int | None, typer.Option(help="The version to try; the newest by default.")] = None,
+    folder: Folder = HERE,
+    as_json: Json = False,
+) -> None:
+    """Recorded requests through the version that serves and a candidate: what differs, and what a release would do.
+
+    Exit code 0: not worse; 1: harm; 2: an error; 3: undecided. Example: homeostat release backtest --from 7d -p price
+    """
+    from homeostat import terminal
+
+    with terminal.progress() as progress:
+        found = opened(folder).release.backtest(last, candidate, progress)
+    show(found, as_json, lambda: terminal.backtested(found))
+    raise typer.Exit(EXIT[found.verdict])
 
 
 @release.command("explain")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from math import log10
@@ -19,6 +19,7 @@ from rich.text import Text
 from rich.theme import Theme
 
 from homeostat import codec
+from homeostat.domain.backtest import Backtested, Replayed
 from homeostat.domain.errors import HomeostatError
 from homeostat.domain.gate import GateResult, Measurement, Verdict
 from homeostat.domain.outlook import Outlook
@@ -30,6 +31,7 @@ from homeostat.domain.trace import Score, Trace
 from homeostat.domain.units import show_share
 from homeostat.engines.looks import FLOOR
 from homeostat.engines.report import ReleaseView, rehearsal_sentence, release_sentence, run_sentence, words
+from homeostat.engines.report.backtest import facts, milliseconds, outcome
 from homeostat.engines.report.outlook import after, assumption, because, change, expected, happened, says
 from homeostat.engines.report.rehearsal import OUTCOMES
 from homeostat.ports import Progress
@@ -62,6 +64,10 @@ DARK = {
     "unknown": "#A6A6A6",
     "invalid": "#E08BBB",
 }
+
+
+SEGMENTS = 6
+"""Those of a backtest that a screen has room for; its report has more."""
 
 
 def theme() -> Theme:
@@ -298,6 +304,7 @@ def explained(view: ReleaseView, report: str) -> None:
     lines(f"Release {view.rollout.id}. {release_sentence(view)}")
     if view.names:
         out.print(courses(view))
+    if view.latest:
         out.print(lanes(view.latest))
     if view.outlook:
         out.print(nexts(view, view.outlook))
@@ -305,6 +312,8 @@ def explained(view: ReleaseView, report: str) -> None:
     for event in view.history:
         table.add_row(words.time(event.at_ms), happened(event), Text(event.text))
     out.print(table)
+    if view.backtest:
+        _unknown(view.backtest)
     lines(f"Report: {report}")
 
 
@@ -362,6 +371,55 @@ def status(found: Status) -> None:
     out.print(table)
 
 
+def backtested(found: Backtested) -> None:
+    """What a backtest found."""
+    result = found.result
+    lines(f"Version {result.candidate} against version {result.champion}. {found.sentence}")
+    out.print(lanes(found.lanes))
+    _facts(dict(facts(result)))
+    numeric = ("requests", "answers differ by", "elsewhere", "failed", "labels")
+    table = _table("segment", *numeric, numeric=numeric)
+    for one in result.segments[:SEGMENTS]:
+        counts = words.number(one.moved), words.number(one.elsewhere), f"{one.failed:,}", f"{one.labels:,}"
+        table.add_row(Text(f"{one.field} = {one.values}"), f"{one.n:,}", *counts)
+    out.print(table)
+    table = _table("step", "what comes of it", "after", numeric=("after",))
+    for step in result.expected:
+        table.add_row(step.step, *outcome(step))
+    out.print(table)
+    table = _table("model call", "p50", "p95", "p99", numeric=("p50", "p95", "p99"))
+    for calls in found.latency.calls:
+        spans = map(milliseconds, (calls.p50_us, calls.p95_us, calls.p99_us))
+        table.add_row(f"version {calls.version}, {words.counted(calls.batch, 'row')}", *spans)
+    out.print(table)
+    _unknown(found)
+    lines(f"Report: {found.report}")
+
+
+def _unknown(found: Backtested) -> None:
+    lines("The backtest cannot know:", *(f"  {one}" for one in found.result.cannot_know))
+
+
+def replayed(found: Replayed) -> None:
+    """One request, two answers."""
+    _facts(
+        {
+            "prediction": f"{found.id}, {words.time(found.at_ms)}",
+            "inputs": ", ".join(f"{name} = {value}" for name, value in found.inputs.items()),
+            "then": _score(found.recorded),
+            found.release: _score(found.replayed),
+        }
+    )
+
+
+def _facts(facts: Mapping[str, str]) -> None:
+    table = _table("", "")
+    table.show_header = False
+    for name, value in facts.items():
+        table.add_row(Text(name, style="dim"), Text(value))
+    out.print(table)
+
+
 _AWAY = {EDGE: "none: answered on the edge", BATCH: "none: answered by a batch job"}
 
 
@@ -388,11 +446,7 @@ def traced(found: Trace) -> None:
             "gates": "; ".join(f"{gate.name}: {gate.verdict.value}" for gate in run.gates) or "none",
             "environment": f"{len(found.environment.splitlines())} names and versions (--json shows them)",
         }
-    table = _table("", "")
-    table.show_header = False
-    for name, value in facts.items():
-        table.add_row(Text(name, style="dim"), Text(value))
-    out.print(table)
+    _facts(facts)
     if run and run.code.diff:
         lines("Changes on top of the commit:", run.code.diff)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from homeostat.domain.schema import Task, Value
-from homeostat.domain.units import DAY_MS, MINUTE_MS, BasisPoints, Fraction, Millis, Size, Window, Workers
+from homeostat.domain.units import DAY_MS, MINUTE_MS, BasisPoints, Fraction, Millis, ModelName, Size, Window, Workers
 
 STRICT = {"extra": "forbid"}
 """Unknown keys are errors (read by pydantic's adapter for plain dataclasses)."""
@@ -75,8 +75,8 @@ class HooksPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ReleasePolicy:
-    """How a candidate reaches production. `steps`: shadow, growing percentages, 100%, probation; between them, hold and
-    pause.
+    """How a candidate reaches production. `steps`: backtest, shadow, growing percentages, 100%, probation; between
+    them, hold and pause.
 
     A step lasts at least `min_time`, and until the candidate has seen `min_requests` or a day has passed. `max_hold`,
     plus one label horizon, is how long it may wait for its verdict; then `on_unknown` decides. `newer`: what becomes
@@ -85,7 +85,7 @@ class ReleasePolicy:
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
-    steps: tuple[str, ...] = ("shadow", "1%", "10%", "50%", "100%", "probation")
+    steps: tuple[str, ...] = ("backtest", "shadow", "1%", "10%", "50%", "100%", "probation")
     min_time: Millis = 30 * MINUTE_MS
     min_requests: int = 50
     max_hold: Millis = 7 * DAY_MS
@@ -215,7 +215,7 @@ class Policy:
     control plane keeps its records, as a URL; "": SQLite in the state folder."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
-    name: str
+    name: ModelName
     task: Task
     data: DataPolicy
     train: TrainPolicy

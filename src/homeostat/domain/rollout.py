@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 
 from homeostat.domain.bundle import Backtest, Version
 from homeostat.domain.gate import Verdict
@@ -13,10 +14,11 @@ from homeostat.domain.units import ALL, show_duration, show_share
 
 
 class StepKind(StrEnum):
-    """Shadow: the candidate answers nobody. Canary: it answers `weight` of the callers. Full: all of them.
-    Probation: all of them, with the old champion still scored beside it. Hold and Pause keep the traffic of the step
-    before them: for a time, and until a person approves."""
+    """Backtest: recorded requests alone, before any traffic. Shadow: the candidate answers nobody. Canary: it answers
+    `weight` of the callers. Full: all of them. Probation: all of them, with the old champion still scored beside it.
+    Hold and Pause keep the traffic of the step before them: for a time, and until a person approves."""
 
+    BACKTEST = "backtest"
     SHADOW = "shadow"
     CANARY = "canary"
     FULL = "full"
@@ -96,7 +98,8 @@ class Rollout:
 @dataclass(frozen=True, slots=True)
 class Lane:
     """What one lane of evidence says. `evidence` is E, `threshold` the 1/alpha it is held against; `value` with
-    [low, high] is the ratio of bad-event rates or the mean paired difference; `n` the events or labels behind it.
+    [low, high] is the ratio of bad-event rates or the mean paired difference, in a segment for the lane of segments;
+    `n` the events or labels behind it. JSON has no infinity: a `low` without a `high` has none above it.
     `bounded`: the ratio is shown to lie below the step's bound (lane 1), or the candidate non-inferior (lane 3).
     """
 
@@ -111,6 +114,10 @@ class Lane:
     high: float | None = None
     bounded: bool = False
 
+    def __post_init__(self) -> None:
+        if self.low is not None and self.high is None:
+            object.__setattr__(self, "high", inf)
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -118,9 +125,10 @@ class Seen:
 
     `weight` and `shadow` are in force in the routing document; `ready`: the data plane has the candidate's bundle
     loaded and its sample verified; `requests`: answered by the candidate in this step (rows it was shadow-scored
-    on, in Shadow and Probation); `backtest`: against the same champion, None without one; `person`: a manual order,
-    "approve", "reject" or "rollback", with its reason; `back`: why the traffic can't go back yet, "" when it can;
-    `newer`: the release that takes this one's place, "" where it has to queue.
+    on, in Shadow and Probation); `backtest`: a training's, against the same champion, None without one; `replayed`:
+    what the step Backtest found, "" while it goes on and in other steps; `person`: a manual order, "approve", "reject"
+    or "rollback", with its reason; `back`: why the traffic can't go back yet, "" when it can; `newer`: the release that
+    takes this one's place, "" where it has to queue.
     """
 
     now_ms: int
@@ -132,6 +140,7 @@ class Seen:
     hard_stop: str = ""
     mature_labels: int = 0
     backtest: Backtest | None = None
+    replayed: str = ""
     person: str = ""
     person_reason: str = ""
     back: str = ""

@@ -63,10 +63,12 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Bad events so far, by share of the candidate; `tried`: what could have been one, so far; `flow`: the same a
-    millisecond, now. `alpha` and `r0` are harm's, `bound` is what must be excluded."""
+    """Bad events so far, by share of the candidate: `counts` are evidence, `known` are those that tell what to expect,
+    out of `tried` rows; `flow`: rows a millisecond, from now on. `alpha` and `r0` are harm's, `bound` is what must be
+    excluded."""
 
     counts: Sequence[Count]
+    known: Sequence[Count]
     tried: Mapping[int, int]
     flow: Mapping[int, float]
     r0: float
@@ -76,11 +78,11 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Differences of the loss: tallies of all, which tell their distribution, and of mature ones, which decide; `pace`:
-    new ones a millisecond, the first of which is mature in `wait_ms`."""
+    """Differences of the loss: tallies of mature ones, which are evidence, and of those `known`, which tell what to
+    expect; `pace`: new ones a millisecond, the first of which is mature in `wait_ms`."""
 
-    everything: Array
     mature: Array
+    known: Array
     margin: float
     alpha: float
     pace: float
@@ -89,7 +91,7 @@ class Paired:
 
 def ratio_course(state: Ratio, assumed: Assumed) -> Course:
     """Events that fall on the arms as the ratio says, as often as the rate of bad events so far lets expect."""
-    belief = _belief(state.counts)
+    belief = _belief(state.known)
     value, ratios = state.bound, np.full(FUTURES, state.bound)
     if assumed is Assumed.AS_NOW:
         value = float(RATIOS[np.searchsorted(np.cumsum(belief), 0.5)])
@@ -99,7 +101,7 @@ def ratio_course(state: Ratio, assumed: Assumed) -> Course:
         kinds += [Count(share, 1, 0), Count(share, 0, 1)]
         chances += [rows * ratios * share / ALL, np.full(FUTURES, rows * (1 - share / ALL))]
     among = np.array(chances).T
-    seen = sum(count.candidate + count.champion for count in state.counts)
+    seen = sum(count.candidate + count.champion for count in state.known)
     rate = seen / sum(n * _weight(share, value) for share, n in state.tried.items())
     pace = rate * sum(rows * _weight(share, value) for share, rows in state.flow.items())
     harm = _ratio_test(state.counts, kinds, state.r0, state.alpha)
@@ -133,7 +135,7 @@ def _ratio_test(counts: Sequence[Count], kinds: Sequence[Count], r0: float, alph
 
 def paired_course(state: Paired, assumed: Assumed) -> Course:
     """Differences distributed as those so far; for the margin, tilted exponentially to that mean."""
-    values, weights = _distribution(state)
+    values, weights = _distribution(state.known)
     chances = np.random.default_rng(2).dirichlet(weights, FUTURES)
     value = float(values @ weights / weights.sum())
     if assumed is Assumed.AT_MARGIN:
@@ -150,15 +152,15 @@ def _wealth(values: Array, counts: Array, above: float) -> Array:
     return np.asarray(log_growth(values[filled], above) @ counts[filled])
 
 
-def _distribution(state: Paired) -> tuple[Array, Array]:
+def _distribution(known: Array) -> tuple[Array, Array]:
     """→ (points,) values and how many labels have them; half a label more at each end keeps it open to what has not
     been seen."""
     place = np.linspace(0, POINTS - 1, CELLS)
     cell = np.minimum(place.astype(np.int64), POINTS - 2)
     part = place - cell
     weights = np.zeros(POINTS)
-    np.add.at(weights, cell, state.everything * (1 - part))
-    np.add.at(weights, cell + 1, state.everything * part)
+    np.add.at(weights, cell, known * (1 - part))
+    np.add.at(weights, cell + 1, known * part)
     weights[[0, -1]] += 0.5
     filled = weights > 0
     return np.linspace(-1, 1, POINTS)[filled], weights[filled]

@@ -73,12 +73,21 @@ def requests_seen(rows: pl.DataFrame, version: int, since_ms: int, shadowed: boo
 
 
 def traffic(log: pl.DataFrame, now_ms: int) -> float | None:
-    """Requests a day by the answers in the log, but for those that no release reaches: on the edge, in a batch, pinned;
-    None where they go back less than a day: an hour is no measure."""
+    """Requests a day by the `answered` ones; None where they go back less than a day: an hour is no measure."""
+    found = answered(log)
+    return rate(found.height, int(found["at_ms"].to_numpy().min(initial=now_ms)), now_ms)
+
+
+def answered(log: pl.DataFrame) -> pl.DataFrame:
+    """The answers in the log, but for those that no release reaches: on the edge, in a batch, pinned."""
     away = pl.any_horizontal(pl.col("release").str.starts_with(prefix) for prefix in (*UNRELEASED, PINNED))
-    answers = log.filter((pl.col("role") == Role.ANSWER.value) & ~away)
-    span = now_ms - int(answers["at_ms"].to_numpy().min(initial=now_ms))
-    return answers.height * DAY_MS / span if span >= DAY_MS else None
+    return log.filter((pl.col("role") == Role.ANSWER.value) & ~away)
+
+
+def rate(answers: int, first_ms: int, now_ms: int) -> float | None:
+    """Answers a day, the first of which was given at `first_ms`."""
+    span = now_ms - first_ms
+    return answers * DAY_MS / span if span >= DAY_MS else None
 
 
 def slow_limit(log: pl.DataFrame, version: int) -> int:

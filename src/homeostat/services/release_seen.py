@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from homeostat import codec
+from homeostat.domain.backtest import Backtested
 from homeostat.domain.bundle import Backtest, Bundle, Version
 from homeostat.domain.errors import Corrupt, NotFound
-from homeostat.domain.event import Event
+from homeostat.domain.event import BACKTEST, Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import Policy, ReleasePolicy
-from homeostat.domain.rollout import Rollout, Routing, Seen, Status
+from homeostat.domain.rollout import Rollout, Routing, Seen, Status, StepKind
 from homeostat.domain.units import ALL
 from homeostat.engines.evaluation import Evaluation
 from homeostat.engines.lanes import Case, Findings, Side, judge
@@ -47,7 +48,10 @@ class Sight:
         orders = self.orders(rollout)
         anew = resumed(orders)
         verdicts = self.journal.read(self.model, "release.verdict", rollout.id)
+        replayed = self.replayed(rollout) if replays(rollout) else None
         findings, requests = self._judged(rollout, since(rollout, anew), now)
+        if replayed:
+            findings = Findings(replayed.lanes, replayed.result.hard_stop, 0)
         stands = verdicts[-1].text if len(verdicts) > len(anew) else ""
         person = order(orders, rollout)
         said = ("resume" if person.body["resume"] else str(person.body["order"])) if person else ""
@@ -64,9 +68,10 @@ class Sight:
             hard_stop=stands or findings.hard_stop or silent or _refused_meanwhile(rollout, records),
             mature_labels=findings.mature_labels,
             backtest=self._backtest(rollout),
+            replayed=replayed.sentence if replayed else "",
             person=said,
             person_reason=f"{person.body['who']}: {person.body['reason']}" if person else "",
-            back=self._back(rollout, records, said) if weight == ALL and not shadow else "",
+            back=self._back(rollout, records, said) if weight == ALL else "",
             newer=self._newer(rollout, records),
         )
 
@@ -88,18 +93,25 @@ class Sight:
     def orders(self, rollout: Rollout) -> Sequence[Event]:
         return self.journal.read(self.model, "release.ordered", rollout.id)
 
+    def replayed(self, rollout: Rollout) -> Backtested | None:
+        """What its backtest found, None while there is more to do."""
+        told = self.journal.read(self.model, BACKTEST, rollout.id)
+        return backtested(told[0]) if told else None
+
     def _judged(self, rollout: Rollout, since_ms: int, now: int) -> tuple[Findings, int]:
         try:
             return self.findings(rollout, since_ms, now)
         except (NotFound, Corrupt) as error:
-            return Findings((), f"a bundle of the release can't be read: {error.what}", 0), 0
+            return Findings((), _unreadable(error.what), 0), 0
 
     def findings(self, rollout: Rollout, since_ms: int, now: int) -> tuple[Findings, int]:
-        """Nothing is compared where there is no champion, nor once it is over."""
+        """Of live requests. Nothing is compared where there is no champion, nor once it is over."""
         if rollout.champion is None or not rollout.status.open:
             return _NOTHING, 0
-        rows, labels = self.evidence.read(rollout.id, since_ms, now)
         case = self.case(rollout, rollout.champion, now)
+        if replays(rollout):
+            return Findings((), _unreadable(self.broken(rollout.champion)), 0), 0
+        rows, labels = self.evidence.read(rollout.id, since_ms, now)
         shadowed = not rollout.step.weight
         return judge(case, rows, labels), requests_seen(rows, rollout.candidate.number, rollout.step_ms, shadowed)
 
@@ -143,7 +155,7 @@ class Sight:
         return found if found and found.champion == rollout.champion.bundle else None
 
     def _back(self, rollout: Rollout, records: Sequence[Rollout], person: str) -> str:
-        """Asked when the candidate alone is routed: the version before it may have been unloaded by now."""
+        """Asked when the candidate alone answers: the version before it may have been unloaded by now."""
         if rollout.champion is None or (rollout.status is Status.PROMOTED and person != "rollback"):
             return ""
         target = before(rollout, records)
@@ -158,6 +170,16 @@ class Sight:
             return ""
         later = records[[one.id for one in records].index(rollout.id) + 1 :]
         return next((one.id for one in reversed(later) if one.status is Status.QUEUED), "")
+
+
+def replays(rollout: Rollout) -> bool:
+    """Whether it stands in its backtest."""
+    return rollout.status.open and rollout.step.kind is StepKind.BACKTEST
+
+
+def backtested(event: Event) -> Backtested:
+    """Back from the journal."""
+    return codec.decode(codec.encode(event.body), Backtested)
 
 
 def serving(records: Sequence[Rollout]) -> Rollout | None:
@@ -177,6 +199,10 @@ def refusal(bundle: str, records: Sequence[Rollout]) -> Rollout | None:
         if one.candidate.bundle == bundle:
             found = one if one.status in _REFUSING else None if one.despite else found
     return found
+
+
+def _unreadable(what: str) -> str:
+    return f"a bundle of the release can't be read: {what}" if what else ""
 
 
 def _refused_meanwhile(rollout: Rollout, records: Sequence[Rollout]) -> str:

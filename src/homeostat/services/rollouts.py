@@ -10,15 +10,15 @@ the record itself: nothing is in the journal that did not happen, and nothing th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from homeostat.domain.bundle import Version
 from homeostat.domain.errors import NotFound, Refused, UsageError
-from homeostat.domain.event import Event
+from homeostat.domain.event import BACKTEST, Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.outlook import Outlook
 from homeostat.domain.policy import Policy, ReleasePolicy
-from homeostat.domain.rollout import Arm, Do, Move, Rollout, Route, Seen, Status
+from homeostat.domain.rollout import Arm, Do, Move, Rollout, Route, Seen, Status, StepKind
 from homeostat.domain.units import ALL, DAY_MS
 from homeostat.engines import rollout as rule
 from homeostat.engines import steps
@@ -26,10 +26,11 @@ from homeostat.engines.looks import look, saw
 from homeostat.engines.prospect import Present, look_ahead
 from homeostat.engines.routing import check_segments
 from homeostat.ports import Blobs, Clock, Hook, Journal, LabelLog, Plane, PredictionLog, Rollouts, Router, Tracker
-from homeostat.services.evidence_log import EvidenceLog, slow_limit, traffic
+from homeostat.services.backtest import Backtests
+from homeostat.services.evidence_log import EvidenceLog, answered, slow_limit, traffic
 from homeostat.services.release_hooks import Hooks
 from homeostat.services.release_log import ReleaseLog, Served
-from homeostat.services.release_seen import Sight, before, harmed, order, refusal, resumed, serving, since
+from homeostat.services.release_seen import Sight, before, harmed, order, refusal, replays, resumed, serving, since
 
 ORDERS = ("approve", "reject", "rollback")
 LOOK_BACK_MS = 7 * DAY_MS
@@ -38,7 +39,7 @@ LOOK_BACK_MS = 7 * DAY_MS
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where a release stands: its record, what is seen now, and what the next pass will do about it; `outlook`: what is
-    to be expected after that, None once it is over, while it waits for a person and where nothing is compared."""
+    to be expected after that, None once it is over, while it waits for a person and where nothing live is compared."""
 
     rollout: Rollout
     seen: Seen
@@ -71,10 +72,12 @@ class Releases:
         blobs: Blobs,
         clock: Clock,
         hook: Hook | None = None,
+        backtests: Backtests | None = None,
     ) -> None:
-        """`hook` None: none is run, whatever the policy says."""
+        """`hook` None: none is run, whatever the policy says; `backtests` None: nothing can be put again here, and that
+        step is left out."""
         self.policy, self.rollouts, self.journal, self.router = policy, rollouts, journal, router
-        self.tracker, self.clock, self.log = tracker, clock, log
+        self.tracker, self.clock, self.log, self.backtests = tracker, clock, log, backtests
         self.model = policy.name
         self._looked = ""
         evidence = EvidenceLog(policy.name, log, labels, policy.monitor.segments)
@@ -126,6 +129,8 @@ class Releases:
         if rollout is None:
             return self._clear()
         standing = self._standing(rollout, records)
+        if standing.move.do is Do.HOLD and self._replay(standing):
+            standing = self._standing(rollout, records)
         return self._dropped(standing, records) or self._act(standing, records)
 
     def order(self, release: str, what: str, reason: str, who: str) -> Event:
@@ -198,7 +203,8 @@ class Releases:
         now, serves = self.clock.now_ms(), serving(records)
         champion = serves.candidate if serves else None
         recent = self.log.read(self.model, now - LOOK_BACK_MS, now + 1)
-        way, notes = steps.plan(self.policy.release, traffic(recent, now), champion is None)
+        recorded = self.backtests is not None and not answered(recent).is_empty()
+        way, notes = steps.plan(self.policy.release, traffic(recent, now), champion is None, recorded)
         slow_us = slow_limit(recent, champion.number) if champion else 0
         against = f"version {champion.number}" if champion else "nobody"
         reason = f"Version {rollout.candidate.number} against {against}: {', '.join(map(str, way))}."
@@ -244,7 +250,19 @@ class Releases:
             raise Refused("harm was seen, and on_harm is rollback", where=where, way_out="Release another version.")
         if harm and standing.rollout.status is not Status.WAITING:
             raise Refused("harm was just seen", where=where, way_out="Order again when the release waits for a person.")
-        return harm
+        return harm and standing.rollout.step.kind is not StepKind.BACKTEST
+
+    def _replay(self, standing: Standing) -> bool:
+        """A piece of the release's backtest, if that is where it stands. → whether it is done: what it found is in the
+        journal."""
+        rollout = standing.rollout
+        due = replays(rollout) and not standing.seen.replayed
+        done = self.backtests.work(rollout) if due and self.backtests else None
+        if done is None:
+            return False
+        key, now = f"{rollout.id}:backtest", self.clock.now_ms()
+        self.journal.append(Event(now, self.model, BACKTEST, key, rollout.id, done.sentence, asdict(done)))
+        return True
 
     def _standing(self, rollout: Rollout, records: Sequence[Rollout]) -> Standing:
         seen = self.sight.gather(rollout, records)
@@ -253,7 +271,7 @@ class Releases:
     def _ahead(self, standing: Standing) -> Standing:
         """With its outlook."""
         rollout, seen = standing.rollout, standing.seen
-        if rollout.status is not Status.RUNNING or rollout.champion is None:
+        if rollout.status is not Status.RUNNING or rollout.champion is None or replays(rollout):
             return standing
         since_ms = since(rollout, resumed(self.sight.orders(rollout)))
         rows, labels = self.sight.evidence.read(rollout.id, since_ms, seen.now_ms)

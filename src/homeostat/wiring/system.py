@@ -47,6 +47,7 @@ from homeostat.ports import (
     Tracker,
 )
 from homeostat.rehearsal import Loop, Rehearsal
+from homeostat.services.backtest import Backtests
 from homeostat.services.bundles import Bundles
 from homeostat.services.data import Data
 from homeostat.services.experiments import Experiments
@@ -209,7 +210,13 @@ class System:
             s.blobs,
             self.clock,
             self.hook,
+            self.backtests,
         )
+
+    @cached_property
+    def backtests(self) -> Backtests:
+        s = self.stores
+        return Backtests(self.policy, s.log, s.labels, self.bundles, OnnxRuntime(), self.clock)
 
     @cached_property
     def monitors(self) -> Monitors:
