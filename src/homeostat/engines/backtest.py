@@ -190,7 +190,7 @@ class Comparison:
         if pairs.height:
             rows = twins.head(n).select("id", "at_ms").with_row_index("place").join(pairs, on="id", how="inner")
             fresh = pl.col("at_ms") > self.case.candidate.bundle.trained_until_ms
-            rows = rows.select("place", "difference", mature=pl.col("mature") & fresh, fresh=fresh)
+            rows = rows.select("place", "outcome", "difference", mature=pl.col("mature") & fresh, fresh=fresh)
             self._pairs.append(rows.drop("place"))
             known = rows.filter("fresh")
             difference[known["place"].to_numpy()] = known["difference"].to_numpy()
@@ -209,8 +209,9 @@ class Comparison:
         return Rates(self.n, (mine, theirs), hard_stop, per_day, labelled, evidence.tally(known))
 
     def _labelled(self) -> pl.DataFrame:
-        """difference, mature, fresh."""
-        nothing = pl.DataFrame(schema={"difference": pl.Float64, "mature": pl.Boolean, "fresh": pl.Boolean})
+        """What `lanes.paired` tells of each label, but its id; `fresh` (bool)."""
+        kinds = {"outcome": pl.String, "difference": pl.Float64, "mature": pl.Boolean, "fresh": pl.Boolean}
+        nothing = pl.DataFrame(schema=kinds)
         return pl.concat([nothing, *self._pairs])
 
     def result(self, recorded: Recorded, learned: int, cannot_know: Sequence[str]) -> BacktestResult:

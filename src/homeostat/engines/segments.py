@@ -136,10 +136,8 @@ def ranked(tables: Mapping[str, Table]) -> list[Segment]:
 
 
 def harmed(found: list[Segment]) -> tuple[list[Segment], float]:
-    """The segments in which the candidate is worse, the surest first, and the E that the last of them needed (that the
-    surest would need, where there is none). e-BH: of K segments the k with the largest E, for the largest k whose
-    k-th E is at least K / (alpha k). The false discovery rate is at most alpha, however the segments depend on each
-    other (Wang & Ramdas 2022, False discovery rate control with e-values)."""
-    tested = sorted((one for one in found if one.labels), key=lambda one: -one.evidence)
-    kept = [k for k, one in enumerate(tested, 1) if one.evidence >= len(tested) / (ALPHA * k)]
-    return tested[: max(kept, default=0)], len(tested) / (ALPHA * max(kept, default=1))
+    """The segments in which the candidate is worse, the surest first, by e-BH at `ALPHA`; and the E that the last of
+    them needed (that the surest would need, where there is none)."""
+    tested = [one for one in found if one.labels]
+    worse, needed = evidence.e_bh([one.evidence for one in tested], len(tested), ALPHA)
+    return [tested[place] for place in worse], needed
