@@ -164,7 +164,7 @@ def too_sure(x: Matrix, /) -> Output:
 
 def test_outputs_that_are_no_probabilities_end_a_release() -> None:
     found = Past(400).tried(too_sure)
-    assert "outputs of the candidate are no probabilities" in found.result.hard_stop
+    assert "is no probability; the champion's is one" in found.result.hard_stop
     assert found.result.candidate_outputs.out_of_range > 0 == found.result.champion_outputs.out_of_range
 
 

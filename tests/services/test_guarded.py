@@ -52,7 +52,7 @@ class Guarded(World):
 
     def _answer(self, row: str, at: int, route: Route) -> list[tuple[Any, ...]]:
         rows = super()._answer(row, at, route)
-        return [(*one, {"country": country(row)} if one[6] == "answer" else None) for one in rows]
+        return [(*one[:-1], {"country": country(row)} if one[6] == "answer" else None) for one in rows]
 
 
 def released(answer: Answer, segments: tuple[str, ...] = ("country",), days: int = 12) -> tuple[Guarded, Rollout]:

@@ -167,6 +167,7 @@ def test_answers_to_chosen_variants_count_nowhere() -> None:
             0.5,
             None,
             None,
+            None,
         )
         for release in ("R1", "pinned:R1")
         for day in range(3)

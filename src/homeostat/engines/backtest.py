@@ -37,8 +37,6 @@ APART = 1.1
 """A segment is shown if the answers differ by so much more there than elsewhere."""
 SAME = 1e-5
 """Relative and absolute: what a score may differ by from the one that was logged."""
-_OVER = 1e-6
-_SUM = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +195,14 @@ class Comparison:
         return difference
 
     def _keep_failures(self, chunk: Chunk, twins: pl.DataFrame) -> None:
-        """The rows that the lanes of errors look at."""
+        """The rows that the lane of errors and the hard stops look at."""
         early = np.arange(self.n, self.n + chunk.rows.height) < lanes.FIRST
-        kept = early | ~chunk.champion.good | ~chunk.candidate.good
+        kept = (
+            early
+            | ~chunk.champion.good
+            | ~chunk.candidate.good
+            | _improper(self.case.candidate.bundle, chunk.candidate)
+        )
         self._failed.append(twins.filter(pl.Series(np.tile(kept, 2))).drop("candidate"))
 
     def rates(self, per_day: float, hard_stop: str, labelled: float) -> Rates:
@@ -255,8 +258,7 @@ class Comparison:
         for name, rows in self._missing.items():
             if rows == self.n:
                 return f"no recorded request has {name}, which version {self.case.candidate.version} must have"
-        over, before = self._outputs[1].out_of_range, self._outputs[0].out_of_range
-        return f"{over:,} outputs of the candidate are no probabilities" if over and not before else ""
+        return ""
 
     def _shifted(self) -> Shift:
         regression = self.case.champion.bundle.schema.task is Task.REGRESSION
@@ -274,18 +276,21 @@ class Comparison:
 
 
 def _add(old: Outputs, bundle: Bundle, given: Given) -> Outputs:
-    raised, good = int(given.raised.sum()), given.good
-    values, over = given.output[good], 0
-    if bundle.schema.task is not Task.REGRESSION and len(values):
-        out = (values < -_OVER) | (values > 1 + _OVER)
-        over = int((out.any(axis=1) | (np.abs(values.sum(axis=1) - 1) > _SUM)).sum())
-    nonfinite = int((~good & ~given.raised).sum())
     return replace(
         old,
-        raised=old.raised + raised,
-        nonfinite=old.nonfinite + nonfinite,
-        out_of_range=old.out_of_range + over,
+        raised=old.raised + int(given.raised.sum()),
+        nonfinite=old.nonfinite + int((~given.good & ~given.raised).sum()),
+        out_of_range=old.out_of_range + int(_improper(bundle, given).sum()),
     )
+
+
+def _improper(bundle: Bundle, given: Given) -> Flags:
+    """(n,) outputs that are no probabilities."""
+    if bundle.schema.task is Task.REGRESSION:
+        return np.zeros(len(given.good), bool)
+    values = np.where(given.good[:, None], given.output, 1 / given.output.shape[1])
+    out = ((values < -lanes.OVER) | (values > 1 + lanes.OVER)).any(axis=1)
+    return np.asarray(out | (np.abs(values.sum(axis=1) - 1) > lanes.OFF))
 
 
 def _apart(old: Bundle, new: Bundle, before: Array, after: Array, flipped: Flags) -> Array:

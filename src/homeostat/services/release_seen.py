@@ -21,6 +21,7 @@ from homeostat.services.evidence_log import EvidenceLog, requests_seen
 PROBES, PROBE_MS = 5, 1_000
 """So many failed probes in a row, at least so far apart, are a hard stop."""
 _NOTHING = Findings((), "", 0)
+_STARTED = 2  # the revision of a release that has started, and of one that ended before
 _REFUSING = (Status.ROLLED_BACK, Status.REJECTED)
 
 
@@ -193,12 +194,20 @@ def before(rollout: Rollout, records: Sequence[Rollout]) -> Rollout | None:
 
 
 def refusal(bundle: str, records: Sequence[Rollout]) -> Rollout | None:
-    """The release in which this bundle was refused, unless a person let it in again since."""
-    found = None
+    """The release in which this bundle was refused, unless a person let it in again since. One that has served, and
+    may serve now, is not refused by being taken out of the queue."""
+    found, served = None, False
     for one in records:
-        if one.candidate.bundle == bundle:
-            found = one if one.status in _REFUSING else None if one.despite else found
+        if one.candidate.bundle != bundle or (served and _never_started(one)):
+            continue
+        served = one.status is Status.PROMOTED
+        found = one if one.status in _REFUSING else None if one.despite else found
     return found
+
+
+def _never_started(rollout: Rollout) -> bool:
+    """A person rejected it in the queue: its record was written when it was asked for, and when it ended."""
+    return rollout.status is Status.REJECTED and rollout.revision <= _STARTED
 
 
 def _unreadable(what: str) -> str:
