@@ -29,6 +29,7 @@ from bench.evidence.releases import (
     named,
     paired_path,
     steady,
+    whole_calls,
     with_bursts,
     with_stuck,
     worlds,
@@ -124,6 +125,10 @@ def limits(runs: int) -> Iterator[Line]:
     for both, name in ((True, "breaks both versions"), (False, "breaks whichever version answers")):
         found = first(with_stuck(np.random.default_rng(38), alone, 1, both).path(1.0), 0.01)
         yield f"one entity with a row every minute that {name}", "", f"{_rate(found)} false", runs
+    rng = np.random.default_rng(1)
+    for rows in (1, 4, 32):
+        found = first(whole_calls(rng, 4 * runs, 240, rows).path(1.0), 0.01)
+        yield f"calls that fail whole, {rows} rows each", "", f"{_rate(found)} false", 4 * runs
     kinds = Kind(0.2, 0.04, 0.08, delay=60), Kind(0.8, -0.01, 0.04, delay=2_880)
     rows = labels(np.random.default_rng(39), runs, 6_000, kinds, 1.0)
     for name, path in (

@@ -88,6 +88,21 @@ def with_stuck(rng: np.random.Generator, seen: Events, entities: int, both: bool
     return replace(seen, candidate=seen.candidate + mine, champion=seen.champion + theirs)
 
 
+def whole_calls(rng: np.random.Generator, runs: int, looks: int, rows: int) -> Events:
+    """Sixty calls of each arm a minute, over batches of so many rows, one in ten of them the candidate's; one call in
+    2,000 fails, with all its rows. A row by itself (1) has one call, of its arm."""
+    shape, chance = (runs, looks), 1 / 2_000
+    failed = rng.binomial(60, chance, shape), rng.binomial(60, chance, shape)
+    bad = [np.zeros(shape, np.int64), np.zeros(shape, np.int64)]
+    if rows == 1:
+        mine = rng.binomial(60, 0.1, shape)
+        bad = [rng.binomial(mine, chance), rng.binomial(60 - mine, chance)]
+    for nth in range(1, 4 if rows > 1 else 1):
+        for arm, share in enumerate((0.1, 0.9)):
+            bad[arm] += (failed[arm] >= nth) * rng.binomial(rows, share, shape)
+    return Events(np.broadcast_to(at(looks), shape), bad[0], bad[1], (bad[0], bad[1]))
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """Labelled rows of one outcome: its share, how much more often the candidate is wrong, how often the two differ,
@@ -240,10 +255,10 @@ def worlds(rng: np.random.Generator, runs: int, looks: int = 10_000) -> dict[str
         "base rates swing by 80 %": World(swinging(looks), at(looks)),
         "weights change at random": World(steady(looks), wandering(rng, runs, looks)),
         "bursts of one entity": World(steady(looks), at(looks), burst=20),
-        "two entities whose rows always break both": World(steady(looks, 0.0005), at(looks), stuck=2),
         "bad news comes first": World(steady(looks), at(looks), late, horizon=2_880),
         "it errs elsewhere, no more often; bad news first": World(steady(looks), at(looks), other, horizon=2_880),
         "all of it, at 60 requests a minute": World(swinging(looks), rough, other, 2_880, burst=200, per_minute=60),
+        "two entities whose rows always break both": World(steady(looks, 0.0005), at(looks), stuck=2),
     }
 
 
