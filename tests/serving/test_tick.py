@@ -260,6 +260,22 @@ class TestArms:
         assert len(kept) == 10
         assert {row["role"] for row in world.rows()} == {"answer"}
 
+    @pytest.mark.parametrize("weight", [0, ALL])
+    def test_a_row_that_the_model_can_not_take_fails_alone(self, world: World, weight: int) -> None:
+        def picky(x: Any, /) -> Any:
+            if (x[:, 0] > 500).any():
+                raise ValueError("too large")
+            return logistic(x)
+
+        world.route(world.bundle(logistic if weight else picky), world.bundle(picky), weight=weight)
+        bad = {"p3", "p4", "p17"}
+        rows = [{**GOOD, "id": f"p{i}", "amount": 600.0 if f"p{i}" in bad else 1.0} for i in range(20)]
+        asked = [Request("POST", "/v1/models/fraud/predict", json.dumps({"records": [row]}).encode()) for row in rows]
+        statuses = [response.status for response in world.engine.answer(asked)]
+        assert statuses == [200 if weight or row["id"] not in bad else 500 for row in rows]
+        failed = {row["id"] for row in world.rows() if row["status"] == "error"}
+        assert failed == bad
+
     def test_a_champion_that_fails_tells_nothing(self, world: World) -> None:
         world.route(world.bundle(failing))
         response = world.records(GOOD)

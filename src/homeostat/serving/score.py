@@ -97,9 +97,9 @@ def _views(schema: Schema, exact: NDArray[np.float64]) -> dict[str, Sequence[Val
 
 @dataclass(slots=True)
 class Attempt:
-    """One call of one model on `rows` of the batch. `good` says which outputs can be used, `status` why the others
-    can't; `us` is how long the model took, or how long it was waited for in vain: what it costs to hand a call to
-    another thread is not the model's."""
+    """One model's answers to `rows` of the batch: `output` (n, c), `good` says which can be used, `status` why the
+    others can't; `us` is how long its call took, or how long it was waited for in vain: what it costs to hand a call
+    to another thread is not the model's."""
 
     rows: Index
     output: Output
@@ -108,6 +108,8 @@ class Attempt:
     us: int
 
 
+AGAIN_NS = 20_000_000
+"""How long the rows of a failed call may be tried apart."""
 Call = Callable[[], Output]
 Within = Callable[[Call], Output]
 """Calls a model, for so long and with so much memory as it may take."""
@@ -129,7 +131,31 @@ def attempt(
     within: Within = patiently,
 ) -> Attempt:
     """`x` gives the model's input for the rows, `within` calls the model. Never raises: a model that fails is an
-    outcome."""
+    outcome. A call that fails is made again in halves, as long as that takes no more than `AGAIN_NS`: so a row that the
+    model can't take fails alone, and not everybody who was asked about with it."""
+    once = partial(_attempted, loaded, x, clock, within)
+    made = once(rows)
+    if loaded is None or made.status != ERROR or len(rows) == 1:
+        return made
+    _log.error("bundle %s failed on %d rows; they are tried apart", loaded.id[:12], len(rows))
+    end_ns = clock.timer_ns() + AGAIN_NS
+    return _apart(made, once, lambda: clock.timer_ns() < end_ns)
+
+
+def _apart(made: Attempt, once: Callable[[Index], Attempt], may: Callable[[], bool]) -> Attempt:
+    if made.status != ERROR or len(made.rows) == 1 or not may():
+        return made
+    middle = len(made.rows) // 2
+    one, other = (_apart(once(rows), once, may) for rows in (made.rows[:middle], made.rows[middle:]))
+    output, good = np.concatenate([one.output, other.output]), np.concatenate([one.good, other.good])
+    status = one.status if one.good.sum() < len(one.good) else other.status
+    return Attempt(made.rows, output, good, status, max(one.us, other.us))
+
+
+def _attempted(
+    loaded: Loaded | None, x: Callable[[Index], NDArray[np.float32]], clock: Clock, within: Within, rows: Index
+) -> Attempt:
+    """One call."""
     took_ns: list[int] = []
 
     def timed(call: Call) -> Output:
@@ -143,7 +169,8 @@ def attempt(
     output, status = _call(loaded, rows, x, lambda call: within(partial(timed, call)))
     us = (took_ns[0] if took_ns else clock.timer_ns() - started) // 1_000
     if output is None:
-        return Attempt(rows, np.full((len(rows), 1), np.nan), np.zeros(len(rows), bool), status, us)
+        columns = width(loaded.schema) if loaded else 1
+        return Attempt(rows, np.full((len(rows), columns), np.nan), np.zeros(len(rows), bool), status, us)
     return Attempt(rows, output, np.asarray(np.isfinite(output).all(axis=1)), NONFINITE, us)
 
 
@@ -162,7 +189,8 @@ def _call(
     except OutOfRoom:
         return None, MEMORY
     except Exception:  # a model may raise anything
-        _log.exception("bundle %s failed", loaded.id[:12])
+        if len(rows) == 1:
+            _log.exception("bundle %s failed", loaded.id[:12])
         return None, ERROR
     return (output if output.shape == (len(rows), width(loaded.schema)) else None), ERROR
 
@@ -267,7 +295,7 @@ def _assigned(route: Route, batch: Batch) -> Scored:
 
 def _champion(served: Served, scored: Scored, made: Attempt) -> None:
     version = served.route.champion.version
-    if made.status == NONFINITE:
+    if made.status == NONFINITE or made.good.any():
         scored.take(served.champion, version, made)
         return
     for row in made.rows.tolist():  # no output at all
