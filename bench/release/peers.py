@@ -20,7 +20,7 @@ from bench.release.callers import FIELDS
 from homeostat.adapters.clock import SystemClock
 from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.domain.prediction import Role
-from homeostat.engines.routing import to_candidate
+from homeostat.engines.routing import assign
 from homeostat.ports import Blobs
 from homeostat.serving.bundles import Loaded, Shelf
 from homeostat.serving.score import attempt, gather
@@ -147,7 +147,7 @@ def went_on(
     champion, candidate = (_loaded(shelf, bundle) for bundle in bundles)
     told = []
     for i, row in enumerate(islice(rows, round(begin_s * rate), round(begin_s * rate) + count)):
-        mine = bool(to_candidate("peers", [row["card"]], WEIGHT)[0])
+        mine = bool(assign("peers", [row["card"]])[0] < WEIGHT)
         status, us = _call(candidate if mine else champion, row)
         told.append((begin_s + i / rate, mine, status, us))
     return pl.DataFrame(told, CALLS, orient="row")

@@ -60,7 +60,7 @@ def labels_until(before: Array, chances: list[float], labels: int, above: float,
 
 def quality_forecast(before: Array, assumed: Assumed) -> Forecast:
     counts = tally(before)
-    state = Paired(counts, counts, counts, MARGIN, 0.02, PER_MS, 0)
+    state = Paired(counts, counts, MARGIN, 0.02, PER_MS, 0)
     return forecast("quality", assumed, paired_course(state, assumed), 0)
 
 

@@ -181,14 +181,14 @@ class Comparison:
 
     def _label(self, twins: pl.DataFrame, labels: pl.DataFrame) -> Array:
         """Keep the paired differences of the losses; where the candidate may have learned from the label, a difference
-        counts as one that is not mature: for harm alone. → (n,) those of the others, NaN where there is none."""
+        counts for harm alone. → (n,) those of the others, NaN where there is none."""
         n = twins.height // 2
         difference = np.full(n, np.nan)
         pairs = lanes.paired(self.case, twins, labels)
         if pairs.height:
             rows = twins.head(n).select("id", "at_ms").with_row_index("place").join(pairs, on="id", how="inner")
             fresh = pl.col("at_ms") > self.case.candidate.bundle.trained_until_ms
-            rows = rows.select("place", "outcome", "difference", mature=pl.col("mature") & fresh, fresh=fresh)
+            rows = rows.select("place", "outcome", "difference", "mature", fresh=fresh, fair=pl.col("mature") & fresh)
             self._pairs.append(rows.drop("place"))
             known = rows.filter("fresh")
             difference[known["place"].to_numpy()] = known["difference"].to_numpy()
@@ -212,9 +212,10 @@ class Comparison:
         return Rates(self.n, (mine, theirs), hard_stop, per_day, labelled, evidence.tally(known))
 
     def _labelled(self) -> pl.DataFrame:
-        """What `lanes.paired` tells of each label, but its id; `fresh` (bool)."""
-        kinds = {"outcome": pl.String, "difference": pl.Float64, "mature": pl.Boolean, "fresh": pl.Boolean}
-        nothing = pl.DataFrame(schema=kinds)
+        """What `lanes.paired` tells of each label, but its id; `fresh` (bool): the candidate can't have learned from
+        it; `fair`: nor is it too young."""
+        flags = dict.fromkeys(("mature", "fresh", "fair"), pl.Boolean)
+        nothing = pl.DataFrame(schema={"outcome": pl.String, "difference": pl.Float64, **flags})
         return pl.concat([nothing, *self._pairs])
 
     def result(self, recorded: Recorded, learned: int, cannot_know: Sequence[str]) -> BacktestResult:
@@ -251,7 +252,7 @@ class Comparison:
         judged = lanes.judge(self.case, pl.concat(self._failed), nobody)
         errors = next(lane for lane in judged.lanes if lane.name == "errors")
         stop = judged.hard_stop or self._breach()
-        return (errors, lanes.quality(self.case, self._labelled(), ""), _segments(found)), stop
+        return (errors, lanes.quality(self.case, self._labelled(), "", "fair"), _segments(found)), stop
 
     def _breach(self) -> str:
         """What the candidate does that no model may."""

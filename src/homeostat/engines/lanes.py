@@ -298,10 +298,10 @@ def _losses(bundle: Bundle, rows: pl.DataFrame, scale: float) -> NDArray[np.floa
     return np.clip(np.nan_to_num(loss, nan=1.0), 0, 1)
 
 
-def quality(case: Case, pairs: pl.DataFrame, uneven: str) -> Lane:
-    """Harm from all labels (`evidence.late_evidence`); `value`, its interval, `n` and `bounded` (non-inferior) from
-    mature ones only."""
-    ripe = pairs.filter("mature")["difference"]
+def quality(case: Case, pairs: pl.DataFrame, uneven: str, fair: str = "mature") -> Lane:
+    """Harm from all labels (`evidence.late_evidence`); `value`, its interval, `n` and `bounded` (non-inferior) only
+    from those that `fair` names, a column of `pairs` (bool)."""
+    ripe = pairs.filter(fair)["difference"]
     mature = evidence.tally(ripe.to_numpy())
     e, threshold = guarded.worse(case.classes, pairs), 1 / QUALITY_ALPHA
     bounded = evidence.mean_below(mature, case.margin) >= 1 / PASS_ALPHA
