@@ -29,7 +29,7 @@ from homeostat.domain.run import RunResult
 from homeostat.domain.trace import Score, Trace
 from homeostat.domain.units import show_share
 from homeostat.engines.looks import FLOOR
-from homeostat.engines.report import ReleaseView, rehearsal_sentence, release_sentence, run_sentence, words
+from homeostat.engines.report import ReleaseView, rehearsal_sentence, release_sentence, run_sentence, scenario, words
 from homeostat.engines.report.outlook import after, assumption, because, change, expected, happened, says
 from homeostat.engines.report.rehearsal import OUTCOMES
 from homeostat.ports import Progress
@@ -37,7 +37,7 @@ from homeostat.ports import Progress
 if TYPE_CHECKING:  # whoever has one to show has imported it
     from homeostat.batch import BatchResult
     from homeostat.demo import Line
-    from homeostat.project import Status
+    from homeostat.project import Comparison, Status
     from homeostat.scaffold import Made
     from homeostat.services.release_log import Served
     from homeostat.services.rollouts import Standing
@@ -200,7 +200,32 @@ def rehearsed(result: RehearsalResult) -> None:
         whole = course.whole
         table.add_row(name, words.number(whole.value), words.span(whole.low, whole.high), f"{course.trainings:,}")
     out.print(table)
+    if result.reactions:
+        _scenario(result)
     lines(f"{result.rows:,} rows in {words.duration(result.wall_ms)}.", f"Report: {result.report}")
+
+
+def _scenario(result: RehearsalResult) -> None:
+    """What was injected, and how the loop answered."""
+    table = _table("injected", "noticed", "what the loop did", "the metric")
+    for one in result.reactions:
+        about = (scenario.noticed(one), scenario.did(one), scenario.harm(one))
+        table.add_row(Text(one.injection.text), *map(Text, about))
+    out.print(table)
+    lines(scenario.wolf(result))
+
+
+def compared(found: Comparison) -> None:
+    """Policies side by side."""
+    lines(scenario.comparison_sentence(found.policies))
+    table = _table(
+        *(one.name.lower() for one in scenario.HEADINGS),
+        numeric=[one.name.lower() for one in scenario.HEADINGS if one.numeric],
+    )
+    for name, result in found.policies.items():
+        table.add_row(*map(Text, scenario.row(name, result)))
+    out.print(table)
+    lines(f"Report: {found.report}")
 
 
 def is_up(model: str, host: str, port: int) -> None:

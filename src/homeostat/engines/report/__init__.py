@@ -5,12 +5,14 @@ from homeostat.engines.report.outlook import because
 from homeostat.engines.report.rehearsal import rehearsal_report, rehearsal_sentence
 from homeostat.engines.report.release import ReleaseView, Snapshot, release_report, release_sentence
 from homeostat.engines.report.run import RunExtra, run_report, run_sentence
+from homeostat.engines.report.scenario import comparison_report
 
 __all__ = [
     "ReleaseView",
     "RunExtra",
     "Snapshot",
     "because",
+    "comparison_report",
     "rehearsal_report",
     "rehearsal_sentence",
     "release_markdown",
