@@ -207,11 +207,12 @@ def rehearsed(result: RehearsalResult) -> None:
 
 def _scenario(result: RehearsalResult) -> None:
     """What was injected, and how the loop answered."""
-    table = _table("injected", "noticed", "what the loop did", "the metric")
     for one in result.reactions:
-        about = (scenario.noticed(one), scenario.did(one), scenario.harm(one))
-        table.add_row(Text(one.injection.text), *map(Text, about))
-    out.print(table)
+        out.print(Text(one.injection.text, style="bold"), soft_wrap=True)
+        noticed = f"noticed {scenario.noticed(one)}" if one.noticed else "not noticed"
+        lines(
+            *(f"  {said}" for said in (noticed, f"the loop: {scenario.did(one)}", f"the metric: {scenario.harm(one)}"))
+        )
     lines(scenario.wolf(result))
 
 

@@ -40,7 +40,7 @@ def noticed(one: Reaction) -> str:
     """`after 2 d: performance`."""
     if one.noticed is None:
         return "not noticed"
-    return f"{_after(one, one.noticed.at_ms)}: {one.noticed.text}"
+    return f"{_after(one, one.noticed.at_ms)}: {one.noticed.text.partition('; ')[0]}"
 
 
 def did(one: Reaction) -> str:
@@ -85,22 +85,19 @@ HEADINGS = (
     Column("Policy"),
     Column("metric", True),
     Column("trainings", True),
-    Column("rollbacks", True),
     Column("false alarms", True),
-    Column("time to detect", True),
-    Column("time to recover", True),
+    Column("to detect", True),
+    Column("to recover", True),
 )
 
 
 def row(name: str, view: RehearsalResult) -> tuple[str, ...]:
-    """One policy, in the order of `HEADINGS`."""
-    whole = view.loop.whole
+    """One policy, in the order of `HEADINGS`; the times are medians, those to recover over what did harm."""
     harmed = [one for one in view.reactions if one.harmed_ms is not None]
     return (
         name,
-        words.interval(whole.value, whole.low, whole.high),
+        words.number(view.loop.whole.value),
         f"{view.loop.trainings:,}",
-        f"{view.rollbacks:,}",
         "" if view.false_alarms is None else f"{view.false_alarms:,}",
         _times([one.detect_ms for one in view.reactions]),
         _times([one.recover_ms for one in harmed]),
