@@ -101,7 +101,7 @@ def test_without_labels_quality_is_unknown_and_nothing_is_trained(life: Life) ->
 
 def test_a_broken_version_is_taken_back_by_the_labels(life: Life) -> None:
     found = life.of(RELEASE)
-    assert [event.kind for event in found.did] == ["release.rolled_back"]
+    assert [event.kind for event in found.did] == ["scenario.released", "release.rolled_back"]
     assert found.detect_ms is not None
     assert found.detect_ms <= 3 * DAY_MS
     assert life.result.rollbacks == 1

@@ -115,7 +115,8 @@ class Rehearsal:
         """Every row once, in event time, with the turns of the control loop between. → the requests that failed."""
         at_ms, requests = rows[EVENT_MS].to_numpy(), self._requests(rows)
         told = rows.select(pl.int_range(pl.len()).alias("row"), TOLD, DUE_MS).sort(DUE_MS, maintain_order=True)
-        waiting: Sequence[Injection] = [one for one in self.injections if one.kind == BROKEN_RELEASE]
+        broken = [one for one in self.injections if one.kind == BROKEN_RELEASE]
+        waiting: Sequence[Injection] = sorted(broken, key=lambda one: one.from_ms)
         failed = done = labelled = 0
         for turn_ms in range(self.start_ms + TURN_MS, self.end_ms + TURN_MS, TURN_MS):
             until = int(np.searchsorted(at_ms, turn_ms))
@@ -130,6 +131,8 @@ class Rehearsal:
             self.loop.engine.refresh()
             done, labelled = until, matured
             progress(done, len(rows), f"{self.policy.name} on {iso(turn_ms)[:10]}")
+        for one in waiting:
+            self._tell(turn_ms, one, "waited", "", "another release was always under way")
         return failed
 
     def _requests(self, rows: pl.DataFrame) -> Iterator[bytes]:
@@ -162,11 +165,15 @@ class Rehearsal:
             return waiting
         known = self.history.filter(pl.col(DUE_MS) <= now_ms)
         release = self.loop.release(misled(plain(known), self.policy.data.target))
-        kind, subject = ("released", release.id) if release else ("refused", "")
-        text = f"{waiting[0].text}: " + (f"released as {subject}" if release else "its gates refused it")
-        key = f"{SCENARIO}{waiting[0].text}"
-        self.loop.journal.append(Event(now_ms, self.policy.name, SCENARIO + kind, key, subject, text))
+        if release is None:
+            self._tell(now_ms, waiting[0], "refused", "", "its gates refused it")
+        else:
+            self._tell(now_ms, waiting[0], "released", release.id, f"released as {release.id}")
         return waiting[1:]
+
+    def _tell(self, now_ms: int, one: Injection, kind: str, subject: str, what: str) -> None:
+        key, text = SCENARIO + one.text, f"{one.text}: {what}"
+        self.loop.journal.append(Event(now_ms, self.policy.name, SCENARIO + kind, key, subject, text))
 
     def _result(self, rows: pl.DataFrame, failed: int, compared: Baselines, wall_ms: int) -> RehearsalResult:
         """Metrics on the answered rows, the same for all three."""

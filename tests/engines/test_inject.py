@@ -192,7 +192,7 @@ def test_a_broken_release_is_noticed_where_it_ends() -> None:
     begun = event(14, "scenario.released", "R4", f"{given.text}: released as R4")
     events = [begun, event(15, "release.rolled_back", "R3"), event(16, "release.rolled_back", "R4")]
     (found,) = reactions((given,), life(events, [0.9] * DAYS))
-    assert (found.noticed, found.did) == (events[2], (events[2],))
+    assert (found.noticed, found.did) == (events[2], (begun, events[2]))
     (refused,) = reactions((given,), life([event(14, "scenario.refused", "", f"{given.text}: no")], [0.9] * DAYS))
     assert refused.noticed is not None
     assert refused.detect_ms == 0

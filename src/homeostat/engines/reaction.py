@@ -12,6 +12,8 @@ from homeostat.engines.inject import BROKEN_RELEASE
 
 ALERT, SCENARIO = "alert.opened", "scenario."
 DEEDS = (
+    "scenario.released",
+    "scenario.waited",
     "trigger.held",
     "trigger.fired",
     "training.failed",
@@ -19,7 +21,7 @@ DEEDS = (
     "release.rolled_back",
     "release.rejected",
 )
-"""Kinds of event that are an answer, beside alerts."""
+"""Kinds of event that are an answer, beside alerts; and what became of a broken release."""
 COLUMNS = ("drift", "missing", "broken")
 """Kinds of injection that change an input."""
 BEFORE = 8
@@ -92,8 +94,8 @@ def _reaction(
 def _of_release(one: Injection, events: Sequence[Event]) -> list[Event]:
     """What happened to the release that the scenario made, however late."""
     made = [event for event in events if event.kind.startswith(SCENARIO) and event.text.startswith(f"{one.text}:")]
-    own = {event.subject for event in made}
-    return [event for event in events if event.subject in own]
+    own = {event.subject for event in made} - {""}
+    return [event for event in events if event in made or event.subject in own]
 
 
 def _alert(one: Injection, answers: Sequence[Event]) -> Event | None:

@@ -86,7 +86,7 @@ def _curves(view: RehearsalResult) -> Figure:
     better = "higher" if view.higher_is_better else "lower"
     caption = (
         f"{name} on labelled rows, {words.duration(view.period_ms)} a point; {better} is better. Bands are "
-        f"95 % intervals. {_key(view.events)}"
+        f"95 % intervals. {_key(view)}"
     )
     marks = [*reaction_marks(view.reactions), *_marks(view.events)]
     return Figure(lines(series, marks, look), caption)
@@ -96,9 +96,11 @@ def _points(course: Course) -> list[Point]:
     return [Point(at_ms, m.value, m.n, m.low, m.high) for at_ms, m in course.periods]
 
 
-def _key(events: Sequence[Event]) -> str:
+def _key(view: RehearsalResult) -> str:
     shapes = {"harm": "triangle", "invalid": "cross", "ok": "dot", "unknown": "ring", "note": "square"}
-    seen = dict.fromkeys(sign for sign in map(sign_of, events) if sign)
+    seen = dict.fromkeys(sign for sign in map(sign_of, view.events) if sign)
+    if view.reactions:
+        seen["injected", "invalid"] = None
     return "Marks: " + ", ".join(f"{shapes[kind]} {word}" for word, kind in seen) + "." if seen else ""
 
 

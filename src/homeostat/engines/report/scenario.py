@@ -13,6 +13,8 @@ from homeostat.engines.report.page import Block, Cell, Column, Figure, Section, 
 from homeostat.engines.report.plot import Look, Mark, Point, Role, Series, lines
 
 DEEDS = {
+    "scenario.released": "it was released",
+    "scenario.waited": "it was never released, another release being under way,",
     "trigger.fired": "trained",
     "trigger.held": "held back a training",
     "training.failed": "a training failed",
@@ -53,7 +55,7 @@ def _about(event: Event) -> str:
     """Why a training was held back; which release."""
     if event.kind == "trigger.held":
         return f" ({event.body.get('rule', '')})"
-    return f" ({event.subject})" if event.kind.startswith("release.") else ""
+    return f" ({event.subject})" if event.kind.startswith(("release.", "scenario.released")) else ""
 
 
 def harm(one: Reaction) -> str:
