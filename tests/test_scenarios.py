@@ -135,7 +135,7 @@ COLUMN = "broken:amount:stuck@2026-01-15..2026-01-18"
 
 
 def test_policies_side_by_side_from_the_command_line(root: Path) -> None:
-    """A broken column upstream is named by its alert, and the same command gives the same bytes."""
+    """A broken column upstream is named by its alert, whatever the policy."""
     (root / "calm.yaml").write_text("monitor: {windows: [1d]}\n")
     (root / "eager.yaml").write_text("monitor: {windows: [1d]}\nretrain: {when: [{schedule: 4d}], cooldown: 1d}\n")
     command = [sys.executable, "-m", "homeostat", "rehearse", "-p", root, "--to", "2026-01-20", "--inject", COLUMN]

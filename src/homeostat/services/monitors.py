@@ -34,6 +34,8 @@ POOLED = 5
 """Trainings whose holdouts make the baseline."""
 SILENT = 3
 """Days without a label until quality is unknown."""
+EXCUSED = 2.0
+"""How much worse, in odds, an outdated model may have been and still tell what is ordinary."""
 LOG = "log "
 """How the titles of alerts about the log itself begin."""
 CATCH_UP = 31
@@ -147,11 +149,15 @@ class Monitors:
         made = [record.candidate.bundle for record in self.rollouts.all(self.policy.name)]
         before = dict.fromkeys(made[: made.index(bundle_id)] if bundle_id in made else ())
         bundles = [*(self.load(one) for one in list(before)[-(POOLED - 1) :]), champion]
-        steady = [one for one in bundles if not self._outdated(one)] or bundles
-        return pooled([self._evaluated(one).scaled(one.loss_scale / champion.loss_scale) for one in steady])
+        losses = [(one, self._evaluated(one).scaled(one.loss_scale / champion.loss_scale)) for one in bundles]
+        steady = [loss for one, loss in losses if not self._outdated(one)]
+        if not steady:
+            return pooled([loss for _, loss in losses])
+        limit = pooled(steady).worse(EXCUSED)
+        return pooled([loss for _, loss in losses if loss in steady or loss.mean < limit])
 
     def _outdated(self, bundle: Bundle) -> bool:
-        """Was it evaluated when it had learned mostly from before the change that it answers? Then its holdout says
+        """Was it evaluated when it had learned mostly from before the change that it answers? Then its holdout may say
         what an outdated model loses, and would excuse the next one."""
         trained = self.journal.read(self.policy.name, "training.done")
         causes = {event.subject for event in trained if event.body["run"] == bundle.run}
