@@ -183,29 +183,40 @@ COMMANDS = [
             "stream",
             "status",
             "trace",
+            "replay",
             "feedback",
             "retrain",
             "release",
             "export",
+            "token",
+            "experiment",
         )
     ),
-    *(("release", name) for name in ("start", "status", "history", "explain", "approve", "reject", "rollback")),
+    *(
+        ("release", name)
+        for name in ("start", "status", "history", "backtest", "explain", "approve", "reject", "rollback")
+    ),
     ("export", "edge"),
+    *(("token", name) for name in ("add", "list", "remove")),
+    *(("experiment", name) for name in ("plan", "start", "status", "stop")),
 ]
+
+
+GROUPS = {("release",): cli.release, ("export",): cli.export, ("token",): cli.token, ("experiment",): cli.experiment}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> None:
     said = RUNNER.invoke(cli.app, [*command, "--help"])
     assert said.exit_code == 0
-    if command not in ((), ("release",), ("export",)):
+    if command not in ((), *GROUPS):
         assert f"Example: homeostat {' '.join(command)}" in " ".join(said.output.split())
 
 
 def test_help_lists_every_command_that_is_tested() -> None:
     known = {command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback}
-    assert {("release",), ("export",), *((name,) for name in known)} == {one for one in COMMANDS if len(one) == 1}
-    for group, below in (("release", cli.release), ("export", cli.export)):
+    assert {*GROUPS, *((name,) for name in known)} == {one for one in COMMANDS if len(one) == 1}
+    for (group,), below in GROUPS.items():
         orders = {command.name for command in below.registered_commands}
         assert orders == {one[1] for one in COMMANDS if len(one) == 2 and one[0] == group}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,16 @@ def test_an_error_names_the_line(tmp_path: Path, extra: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_policy(written(tmp_path, extra))
     assert said in str(caught.value)
+
+
+def test_a_name_that_no_model_can_have(tmp_path: Path) -> None:
+    root = written(tmp_path, "")
+    path = root / "homeostat.yaml"
+    path.write_text(re.sub("^name: .*$", "name: a/b", path.read_text(), flags=re.MULTILINE))
+    with pytest.raises(
+        ConfigError, match=r"(?s)'a/b' can't be the name of a model: use letters.*homeostat.yaml:\d  name"
+    ):
+        read_policy(root)
 
 
 def test_no_policy_file(tmp_path: Path) -> None:

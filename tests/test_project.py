@@ -17,9 +17,11 @@ import projects
 from homeostat import cli
 from homeostat.domain.errors import ConfigError, DataError, NotFound, Refused
 from homeostat.domain.rollout import Status
+from homeostat.domain.units import DAY_MS
 from homeostat.project import Project
 from homeostat.web import api
 
+RUNNER = CliRunner()
 ROWS = pl.DataFrame(
     {
         "id": ["a", "b"],
@@ -83,6 +85,30 @@ def test_predict_trace_feedback(released: Project) -> None:
         released.predict(ROWS.with_columns(pl.Series("amount", [1.0, -1.0])))
     with pytest.raises(DataError, match="label must be one of 0, 1"):
         released.feedback(pl.DataFrame({"id": ["a"], "label": [7]}))
+
+
+def test_recorded_requests_through_another_version(released: Project) -> None:
+    rows = released.data().tail(300)
+    ids = released.predict(rows.select("amount", "hour", "country", "online"))["id"].to_list()
+    labels = rows["fraud"].to_list()
+    released.feedback([{"id": ids[i], "label": labels[i]} for i in range(250)])
+    projects.edited(released.root, "lib.py", "return 7", "return 3")
+    released.run()
+    found = released.release.backtest(DAY_MS)
+    assert (found.result.champion, found.result.candidate, found.result.recorded.replayed) == (1, 2, 300)
+    assert (found.result.labels, found.result.recorded.changed) == (250, 0)
+    assert Path(found.report).read_text().count("<svg") == 1
+    assert released.release.backtest(DAY_MS, candidate=1).result.shift.flips == 0
+    here = ["--project", str(released.root)]
+    said = RUNNER.invoke(cli.app, ["release", "backtest", "--from", "1d", *here])
+    assert said.exit_code in cli.EXIT.values()  # latency is measured
+    assert "Version 2 against version 1." in said.output
+    assert "The backtest cannot know:" in said.output
+    released.release.start(2)
+    said = RUNNER.invoke(cli.app, ["replay", ids[0], "--release", "R2", *here, "--json"])
+    answers = json.loads(said.output)
+    assert (answers["recorded"]["version"], answers["replayed"]["version"]) == (1, 2)
+    assert RUNNER.invoke(cli.app, ["replay", ids[0], "--release", "R2", *here]).exit_code == 0
 
 
 def test_before_the_first_release(project: Project) -> None:

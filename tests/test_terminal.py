@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -12,10 +13,13 @@ from homeostat import terminal
 from homeostat.domain.bundle import Version
 from homeostat.domain.errors import ConfigError, Refused
 from homeostat.domain.event import Event
+from homeostat.domain.experiment import Compared, Conclusion, Effect, Experiment, Guard, Plan, Result
 from homeostat.domain.gate import GateResult, Measurement, Verdict
+from homeostat.domain.policy import ExperimentPolicy, SignalPolicy
 from homeostat.domain.rollout import Lane, ReleaseStep, Rollout, Status, StepKind
 from homeostat.domain.units import HOUR_MS
 from homeostat.engines.report import ReleaseView, Snapshot
+from homeostat.services.experiments import Found
 
 
 def shown(thing: object, *, tty: bool = False) -> str:
@@ -82,6 +86,31 @@ def test_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1
     assert json.loads(printed) == {"measurement": None, "name": "recall", "reason": "fine", "verdict": "ok"}
+
+
+def test_an_experiment_is_told_in_sentences(capsys: pytest.CaptureFixture[str]) -> None:
+    metric = SignalPolicy("amount", bounds=(0, 100))
+    sides = Version("m", 1, "b1", "r1"), (Version("m", 4, "b4", "r4"),)
+    running = Experiment("E1", "checkout", "m", ExperimentPolicy(metric), *sides, 5_000, "s", 0)
+    guard = Guard("errors", Verdict.UNKNOWN, "3 bad answers of the variant")
+    compared = Compared(4, Effect(9, 1, 1, 0, -1, 1), Conclusion.UNKNOWN, "Version 4: not yet known.", (guard,))
+    terminal.experiment(Found(running, Result(metric, 1_200, 7, (compared,), cut=3)))
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
+        "Experiment E1, checkout: under way.",
+        "1,200 entities counted, 7 more are in their window.",
+        "Version 4: not yet known.",
+        "○ unknown version 4, errors: 3 bad answers of the variant",
+        "3 signals were cut to the bounds.",
+    ]
+    ended = replace(running, ended_ms=5, outcome="ann ended it. Version 4: not yet known.")
+    terminal.experiment(Found(ended, Result(metric, 1_200, 0, (), invalid="uneven")))
+    assert capsys.readouterr().out.count("not yet known") == 1
+    terminal.planned(Plan("checkout", 1, 5.0, 3.0, 0.5, 12_345))
+    terminal.planned(Plan("checkout", 1, 5.0, 3.0, 0.5, 12_345, 1_000.0, 13.3))
+    told = capsys.readouterr().out
+    assert "after 12,345 entities in all arms" in told
+    assert "The log goes back less than a day" in told
+    assert "At 1,000 entities a day that takes 13.3 days." in told
 
 
 def test_a_release_is_explained_from_the_sentence_to_the_report(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from homeostat import codec
 from homeostat.domain.bundle import Bundle, Version
@@ -16,6 +18,9 @@ from homeostat.domain.policy import DataPolicy, Policy, ReleasePolicy, TrainPoli
 from homeostat.domain.rollout import Route
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import DAY_MS, HOUR_MS
+from homeostat.ports import Model
+from homeostat.services.backtest import Backtests
+from homeostat.services.bundles import Bundles
 from homeostat.services.rollouts import Releases
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
 
@@ -36,6 +41,7 @@ LOG = {
     "score": pl.Float64,
     "label": pl.String,
     "scores": pl.List(pl.Float64),
+    "inputs": pl.Struct({"x": pl.Float64}),
 }
 LABELS = {"id": pl.String, "label": pl.String, "at_ms": pl.Int64}
 
@@ -57,6 +63,10 @@ def right(share: float, name: str = "") -> Answer:
 def failing(share: float, status: str = "error") -> Answer:
     """Fails with this probability, else it is as good as `right(.9)`."""
     return lambda row, truth: (status, None) if unit(row, "fails") < share else right(0.9)(row, truth)
+
+
+def truth_of(row: str) -> int:
+    return int(unit(row, "truth") < 0.5)
 
 
 GOOD = right(0.9)
@@ -125,10 +135,17 @@ class Labels(Frames):
 
 
 class World:
-    """One model. `answers` gives each version's behaviour; `coverage` which rows get a label."""
+    """One model. `answers` gives each version's behaviour; `coverage` which rows get a label; with `recorded` releases
+    begin with their backtest, where the policy says so."""
 
-    def __init__(self, policy: ReleasePolicy | None = None, horizon_ms: int = DAY_MS, per_day: int = 48) -> None:
-        self.now, self.horizon_ms, self.per_day = START_MS, horizon_ms, per_day
+    def __init__(
+        self,
+        policy: ReleasePolicy | None = None,
+        horizon_ms: int = DAY_MS,
+        per_day: int = 48,
+        recorded: bool = False,
+    ) -> None:
+        self.now, self.horizon_ms, self.per_day, self.recorded = START_MS, horizon_ms, per_day, recorded
         data, train = DataPolicy("x.csv", "y", label_horizon=horizon_ms), TrainPolicy("roc_auc")
         self.policy = Policy(MODEL, Task.BINARY, data, train, release=policy or ReleasePolicy())
         self.journal, self.rollouts, self.router = MemoryJournal(), MemoryRollouts(), MemoryRouter()
@@ -148,18 +165,41 @@ class World:
     def restart(self) -> Releases:
         """A new process over the same stores."""
         ports = (self.rollouts, self.journal, self.router, self, self.log, self.labels, self, self, self, self)
-        self.releases = Releases(self.policy, *(Port(port, self.calls) for port in ports))
+        log, labels, blobs = (Port(port, self.calls) for port in (self.log, self.labels, self))
+        tried = Backtests(self.policy, log, labels, Bundles(blobs), self, self) if self.recorded else None
+        self.releases = Releases(self.policy, *(Port(port, self.calls) for port in ports), tried)
         return self.releases
 
     def version(self, number: int, answer: Answer) -> Version:
-        bundle = Bundle(MODEL, SCHEMA, 0.5, 1.0, {}, f"run-{number}", 0, 0)
-        data = codec.encode(bundle)
-        digest = hashlib.sha256(data).hexdigest()
-        self.stored[digest] = data
+        files = {"model.onnx": self.put(f"model {number}".encode())} if self.recorded else {}
+        bundle = Bundle(MODEL, SCHEMA, 0.5, 1.0, files, f"run-{number}", 0, 0)
         self.answers[number] = answer
-        return Version(MODEL, number, digest, bundle.run)
+        return Version(MODEL, number, self.put(codec.encode(bundle)), bundle.run)
+
+    def load(self, onnx: bytes) -> Model:
+        """`ports.Runtime`: x is the number of the request."""
+        number = int(onnx.decode().removeprefix("model "))
+
+        def model(x: NDArray[np.float32], /) -> NDArray[np.float64]:
+            rows = [f"p{int(k)}" for k in x[:, 0]]
+            said = [self.answers[number](row, truth_of(row)) for row in rows]
+            if any(status == "error" for status, _ in said):
+                raise ValueError("a failure")
+            p = np.array([np.nan if score is None else score for _, score in said])
+            return np.column_stack([1 - p, p])
+
+        return model
 
     # Clock, Plane, Tracker, Blobs, Hook
+
+    def timer_ns(self) -> int:
+        """No call takes any time."""
+        return 0
+
+    def put(self, data: bytes) -> str:
+        digest = hashlib.sha256(data).hexdigest()
+        self.stored[digest] = data
+        return digest
 
     def run(self, _hook: str, message: Mapping[str, Any]) -> str:
         self.hooked.append(message["id"])
@@ -203,7 +243,7 @@ class World:
         self._due = [due for due in self._due if due[0] > end]
 
     def _answer(self, row: str, at: int, route: Route) -> list[tuple[Any, ...]]:
-        truth = int(unit(row, "truth") < 0.5)
+        truth, inputs = truth_of(row), {"x": float(row[1:])}
         chosen = route.candidate and unit(route.salt, row) * 10_000 < route.weight
         arm = "candidate" if chosen else "champion"
         first, second = (route.candidate, route.champion) if chosen else (route.champion, route.candidate)
@@ -213,7 +253,8 @@ class World:
 
         def scored(version: int, role: str) -> tuple[Any, ...]:
             status, score = self.answers[version](row, truth)
-            return (row, None, at, route.release, version, arm, role, route.weight, status, 100, score, None, None)
+            under = route.release, version, arm, role, route.weight
+            return (row, None, at, *under, status, 100, score, None, None, inputs)
 
         mine = scored(first.version, "answer")
         if chosen and mine[8] != "ok":

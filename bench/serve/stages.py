@@ -26,7 +26,7 @@ _STAGES = (
     ("route", tick, "score"),
     ("model", score, "_call"),
     ("log: rows", record.Page, "answered"),
-    ("log: rows", record.Page, "batch"),
+    ("log: rows", record.Page, "batches"),
     ("log: pack", frames, "pack"),
     ("log: append", segments.Writer, "append"),
     ("encode", records.Records, "encode"),

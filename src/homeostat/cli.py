@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from homeostat.domain.errors import HomeostatError
-from homeostat.domain.gate import Verdict
-from homeostat.domain.units import duration_ms
-
-if TYPE_CHECKING:
-    from homeostat.project import Project
-
-EXIT = {Verdict.OK: 0, Verdict.HARM: 1, Verdict.INVALID: 1, Verdict.UNKNOWN: 3}
-"""Exit codes: 0 pass, 1 a gate failed or a rule forbids it, 2 an error, 3 undecided."""
+from homeostat.options import EXIT, HERE, Folder, Json, Reason
+from homeostat.options import length as _length
+from homeostat.options import opened as _open
+from homeostat.options import show as _show
+from homeostat.options import time as _time
+from homeostat.releasing import release
+from homeostat.trials import experiment, token
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,17 +25,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="From notebook to production, and healthy there: the whole loop of a machine-learning model.",
 )
-release = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What serves, what comes next, and why.")
 app.add_typer(release, name="release")
 export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What leaves the project.")
 app.add_typer(export, name="export")
-
-
-def _duration(text: str) -> int:
-    try:
-        return int(str(duration_ms(text)))
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+app.add_typer(experiment, name="experiment")
+app.add_typer(token, name="token")
 
 
 def _workers(text: str) -> tuple[int, int]:
@@ -47,16 +39,6 @@ def _workers(text: str) -> tuple[int, int]:
     if not isinstance(bounds, tuple):
         raise typer.BadParameter(f"{text!r} is not a number of workers: write auto, 2, or 1-4", param_hint="--workers")
     return bounds
-
-
-def _moment(text: str) -> int:
-    from datetime import UTC, datetime
-
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a time: write 2026-01-31 or 2026-01-31T14:30") from None
-    return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000)
 
 
 class Engine(StrEnum):
@@ -81,38 +63,11 @@ class Repeated(StrEnum):
     ALLOW = "allow"
 
 
-def _length(help: str) -> Any:
-    return typer.Option(parser=_duration, metavar="DURATION", help=help)
-
-
-def _time(name: str, help: str) -> Any:
-    return typer.Option(name, parser=_moment, metavar="TIME", help=help)
-
-
-Folder = Annotated[Path, typer.Option("--project", "-p", help="The project's folder.")]
-Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output, for machines.")]
 Port = Annotated[int, typer.Option(min=1, max=65_534, help="The port to listen on.")]
 GrpcPort = Annotated[
     int | None, typer.Option(min=1, max=65_535, help="Also speak gRPC, on this port. [default: HTTP alone]")
 ]
 Host = Annotated[str, typer.Option(help="The address to listen on. Beyond loopback there is no access control yet.")]
-Reason = Annotated[str, typer.Option(help="Why, for the record.")]
-HERE = Path()
-
-
-def _open(folder: Path) -> Project:
-    from homeostat.project import Project
-
-    return Project.open(folder)
-
-
-def _show(value: Any, as_json: bool, render: Callable[[], None]) -> None:
-    from homeostat import terminal
-
-    if as_json:
-        terminal.emit(value)
-    else:
-        render()
 
 
 @app.command()
@@ -121,15 +76,11 @@ def init(
     data: Annotated[Path, typer.Option(help="A CSV or Parquet file; it is only read.")],
     target: Annotated[str, typer.Option(help="The column to predict.")],
     time: Annotated[str, typer.Option(help='The time column, or several that make it: "day hour".')] = "",
-    every: Annotated[
-        int | None, typer.Option(parser=_duration, metavar="DURATION", help="Without a time column: one row every …")
-    ] = None,
+    every: Annotated[int | None, _length("Without a time column: one row every …")] = None,
     start: Annotated[str, typer.Option(help="… from this date or time on.")] = "",
     key: Annotated[str, typer.Option(help="Whom a prediction is about: a customer, a card.")] = "",
     drop: Annotated[str, typer.Option(help="Columns to leave out, with commas between.")] = "",
-    label_horizon: Annotated[
-        int, typer.Option(parser=_duration, metavar="DURATION", help="When a label is as true as it will get.")
-    ] = 0,
+    label_horizon: Annotated[int, _length("When a label is as true as it will get.")] = 0,
     repeated_times: Annotated[Repeated, typer.Option(help="Rows with the same time.")] = Repeated.REFUSE,
     as_json: Json = False,
 ) -> None:
@@ -171,16 +122,12 @@ def run(folder: Folder = HERE, as_json: Json = False) -> None:
 @app.command()
 def rehearse(
     folder: Folder = HERE,
-    warmup: Annotated[
-        int | None, typer.Option(parser=_duration, metavar="DURATION", help="The first stretch, to train on.")
-    ] = None,
+    warmup: Annotated[int | None, _length("The first stretch, to train on.")] = None,
     start: Annotated[
         int | None,
-        typer.Option(
-            "--from", parser=_moment, metavar="TIME", help="Stream from here on, instead of after the warm-up."
-        ),
+        _time("--from", "Stream from here on, instead of after the warm-up."),
     ] = None,
-    to: Annotated[int | None, typer.Option(parser=_moment, metavar="TIME", help="Stream until here.")] = None,
+    to: Annotated[int | None, _time("--to", "Stream until here.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the trainings and scenarios; the policy's by default.")] = None,
     inject: Annotated[
         list[str] | None,
@@ -407,19 +354,36 @@ def trace(
 
 
 @app.command()
-def feedback(
-    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file with the columns id, label and, if known, at.")],
+def replay(
+    prediction: Annotated[str, typer.Argument(help="A prediction id: in the answer, and in x-prediction-id.")],
+    name: Annotated[str, typer.Option("--release", help="The release whose version is to answer, as R3.")],
     folder: Folder = HERE,
     as_json: Json = False,
 ) -> None:
-    """Labels by prediction id: late, repeated or corrected; the last received counts.
+    """A recorded request through the version of another release: both answers side by side.
+
+    Example: homeostat replay 9f2c41d07a-1f --release R3 -p price
+    """
+    from homeostat import terminal
+
+    found = _open(folder).replay(prediction, name)
+    _show(found, as_json, lambda: terminal.replayed(found))
+
+
+@app.command()
+def feedback(
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet: id, label, or id, name, value; and at if known.")],
+    folder: Folder = HERE,
+    as_json: Json = False,
+) -> None:
+    """Labels or named signals by prediction id: late, repeated or corrected; the last received counts.
 
     Example: homeostat feedback labels.csv -p price
     """
     from homeostat import terminal
 
     taken = _open(folder).feedback_file(file)
-    _show({"accepted": taken}, as_json, lambda: terminal.out.print(f"{taken:,} labels taken."))
+    _show({"accepted": taken}, as_json, lambda: terminal.out.print(f"{taken:,} taken."))
 
 
 @app.command()
@@ -432,101 +396,6 @@ def retrain(reason: Reason = "", folder: Folder = HERE, as_json: Json = False) -
 
     asked = _open(folder).retrain(reason)
     _show(asked, as_json, lambda: terminal.out.print(f"Asked for: {asked.reason}. `homeostat up` carries it out."))
-
-
-@release.command("start")
-def release_start(
-    version: Annotated[int | None, typer.Option(help="The version to release; the newest by default.")] = None,
-    despite: Annotated[
-        str, typer.Option(metavar="REASON", help="Release it although it was refused before; why, for the record.")
-    ] = "",
-    folder: Folder = HERE,
-    as_json: Json = False,
-) -> None:
-    """Release a version, step by step. `homeostat up` carries it out. Example: homeostat release start -p price"""
-    from homeostat import terminal
-
-    made = _open(folder).release.start(version, despite)
-    said = f"Release {made.id} is asked for. {made.reason} The control loop carries it out."
-    _show(made, as_json, lambda: terminal.lines(said))
-
-
-@release.command("status")
-def release_status(folder: Folder = HERE, as_json: Json = False) -> None:
-    """Where the open release stands, else what serves. Example: homeostat release status -p price"""
-    from homeostat import terminal
-
-    standing = _open(folder).release.status()
-    _show(standing, as_json, lambda: terminal.standing(standing))
-
-
-@release.command("history")
-def release_history(
-    at: Annotated[int | None, _time("--at", "What served at this time (UTC), and who had approved it.")] = None,
-    folder: Folder = HERE,
-    as_json: Json = False,
-) -> None:
-    """Every release and what came of it, or what served at a time.
-
-    Example: homeostat release history --at 2026-01-31T14:30 -p price
-    """
-    from homeostat import terminal
-
-    if at is not None:
-        served = _open(folder).release.served(at)
-        _show(served, as_json, lambda: terminal.served(served))
-        return
-    records = _open(folder).release.history()
-    _show(records, as_json, lambda: terminal.releases(records))
-
-
-@release.command("explain")
-def release_explain(
-    name: Annotated[str, typer.Argument(help="A release, as R3; the current one by default.")] = "",
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull request.")] = False,
-    folder: Folder = HERE,
-    as_json: Json = False,
-) -> None:
-    """Every verdict over time, why it moved or holds, what would change it, and a report.
-
-    Example: homeostat release explain R3 --markdown | gh pr comment --body-file -
-    """
-    from homeostat import terminal
-    from homeostat.engines.report import release_markdown
-
-    found, report = _open(folder).release.explain(name)
-    if markdown and not as_json:
-        typer.echo(release_markdown(found), nl=False)
-    else:
-        _show(found, as_json, lambda: terminal.explained(found, report))
-
-
-def _ordered(what: str, folder: Path, name: str, reason: str, as_json: bool) -> None:
-    from homeostat import terminal
-
-    event = _open(folder).release.order(what, name, reason)
-    _show(event, as_json, lambda: terminal.out.print(f"{event.text}. The control loop carries it out."))
-
-
-Name = Annotated[str, typer.Argument(help="A release, as R3; the current one by default.")]
-
-
-@release.command("approve")
-def release_approve(name: Name = "", reason: Reason = "", folder: Folder = HERE, as_json: Json = False) -> None:
-    """End the step that a release is in. Example: homeostat release approve R3 --reason "checked by hand" """
-    _ordered("approve", folder, name, reason, as_json)
-
-
-@release.command("reject")
-def release_reject(name: Name = "", reason: Reason = "", folder: Folder = HERE, as_json: Json = False) -> None:
-    """End a release without promotion. Example: homeostat release reject R3 --reason "wrong data" """
-    _ordered("reject", folder, name, reason, as_json)
-
-
-@release.command("rollback")
-def release_rollback(name: Name = "", reason: Reason = "", folder: Folder = HERE, as_json: Json = False) -> None:
-    """Give all traffic back to the version before. Example: homeostat release rollback --reason "complaints" """
-    _ordered("rollback", folder, name, reason, as_json)
 
 
 @export.command("edge")

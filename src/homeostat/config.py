@@ -151,7 +151,7 @@ def _settings(path: _Path) -> list[str]:
     kinds: list[Any] = [Policy]
     for part in path:
         hints = [get_type_hints(kind) for kind in kinds]
-        below = [hint[part] for hint in hints if part in hint] if isinstance(part, str) else kinds
+        below = [hint[part] for hint in hints if part in hint] or kinds  # a name of the user's own is no setting
         kinds = [kind for hint in below for kind in _dataclasses(hint)]
     return [field.name for kind in kinds for field in fields(kind)]
 

@@ -13,6 +13,7 @@ from homeostat.domain.run import RunResult
 from homeostat.domain.trigger import Trigger
 from homeostat.engines.report import run_sentence
 from homeostat.ports import Clock
+from homeostat.services.experiments import Experiments
 from homeostat.services.monitors import Monitors
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
@@ -30,6 +31,7 @@ class Control:
     monitors: Monitors
     triggers: Triggers
     runs: Runs
+    experiments: Experiments
     clock: Clock
 
     def lead(self) -> None:
@@ -50,6 +52,7 @@ class Control:
     def turn(self) -> None:
         """One pass."""
         self.settle()
+        self.experiments.turn()
         self.monitors.watch()
         trigger = self.triggers.check()
         if trigger:

@@ -16,7 +16,7 @@ from homeostat.domain.bundle import Version
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Measurement
 from homeostat.domain.message import Message, Output, Standing
-from homeostat.domain.prediction import LabelBatch, LogBatch
+from homeostat.domain.prediction import LabelBatch, LogBatch, SignalBatch
 from homeostat.domain.rollout import Rollout, Routing, Term
 from homeostat.domain.run import CodeState
 
@@ -86,12 +86,18 @@ class PredictionLog(Protocol):
 
 
 class LabelLog(Protocol):
-    """Labels by prediction id, as received; nothing is overwritten."""
+    """What became of predictions, by id: labels, and signals by name. As received; nothing is overwritten."""
 
     def append(self, batch: LabelBatch) -> None: ...
 
     def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         """The last label of each id received in start_ms <= at_ms < end_ms; columns: `LABEL_COLUMNS`."""
+        ...
+
+    def append_signals(self, batch: SignalBatch) -> None: ...
+
+    def signals(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        """The last of each id and name with start_ms <= at_ms < end_ms; columns: `SIGNAL_COLUMNS`."""
         ...
 
 

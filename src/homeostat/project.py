@@ -5,10 +5,9 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +18,16 @@ from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.adapters.source import read_table
 from homeostat.batch import PART_ROWS, Batch, BatchResult, OnError, Shipped, Terms
 from homeostat.config import read_policy
+from homeostat.domain.backtest import Backtested, Replayed
 from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.errors import DataError, NotFound, UsageError
-from homeostat.domain.event import LOOK, Event
+from homeostat.domain.event import BACKTEST, LOOK, Event
+from homeostat.domain.experiment import Experiment, Plan
 from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Policy
 from homeostat.domain.rehearsal import RehearsalResult
-from homeostat.domain.rollout import Arm, Lane, Rollout
+from homeostat.domain.rollout import Arm, Lane, Rollout, StepKind
 from homeostat.domain.run import RunResult
 from homeostat.domain.schema import Value
 from homeostat.domain.trace import Trace
@@ -37,6 +38,7 @@ from homeostat.engines.report import (
     ReleaseView,
     RunExtra,
     Snapshot,
+    backtest_report,
     because,
     comparison_report,
     rehearsal_report,
@@ -44,8 +46,11 @@ from homeostat.engines.report import (
     run_report,
 )
 from homeostat.ports import Progress
+from homeostat.services.backtest import WINDOW_MS
+from homeostat.services.experiments import Experiments, Found
 from homeostat.services.monitors import Performance
 from homeostat.services.release_log import Served
+from homeostat.services.release_seen import backtested, replays
 from homeostat.services.rollouts import Explanation, Releases, Standing
 from homeostat.serving.messages import Request
 from homeostat.wiring.cluster import cluster
@@ -103,6 +108,8 @@ class Project:
         self.root, self.policy = root, policy
         self.release = ReleaseVerbs(self)
         self.export = ExportVerbs(self)
+        self.token = TokenVerbs(self)
+        self.experiment = ExperimentVerbs(self)
 
     @classmethod
     def open(cls, root: str | Path, overlay: str | None = None) -> Project:
@@ -232,21 +239,31 @@ class Project:
     def feedback(self, labels: pl.DataFrame | Sequence[Mapping[str, Value]]) -> int:
         """Labels by prediction id: `id`, `label` and, if known, `at`. → how many were taken. Errors: `DataError` that
         names the first wrong one; `NotFound` before the first release."""
-        rows = labels.to_dicts() if isinstance(labels, pl.DataFrame) else labels
-        said = self._asked("/v1/feedback", {"labels": rows, "model": self.policy.name})
+        return self._told("labels", labels)
+
+    def signals(self, signals: pl.DataFrame | Sequence[Mapping[str, Value]]) -> int:
+        """Numbers by prediction id: `id`, `name`, `value` and, if known, `at`. → how many were taken. Errors: as
+        `feedback`."""
+        return self._told("signals", signals)
+
+    def _told(self, what: str, given: pl.DataFrame | Sequence[Mapping[str, Value]]) -> int:
+        rows = given.to_dicts() if isinstance(given, pl.DataFrame) else given
+        said = self._asked("/v1/feedback", {what: rows, "model": self.policy.name})
         return int(said["accepted"])
 
     def feedback_file(self, path: Path) -> int:
-        """The same from a CSV or Parquet file. Errors: `DataError` that names file and row."""
+        """Either from a CSV or Parquet file. Errors: `DataError` that names file and row."""
         frame = read_table(path)
-        missing = {"id", "label"} - set(frame.columns)
+        names = ("id", "name", "value") if "name" in frame.columns and "value" in frame.columns else ("id", "label")
+        missing = {*names} - set(frame.columns)
         if missing:
             raise DataError(
                 f"the column {sorted(missing)[0]!r} is missing",
                 where=str(path),
-                way_out="Columns: id and label, and at if the time is known.",
+                way_out="Columns: id and label, or id, name and value; and at if the time is known.",
             )
-        return self.feedback(frame.select([name for name in ("id", "label", "at") if name in frame.columns]))
+        rows = frame.select([name for name in (*names, "at") if name in frame.columns])
+        return self._told("labels" if "label" in names else "signals", rows)
 
     def _asked(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """One request to a data plane in this process."""
@@ -266,6 +283,12 @@ class Project:
     def trace(self, prediction: str) -> Trace:
         """Everything behind one prediction. Errors: `NotFound`."""
         return self.system.traces.trace(prediction)
+
+    def replay(self, prediction: str, release: str) -> Replayed:
+        """The request of a prediction through the bundle of another release. Errors: `NotFound`; `DataError` when no
+        model saw the request, or the log does not hold its inputs as they were served."""
+        chosen = self.system.releases.explain(release).rollout
+        return self.system.backtests.one(self.trace(prediction), chosen)
 
     def status(self) -> Status:
         """Where the loop stands."""
@@ -307,6 +330,18 @@ class ReleaseVerbs:
         """Oldest first."""
         return self._releases.history()
 
+    def backtest(
+        self, last_ms: int = WINDOW_MS, candidate: int | None = None, progress: Progress = _quiet
+    ) -> Backtested:
+        """The requests of the last `last_ms` through the version that serves and a candidate, the newest by default,
+        with a report. Errors: `NotFound` before the first release; `Corrupt`."""
+        project = self._project
+        end_ms = project.system.clock.now_ms()
+        served, chosen = project.served(), project.version(candidate)
+        made = project.system.backtests.between(served, chosen, end_ms - last_ms, end_ms, progress)
+        name = f"backtest-{served.number}-{chosen.number}"
+        return replace(made, report=write_report(project.root, name, backtest_report(made)))
+
     def served(self, at_ms: int) -> Served:
         """What served at that time, and who had approved it."""
         return self._releases.served(at_ms)
@@ -346,6 +381,55 @@ class ReleaseVerbs:
         return standing.rollout.id
 
 
+class ExperimentVerbs:
+    """`project.experiment`: versions side by side, judged by what callers measure. The control loop (`homeostat up`)
+    carries orders out."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def plan(self, name: str, lift: float, variants: int = 1) -> Plan:
+        """How long it would take to find the metric's mean changed by the share `lift`. Errors: `ConfigError`,
+        `DataError`."""
+        return self._experiments.plan(name, lift, variants)
+
+    def start(self, name: str, versions: Sequence[int]) -> Experiment:
+        """Begin the one that homeostat.yaml describes under this name. Errors: `ConfigError`, `NotFound`,
+        `Refused`."""
+        return self._experiments.start(name, versions, getpass.getuser())
+
+    def status(self) -> Found | None:
+        """The one under way, else the last."""
+        return self._experiments.status()
+
+    def stop(self, reason: str = "") -> Found:
+        """End it, with its conclusion. Errors: `NotFound`."""
+        return self._experiments.stop(reason, getpass.getuser())
+
+    @property
+    def _experiments(self) -> Experiments:
+        return self._project.system.experiments
+
+
+class TokenVerbs:
+    """`project.token`: who may choose the variant that answers, by the header x-homeostat-variant."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def add(self, name: str) -> str:
+        """→ the token, told this once. Errors: `Refused` when the name has one already."""
+        return self._project.system.tokens.add(name)
+
+    def remove(self, name: str) -> None:
+        """It is refused within a second. Errors: `NotFound`."""
+        self._project.system.tokens.remove(name)
+
+    def list(self) -> Sequence[str]:
+        """The names that have one."""
+        return self._project.system.tokens.names()
+
+
 class ExportVerbs:
     """`project.export`: what leaves the project."""
 
@@ -367,23 +451,33 @@ class ExportVerbs:
 
 def view(found: Explanation, margin: float) -> ReleaseView:
     """An explanation as its report shows it."""
-    seen = [event for event in found.events if event.kind in SEEN]
-    snapshots = [_snapshot(event) for event in seen]
     told = [event for event in found.events if event.kind not in SEEN]
     most = bound(found.rollout.step.weight)
-    tolerated = {"errors": most, "slow": most, "quality": margin}
+    shown = ReleaseView(
+        rollout=found.rollout,
+        snapshots=[_snapshot(event) for event in _live(found)],
+        history=told,
+        tolerated={"errors": most, "slow": most, "quality": margin},
+        backtest=next((backtested(event) for event in told if event.kind == BACKTEST), None),
+    )
     if found.standing is None:
-        return ReleaseView(found.rollout, snapshots, told, tolerated=tolerated)
+        return shown
     now, move = found.standing.seen, found.standing.move
-    snapshots.append(Snapshot(now.now_ms, now.weight, now.requests, now.lanes, move.reason))
-    return ReleaseView(found.rollout, snapshots, told, because(move, now), found.standing.outlook, tolerated)
+    here = Snapshot(now.now_ms, now.weight, now.requests, now.lanes, move.reason)
+    seen = shown.snapshots if replays(found.rollout) else [*shown.snapshots, here]
+    return replace(shown, snapshots=seen, holds=because(move, now), outlook=found.standing.outlook)
+
+
+def _live(found: Explanation) -> Iterator[Event]:
+    """Looks at live requests: up to the end of its backtest there were none."""
+    kinds = [step.kind for step in found.rollout.steps]
+    live = StepKind.BACKTEST not in kinds
+    for event in found.events:
+        live = live or (event.kind == "release.advanced" and event.body["index"] > kinds.index(StepKind.BACKTEST))
+        if live and event.kind in SEEN:
+            yield event
 
 
 def _snapshot(event: Event) -> Snapshot:
-    lanes = tuple(_open_ended(msgspec.convert(lane, Lane)) for lane in event.body["lanes"])
+    lanes = tuple(msgspec.convert(lane, Lane) for lane in event.body["lanes"])
     return Snapshot(event.at_ms, event.body["weight"], event.body["requests"], lanes, event.text)
-
-
-def _open_ended(lane: Lane) -> Lane:
-    """JSON has no infinity: an interval with a lower end alone has none above."""
-    return replace(lane, high=inf) if lane.high is None and lane.low is not None else lane

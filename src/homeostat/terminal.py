@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from math import log10
@@ -19,6 +19,7 @@ from rich.text import Text
 from rich.theme import Theme
 
 from homeostat import codec
+from homeostat.domain.backtest import Backtested, Replayed
 from homeostat.domain.errors import HomeostatError
 from homeostat.domain.gate import GateResult, Measurement, Verdict
 from homeostat.domain.outlook import Outlook
@@ -30,6 +31,7 @@ from homeostat.domain.trace import Score, Trace
 from homeostat.domain.units import show_share
 from homeostat.engines.looks import FLOOR
 from homeostat.engines.report import ReleaseView, rehearsal_sentence, release_sentence, run_sentence, scenario, words
+from homeostat.engines.report.backtest import facts, milliseconds, outcome
 from homeostat.engines.report.outlook import after, assumption, because, change, expected, happened, says
 from homeostat.engines.report.rehearsal import OUTCOMES
 from homeostat.ports import Progress
@@ -37,8 +39,10 @@ from homeostat.ports import Progress
 if TYPE_CHECKING:  # whoever has one to show has imported it
     from homeostat.batch import BatchResult
     from homeostat.demo import Line
+    from homeostat.domain.experiment import Plan
     from homeostat.project import Comparison, Status
     from homeostat.scaffold import Made
+    from homeostat.services.experiments import Found
     from homeostat.services.release_log import Served
     from homeostat.services.rollouts import Standing
 
@@ -60,6 +64,10 @@ DARK = {
     "unknown": "#A6A6A6",
     "invalid": "#E08BBB",
 }
+
+
+SEGMENTS = 6
+"""Those of a backtest that a screen has room for; its report has more."""
 
 
 def theme() -> Theme:
@@ -238,6 +246,40 @@ def is_up(model: str, host: str, port: int) -> None:
     )
 
 
+def planned(plan: Plan) -> None:
+    """What an experiment would take."""
+    change = f"A change of {words.number(plan.effect)} from {words.number(plan.mean)}"
+    lines(f"{change} is found four times in five after {plan.units:,} entities in all arms.")
+    if plan.days is None:
+        lines("The log goes back less than a day: too little to say how long that takes.")
+    else:
+        lines(f"At {plan.per_day:,.0f} entities a day that takes {plan.days:,.1f} days.")
+
+
+def experiment(found: Found | None) -> None:
+    """What an experiment says, and its guardrails; once it has ended, what it said then."""
+    if found is None:
+        lines("No experiment was begun yet. Describe one in homeostat.yaml, then `homeostat experiment start`.")
+        return
+    one, result = found.experiment, found.result
+    lines(f"Experiment {one.id}, {one.name}: {one.outcome or 'under way.'}")
+    lines(*(f"{words.time(split.at_ms)}: {split.reason}" for split in one.later[-3:]))
+    lines(f"{result.units:,} entities counted, {result.waiting:,} more are in their window.")
+    if not one.outcome:
+        lines(f"Invalid: {result.invalid}." if result.invalid else "", *(each.sentence for each in result.compared))
+    for compared in result.compared:
+        for guard in compared.guards:
+            out.print(
+                "  ",
+                verdict(guard.verdict),
+                Text(f" version {compared.version}, {guard.name}: {guard.reason}"),
+                sep="",
+                soft_wrap=True,
+            )
+    if result.cut:
+        lines(f"{result.cut:,} signals were cut to the bounds.")
+
+
 def releases(records: Sequence[Rollout]) -> None:
     """One line a release."""
     if not records:
@@ -270,7 +312,8 @@ def served(found: Served) -> None:
         lines(f"At {words.time(found.at_ms)} nothing had been released.")
         return
     since = f", since {words.time(found.since_ms)}" if found.since_ms is not None else ""
-    lines(f"At {words.time(found.at_ms)}, release {found.release}{since}: {found.routed}")
+    what = "experiment" if found.release.startswith("E") else "release"
+    lines(f"At {words.time(found.at_ms)}, {what} {found.release}{since}: {found.routed}")
     table = _table("version", "share", "release", "asked for by", "approved by")
     for arm in found.arms:
         said = [
@@ -287,6 +330,7 @@ def explained(view: ReleaseView, report: str) -> None:
     lines(f"Release {view.rollout.id}. {release_sentence(view)}")
     if view.names:
         out.print(courses(view))
+    if view.latest:
         out.print(lanes(view.latest))
     if view.outlook:
         out.print(nexts(view, view.outlook))
@@ -294,6 +338,8 @@ def explained(view: ReleaseView, report: str) -> None:
     for event in view.history:
         table.add_row(words.time(event.at_ms), happened(event), Text(event.text))
     out.print(table)
+    if view.backtest:
+        _unknown(view.backtest)
     lines(f"Report: {report}")
 
 
@@ -351,6 +397,55 @@ def status(found: Status) -> None:
     out.print(table)
 
 
+def backtested(found: Backtested) -> None:
+    """What a backtest found."""
+    result = found.result
+    lines(f"Version {result.candidate} against version {result.champion}. {found.sentence}")
+    out.print(lanes(found.lanes))
+    _facts(dict(facts(result)))
+    numeric = ("requests", "answers differ by", "elsewhere", "failed", "labels")
+    table = _table("segment", *numeric, numeric=numeric)
+    for one in result.segments[:SEGMENTS]:
+        counts = words.number(one.moved), words.number(one.elsewhere), f"{one.failed:,}", f"{one.labels:,}"
+        table.add_row(Text(f"{one.field} = {one.values}"), f"{one.n:,}", *counts)
+    out.print(table)
+    table = _table("step", "what comes of it", "after", numeric=("after",))
+    for step in result.expected:
+        table.add_row(step.step, *outcome(step))
+    out.print(table)
+    table = _table("model call", "p50", "p95", "p99", numeric=("p50", "p95", "p99"))
+    for calls in found.latency.calls:
+        spans = map(milliseconds, (calls.p50_us, calls.p95_us, calls.p99_us))
+        table.add_row(f"version {calls.version}, {words.counted(calls.batch, 'row')}", *spans)
+    out.print(table)
+    _unknown(found)
+    lines(f"Report: {found.report}")
+
+
+def _unknown(found: Backtested) -> None:
+    lines("The backtest cannot know:", *(f"  {one}" for one in found.result.cannot_know))
+
+
+def replayed(found: Replayed) -> None:
+    """One request, two answers."""
+    _facts(
+        {
+            "prediction": f"{found.id}, {words.time(found.at_ms)}",
+            "inputs": ", ".join(f"{name} = {value}" for name, value in found.inputs.items()),
+            "then": _score(found.recorded),
+            found.release: _score(found.replayed),
+        }
+    )
+
+
+def _facts(facts: Mapping[str, str]) -> None:
+    table = _table("", "")
+    table.show_header = False
+    for name, value in facts.items():
+        table.add_row(Text(name, style="dim"), Text(value))
+    out.print(table)
+
+
 _AWAY = {EDGE: "none: answered on the edge", BATCH: "none: answered by a batch job"}
 
 
@@ -377,11 +472,7 @@ def traced(found: Trace) -> None:
             "gates": "; ".join(f"{gate.name}: {gate.verdict.value}" for gate in run.gates) or "none",
             "environment": f"{len(found.environment.splitlines())} names and versions (--json shows them)",
         }
-    table = _table("", "")
-    table.show_header = False
-    for name, value in facts.items():
-        table.add_row(Text(name, style="dim"), Text(value))
-    out.print(table)
+    _facts(facts)
     if run and run.code.diff:
         lines("Changes on top of the commit:", run.code.diff)
 

@@ -6,6 +6,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+from homeostat.domain.backtest import (
+    Backtested,
+    BacktestResult,
+    Calls,
+    Expected,
+    Latency,
+    Outputs,
+    Recorded,
+    Segment,
+    Shift,
+)
 from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import DatasetVersion
 from homeostat.domain.event import Event
@@ -15,7 +26,7 @@ from homeostat.domain.rehearsal import Course, RehearsalResult
 from homeostat.domain.rollout import Do, Lane, Move, ReleaseStep, Rollout, Status, StepKind
 from homeostat.domain.run import CodeState, RunResult, Step
 from homeostat.domain.units import DAY_MS, HOUR_MS, MINUTE_MS
-from homeostat.engines.report import ReleaseView, RunExtra, Snapshot
+from homeostat.engines.report import ReleaseView, RunExtra, Snapshot, backtest_sentence
 
 START = 839_376_000_000  # 7 Aug 1996
 DAYS = 913
@@ -139,6 +150,48 @@ def canary() -> ReleaseView:
         for k, kind in kinds
     ]
     return ReleaseView(record, snapshots, history)
+
+
+def tried(passed: bool) -> ReleaseView:
+    """A release after its backtest: held at 10 %, or ended by it."""
+    if passed:
+        return replace(held(), backtest=replace(backtest(), verdict=Verdict.OK))
+    view = canary()
+    first = ReleaseStep(StepKind.BACKTEST, 0)
+    record = replace(view.rollout, steps=(first, *view.rollout.steps), index=0, reason="quality: harm (E = 212)")
+    told = [Event(START, "price", "release.started", "k", "R7", "Version 7 against version 6.")]
+    return ReleaseView(record, [], told, backtest=backtest())
+
+
+def backtest() -> Backtested:
+    """A candidate that is wrong in one country."""
+    quality = Lane("quality", Verdict.HARM, "harm (E = 212)", 900, 212.0, 50.0, 0.06, 0.04, math.inf)
+    outputs = Outputs(0, 3, 0)
+    segments = (
+        Segment("country", "pl", 410, 0.7, 0.01, 390, 3, 300, 0.5, 9e9),
+        Segment("amount", "from 80", 99, 0.1, 0.08, 9, 0),
+    )
+    result = BacktestResult(
+        model="price",
+        champion=6,
+        candidate=7,
+        recorded=Recorded(START, START + 7 * DAY_MS, 1_000, 990, 4, 6, 2, 1, 143.0),
+        shift=Shift(987, 390, (("DOWN", "UP", 390),), 0.4, 0.45, 0.21, 0.08),
+        champion_outputs=Outputs(0, 0, 0),
+        candidate_outputs=outputs,
+        missing={"holiday": 4},
+        segments=segments,
+        lanes=(quality,),
+        hard_stop="",
+        labels=900,
+        fresh=800,
+        learned=90,
+        expected=(Expected("shadow", Do.ROLL_BACK, 3 * HOUR_MS, "quality: harm."),),
+        cannot_know=("who is right on 90 requests: their labels are not there",),
+    )
+    calls = tuple(Calls(version, batch, 500, 10.0, 20.0, 1_234.0) for batch in (1, 64) for version in (6, 7))
+    latency = Latency(calls, 1_234, Lane("slow", Verdict.UNKNOWN, "no harm seen", 9, 1.1, 100.0, 1.0, 0.5, 2.0))
+    return Backtested(result, latency, Verdict.HARM, backtest_sentence(result, latency))
 
 
 def held() -> ReleaseView:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import comb, inf, isfinite, prod
+from random import Random
 
 import numpy as np
 import pytest
@@ -122,3 +123,56 @@ def test_the_mean_lies_in_its_interval_which_inverts_the_tests(d: np.ndarray) ->
 def test_a_difference_outside_its_range_is_an_error(wrong: list[float]) -> None:
     with pytest.raises(ValueError, match=r"\[-1, 1\]"):
         evidence.tally(np.array(wrong))
+
+
+@given(counts, counts, counts, st.randoms())
+def test_counts_add_up_over_replicas_in_any_order(a: list[Count], b: list[Count], c: list[Count], rng: Random) -> None:
+    whole = evidence.merged(a, b, c)
+    assert whole == evidence.merged(evidence.merged(c, a), b)
+    assert [count.weight for count in whole] == sorted({count.weight for count in (*a, *b, *c)})
+    parts = [*a, *b, *c]
+    rng.shuffle(parts)
+    for e in (evidence.ratio_evidence, evidence.share_evidence):
+        assert e(parts) == pytest.approx(e(whole), rel=1e-6)
+
+
+@given(counts)
+def test_the_state_does_not_grow_with_the_events(events: list[Count]) -> None:
+    """Two counters a weight, whatever happened; a tally has its cells."""
+    assert len(evidence.merged(events * 50)) == len({event.weight for event in events})
+
+
+values = st.lists(st.floats(0, 1e6), max_size=12)
+
+
+@given(values, st.integers(0, 30), st.floats(0.001, 0.2))
+def test_e_bh_by_its_definition(found: list[float], unseen: int, alpha: float) -> None:
+    """Wang & Ramdas 2022, section 4: k* = max{k: k e_[k] / K >= 1 / alpha}; those with the k* largest are rejected."""
+    many = len(found) + unseen
+    places, needed = evidence.e_bh(found, many, alpha)
+    ranked = sorted(found, reverse=True)
+    largest = max((k for k in range(1, len(found) + 1) if ranked[k - 1] >= many / (alpha * k)), default=0)
+    assert [found[place] for place in places] == ranked[:largest]
+    assert needed == pytest.approx(many / (alpha * max(largest, 1)))
+    assert all(found[place] >= needed for place in places)
+
+
+@given(values.filter(bool), st.integers(0, 30), st.floats(0.001, 0.2))
+def test_what_e_bh_finds_the_mean_finds_too(found: list[float], unseen: int, alpha: float) -> None:
+    """So that with nothing to be found it ever finds something with probability alpha at most: the mean of e-processes
+    is one."""
+    many = len(found) + unseen
+    if evidence.e_bh(found, many, alpha)[0]:
+        assert (sum(found) + unseen) / many >= (1 - 1e-9) / alpha
+
+
+def test_one_in_three_needs_three_times_the_evidence_and_two_share() -> None:
+    assert evidence.e_bh([299.0, 1.0], 3, 0.01) == ([], 300.0)
+    assert evidence.e_bh([1.0, 301.0], 3, 0.01) == ([1], 300.0)
+    assert evidence.e_bh([151.0, 1e9, 0.2], 3, 0.01) == ([1, 0], 150.0)
+    assert evidence.e_bh([], 3, 0.01) == ([], 300.0)
+
+
+@given(st.lists(st.floats(-50, 50), min_size=1, max_size=9))
+def test_the_mean_of_logarithms(logs: list[float]) -> None:
+    assert evidence.log_mean(np.array(logs)) == pytest.approx(np.log(np.mean(np.exp(logs))), abs=1e-9)

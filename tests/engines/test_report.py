@@ -13,6 +13,8 @@ from homeostat.domain.gate import GateResult, Verdict
 from homeostat.domain.rollout import Status
 from homeostat.domain.units import HOUR_MS
 from homeostat.engines.report import (
+    backtest_report,
+    backtest_sentence,
     rehearsal_report,
     rehearsal_sentence,
     release_markdown,
@@ -51,6 +53,9 @@ PAGES = {
     "rehearsal": lambda: rehearsal_report(samples.rehearsal()),
     "run": lambda: run_report(*samples.run()),
     "release": lambda: release_report(samples.canary()),
+    "backtest": lambda: backtest_report(samples.backtest()),
+    "release after its backtest": lambda: release_report(samples.tried(passed=True)),
+    "release ended by its backtest": lambda: release_report(samples.tried(passed=False)),
     "release under way": lambda: release_report(samples.held()),
 }
 
@@ -107,11 +112,38 @@ def test_data_cannot_become_markup() -> None:
         rehearsal_report(replace(view, model=evil, events=[event])),
         run_report(replace(result, id=evil, gates=gates), extra),
         release_report(replace(canary, snapshots=seen, history=[event])),
+        backtest_report(replace(samples.backtest(), sentence=evil)),
     ]
     for page in pages:
         assert "script" not in Outline(page).tags
         assert "&lt;script&gt;" in page
     assert "&#39;&lt;b&gt;2&lt;/b&gt;&#39;" in run_report(result, extra)
+
+
+def test_a_release_tells_of_its_backtest() -> None:
+    """Where it ended there, its lanes stand first; where it went on, live evidence does. What it can't know is told."""
+    ended, passed = samples.tried(passed=False), samples.tried(passed=True)
+    assert [lane.name for lane in ended.latest] == ["quality", "slow"]
+    assert passed.latest == samples.held().latest
+    for view in (ended, passed):
+        page = release_report(view)
+        assert "Backtest: before any live request" in page
+        assert page.index("Backtest: before any live request") > page.index("what was seen")
+        assert "Who is right on 90 requests: their labels are not there." in page
+        assert "rolled back at shadow, expected after 3" in page
+        assert "It cannot know:" in release_markdown(view)
+    assert "rolled back after" in release_sentence(ended)
+    assert "quality: harm (E = 212)" in release_sentence(ended)
+
+
+def test_the_headline_of_a_backtest() -> None:
+    made = samples.backtest()
+    assert made.sentence.replace("\N{NO-BREAK SPACE}", " ") == (
+        "Harm over 990 recorded requests: quality: harm (E = 212). They differ most where country = pl: "
+        "by .700 in 410 requests, 3 failures, by .0100 elsewhere."
+    )
+    none = replace(made.result, recorded=replace(made.result.recorded, answers=0, replayed=0))
+    assert "there is none" in backtest_sentence(none, made.latency)
 
 
 def test_the_headline_of_a_run() -> None:

@@ -43,7 +43,7 @@ def move(rollout: Rollout = ROLLOUT, policy: ReleasePolicy = POLICY, **seen: Any
 
 def test_at_48_requests_a_day_one_canary_step_is_left() -> None:
     steps, notes = plan(POLICY, 48, first=False)
-    assert [str(step) for step in steps] == ["shadow", "50 %", "100 %", "probation"]
+    assert [str(step) for step in steps] == ["backtest", "shadow", "50 %", "100 %", "probation"]
     assert notes[1] == ("Step 10 % is left out: at 48 requests a day the candidate would see 34 in 7 d, 50 are needed.")
     assert plan(POLICY, 100_000, first=False) == plan(POLICY, None, first=False)
     assert [str(step) for step in plan(POLICY, 48, first=True)[0]] == ["100 %"]
@@ -52,11 +52,15 @@ def test_at_48_requests_a_day_one_canary_step_is_left() -> None:
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        (("shadow", "experiment", "100%"), r"(?s)unknown step 'experiment'.*shadow, a percentage .*100%, probation"),
+        (
+            ("shadow", "experiment", "100%"),
+            r"(?s)unknown step 'experiment'.*backtest, shadow, a .*100%, probation",
+        ),
         (("shadow", "0%", "100%"), "unknown step '0%'"),
         (("shadow", "150%", "100%"), "unknown step '150%'"),
         (("shadow", "10%"), "no way up"),
         (("10%", "shadow", "100%"), "no way up"),
+        (("shadow", "backtest", "100%"), "no way up"),
         (("50%", "10%", "100%"), "no way up"),
         ((), "no way up"),
     ],
@@ -209,6 +213,7 @@ sights = st.builds(
     person=st.sampled_from(["", "", "approve", "reject", "rollback", "resume"]),
     back=st.sampled_from(["", "", "it is not loaded"]),
     newer=st.sampled_from(["", "", "R3"]),
+    replayed=st.sampled_from(["", "No harm seen."]),
 )
 policies = st.builds(
     ReleasePolicy,
@@ -220,9 +225,10 @@ policies = st.builds(
     max_hold=st.integers(0, 9 * DAY_MS),
     cap_without_labels=st.integers(0, 10_000),
 )
+WAY = (ReleaseStep(StepKind.BACKTEST, 0), *STEPS)
 rollouts = st.builds(
-    lambda index, status, champion: replace(ROLLOUT, index=index, status=status, champion=champion),
-    st.integers(0, len(STEPS) - 1),
+    lambda index, status, champion: replace(ROLLOUT, steps=WAY, index=index, status=status, champion=champion),
+    st.integers(0, len(WAY) - 1),
     st.sampled_from(Status),
     st.sampled_from([OLD, OLD, None]),
 )
@@ -251,7 +257,7 @@ def test_over_random_evidence_the_rule_keeps_its_promises(
         assert Verdict.INVALID not in verdicts or seen.person == "resume"
         assert seen.person == "resume" or (not seen.hard_stop and Verdict.HARM not in verdicts)
         assert 0 <= made.to <= rollout.index + 1
-    if made.do is Do.ADVANCE and made.to < len(STEPS) and STEPS[made.to].weight > policy.cap_without_labels:
+    if made.do is Do.ADVANCE and made.to < len(WAY) and WAY[made.to].weight > policy.cap_without_labels:
         earned = seen.lane("quality") or quality()
         estimate = policy.on_unknown == "best_estimate" and earned.value is not None and seen.mature_labels > 0
         if estimate and seen.backtest is None:
@@ -262,9 +268,8 @@ def test_over_random_evidence_the_rule_keeps_its_promises(
         assert made.do is Do.HOLD
 
 
-EVERY = plan(ReleasePolicy(steps=("shadow", "10%", "hold 1d", "50%", "pause", "100%", "probation")), None, first=False)[
-    0
-]
+ALL_KINDS = ("backtest", "shadow", "10%", "hold 1d", "50%", "pause", "100%", "probation")
+EVERY, _ = plan(ReleasePolicy(steps=ALL_KINDS), None, first=False)
 """A step of each kind."""
 IN_FORCE = ((0, True), (1_000, True), (5_000, True), (5_000, False), (10_000, True), (10_000, False))
 LANES = ("errors", "slow", "sample_ratio", "quality", "hard stop")
@@ -313,11 +318,24 @@ def test_every_state_has_its_moves_and_the_final_ones_have_none() -> None:
 
 
 @pytest.mark.parametrize(
-    "steps", [("hold 1d", "100%"), ("shadow", "100%", "probation", "hold 1d"), ("shadow", "hold", "100%")]
+    "steps",
+    [
+        ("hold 1d", "100%"),
+        ("backtest", "pause", "hold 1d", "100%"),
+        ("shadow", "100%", "probation", "hold 1d"),
+        ("shadow", "hold", "100%"),
+    ],
 )
 def test_a_hold_needs_a_time_and_a_step_before_it(steps: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError):
         plan(ReleasePolicy(steps=steps), None, first=False)
+
+
+def test_a_step_that_could_see_nothing_is_left_out() -> None:
+    steps, notes = plan(ReleasePolicy(steps=("backtest", "1%", "hold 1d", "100%")), 48, first=False, recorded=False)
+    assert [str(step) for step in steps] == ["100 %"]
+    assert notes[0] == "Step backtest is left out: the log holds no request of the last week."
+    assert notes[2] == "Step hold of 1 d at 1 % is left out: there is no traffic to hold."
 
 
 def test_a_pause_stays_when_the_step_before_it_is_left_out() -> None:
@@ -326,17 +344,36 @@ def test_a_pause_stays_when_the_step_before_it_is_left_out() -> None:
 
 
 def test_hold_and_pause_keep_the_traffic_of_the_step_before_them() -> None:
-    hold, pause = replace(ROLLOUT, steps=EVERY, index=2), replace(ROLLOUT, steps=EVERY, index=4)
+    hold, pause = replace(ROLLOUT, steps=EVERY, index=3), replace(ROLLOUT, steps=EVERY, index=5)
     assert move(hold, weight=0) == Move(
         Do.ROUTE, "10 % of the traffic to the candidate, the other version scored in shadow.", 1_000, True
     )
     assert "a step lasts at least 1 d" in move(hold, now_ms=DAY_MS - 1).reason
-    assert move(hold, now_ms=DAY_MS, policy=replace(POLICY, cap_without_labels=5_000)).to == 3
+    assert move(hold, now_ms=DAY_MS, policy=replace(POLICY, cap_without_labels=5_000)).to == 4
     assert move(pause, weight=5_000).do is Do.ASK
     assert move(replace(pause, status=Status.WAITING), weight=5_000).do is Do.HOLD
-    assert move(replace(pause, status=Status.WAITING), weight=5_000, person="approve").to == 5
-    first = replace(pause, index=0, steps=(EVERY[4], *EVERY[:4]))
+    assert move(replace(pause, status=Status.WAITING), weight=5_000, person="approve").to == 6
+    first = replace(pause, index=0, steps=(EVERY[5], *EVERY[:5]))
     assert move(first, weight=0, shadow=False, ready=False).do is Do.ASK  # nobody needs it loaded yet
+
+
+def test_a_backtest_needs_no_traffic_and_promotes_nobody() -> None:
+    tried = replace(ROLLOUT, steps=EVERY, index=0)
+    bare = {"weight": 0, "shadow": False, "ready": False, "requests": 0}
+    assert move(tried, **bare, now_ms=90 * DAY_MS).reason.startswith("Hold at backtest")
+    fine = Lane("quality", Verdict.OK, "not worse", 9_999, bounded=True)
+    assert move(tried, **bare, lanes=(fine,), replayed="No harm seen.") == Move(
+        Do.ADVANCE, "backtest → shadow: No harm seen.", to=1
+    )
+    assert move(tried, **bare, person="approve").to == 1
+
+
+def test_only_who_has_seen_the_harm_of_a_backtest_lets_it_go_on() -> None:
+    pause, tried = replace(POLICY, on_harm="pause"), replace(ROLLOUT, steps=EVERY, index=0)
+    seen = {"weight": 0, "shadow": False, "hard_stop": "bad", "replayed": "Harm.", "person": "approve"}
+    assert move(tried, pause, **seen) == Move(Do.ASK, "bad")
+    assert move(replace(tried, status=Status.WAITING), pause, **seen).to == 1
+    assert move(replace(tried, status=Status.WAITING), **seen).do is Do.ROLL_BACK
 
 
 def test_an_approval_in_the_last_step_waits_until_the_candidate_answers() -> None:

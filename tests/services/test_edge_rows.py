@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from homeostat.domain.prediction import EDGE, LogBatch
 from homeostat.domain.units import DAY_MS
-from homeostat.services.evidence_log import EvidenceLog, requests_seen, slow_limit, traffic
+from homeostat.services.evidence_log import SLACK_US, EvidenceLog, requests_seen, slow_limit, traffic
 from homeostat.services.scored import inputs_of, scored_by
 from homeostat.stores.memory_log import MemoryLabels, MemoryLog
 
@@ -31,3 +31,11 @@ def test_edge_answers_are_answers_of_their_version_and_no_evidence() -> None:
     assert slow_limit(rows, 2) == slow_limit(seen, 2)
     scored = scored_by(rows, 2)
     assert len(scored) == len(inputs_of(rows, scored)) == 1_700
+
+
+def test_a_call_is_slow_beyond_the_champions_own_tail_and_what_a_cold_cache_takes() -> None:
+    log = MemoryLog()
+    for i in range(200):
+        log.append(batch("R2", i, f"r{i}", us=1_000 + i))
+    assert slow_limit(log.read("m", 0, 99), 2) == 0  # too few
+    assert slow_limit(log.read("m", 0, 200), 2) == 1_198 + SLACK_US

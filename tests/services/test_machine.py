@@ -8,8 +8,10 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+import polars as pl
 import pytest
 
+from homeostat.domain.backtest import Backtested
 from homeostat.domain.errors import Deposed, HomeostatError
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import HooksPolicy, ReleasePolicy
@@ -17,14 +19,16 @@ from homeostat.domain.rollout import Arm, Do, Lane, Rollout, Routing, Status
 from homeostat.domain.units import ALL, DAY_MS, HOUR_MS, MINUTE_MS
 from homeostat.engines.lanes import Findings
 from homeostat.engines.rollout import MOVES
+from homeostat.services.backtest import Backtests
 from homeostat.services.evidence_log import EvidenceLog
-from homeostat.services.release_seen import Sight, serving
+from homeostat.services.release_seen import Sight, replays, serving
 from homeostat.services.rollouts import Releases
 from homeostat.stores.memory import MemoryRollouts, MemoryRouter
-from world import MODEL, Crash, World, right
+from past import Past, as_good
+from world import LOG, MODEL, Crash, Log, World, right
 
 OPERATIONS = 10_000
-STEPS = ("shadow", "10%", "hold 2h", "50%", "pause", "100%", "probation")
+STEPS = ("backtest", "shadow", "10%", "hold 2h", "50%", "pause", "100%", "probation")
 REFUSED = (Status.ROLLED_BACK, Status.REJECTED)
 MISFORTUNES = ("", "", "crash", "crash after", "lost", "overtaken")
 
@@ -133,8 +137,32 @@ class Blind(Sight):
 
     def findings(self, rollout: Rollout, since_ms: int, now: int) -> tuple[Findings, int]:
         del since_ms, now
-        open_one = rollout.champion is not None and rollout.status.open
+        open_one = rollout.champion is not None and rollout.status.open and not replays(rollout)
         return (self.life.findings, self.life.requests) if open_one else (Findings((), "", 0), 0)
+
+
+class Recorded(Log):
+    """There is always a request to put again."""
+
+    def read(self, _model: str, _start_ms: int, end_ms: int) -> pl.DataFrame:
+        row = {"id": "p1", "at_ms": end_ms - 1, "release": "R0", "version": 0, "role": "answer"}
+        return pl.DataFrame([{**dict.fromkeys(LOG), **row}], LOG)
+
+
+FOUND = Past(60).tried(as_good)
+
+
+class Told(Backtests):
+    """A backtest finds, after a while, whatever it is told to find."""
+
+    def __init__(self, life: Life) -> None:
+        self.life = life
+
+    def work(self, release: Rollout) -> Backtested | None:
+        assert release.champion is not None
+        found = self.life.findings
+        result = replace(FOUND.result, lanes=found.lanes, hard_stop=found.hard_stop)
+        return replace(FOUND, result=result, sentence="Seen.") if self.life.rng.random() >= self.life.slow else None
 
 
 class Life:
@@ -143,8 +171,9 @@ class Life:
     def __init__(self, seed: int, policy: ReleasePolicy) -> None:
         self.rng, self.world = random.Random(seed), World(policy)
         self.world.rollouts, self.world.router = Rollouts(), Router(self.world)
+        self.world.log = Recorded(LOG)
         self.fate, self.done = Fate(self.rng), Counter[str]()
-        self.findings, self.requests = Findings((), "", 0), 100
+        self.findings, self.requests, self.slow = Findings((), "", 0), 100, 0.3
         self.asking = self.person()
         self.controllers = [self.controller(0), self.controller(1)]
         self.versions = 0
@@ -152,7 +181,7 @@ class Life:
     def controller(self, who: int) -> Releases:
         w = self.world
         ports = w.rollouts, w.journal, w.router, w, w.log, w.labels, w, w, w, w
-        return self.blinded(Releases(w.policy, *(Fated(port, self, who) for port in ports)))
+        return self.blinded(Releases(w.policy, *(Fated(port, self, who) for port in ports), Told(self)))
 
     def person(self) -> Releases:
         w = self.world
@@ -160,7 +189,7 @@ class Life:
 
     def rest(self) -> tuple[Any, ...]:
         w = self.world
-        return w, w.log, w.labels, w, w, w, w
+        return w, w.log, w.labels, w, w, w, w, Told(self)
 
     def blinded(self, releases: Releases) -> Releases:
         sight, w = releases.sight, self.world
@@ -261,7 +290,7 @@ class Life:
 
     def settle(self) -> None:
         """Without further misfortune, until nothing moves."""
-        self.world.hook_fails = ""
+        self.world.hook_fails, self.slow = "", 0.0
         self.take_over(0)
         for _ in range(10 * len(self.asking.history())):
             self.world.now += 2 * MINUTE_MS
@@ -275,8 +304,8 @@ class Life:
     ("seed", "policy"),
     [
         (1, ReleasePolicy(steps=STEPS, hooks=HooksPolicy("check", "tell"))),
-        (2, ReleasePolicy(steps=STEPS, newer="supersede", on_unknown="best_estimate")),
-        (3, ReleasePolicy(steps=STEPS, newer="supersede", on_harm="pause", on_unknown="hold")),
+        (22, ReleasePolicy(steps=STEPS, newer="supersede", on_unknown="best_estimate")),
+        (31, ReleasePolicy(steps=STEPS, newer="supersede", on_harm="pause", on_unknown="hold")),
         (4, ReleasePolicy(steps=("pause", *STEPS[:-1], "hold 1h"), on_harm="pause", hooks=HooksPolicy("check", ""))),
     ],
 )

@@ -9,10 +9,12 @@ from dataclasses import replace
 import pytest
 
 from homeostat.domain.errors import NotFound, Refused, UsageError
+from homeostat.domain.event import Event
 from homeostat.domain.policy import HooksPolicy, ReleasePolicy
 from homeostat.domain.rollout import Arm, Do, Rollout, Status
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.steps import KINDS, plan
+from homeostat.services import backtest
 from homeostat.services.release_log import Approval
 from world import GOOD, HOUR_MS, MODEL, START_MS, Answer, Calls, Crash, World, failing, right
 
@@ -381,7 +383,6 @@ def test_a_crash_at_any_port_call_changes_nothing(answer: Answer, passes: int, o
 
 
 EVERY_KIND = ("shadow", "hold 4h", "50%", "pause", "100%", "probation")
-assert set(KINDS) == {step.kind for step in plan(ReleasePolicy(steps=EVERY_KIND), None, first=False)[0]}
 
 
 def approve(world: World) -> None:
@@ -425,3 +426,56 @@ def test_a_crash_in_any_kind_of_step_changes_nothing(newer: str, bad: bool, ends
             for after in (False, True) if name in (*WRITES, "run") else (False,):
                 assert story(crashed(before, at, after, act)) == expected, f"call {at}, {name}, after: {after}"
     assert [one.status for one in world.releases.history()[1:]] == ends
+
+
+def test_no_release_starts_beside_an_experiment() -> None:
+    world = World()
+    world.promote_first()
+    for kind in ("started", "ended"):
+        event = Event(START_MS, MODEL, f"experiment.{kind}", f"E1:{kind}", "E1", "")
+        if kind == "ended":
+            with pytest.raises(Refused, match=r"(?s)experiment E1 is under way.*homeostat experiment stop"):
+                world.releases.start(world.version(2, BETTER))
+        world.journal.append(event)
+    assert world.releases.start(world.version(2, BETTER)).id == "R2"
+
+
+def test_segment_rules_go_with_the_candidate_and_a_change_of_them_is_put_in_force() -> None:
+    world = World(ReleasePolicy(only={"x": (1.0,)}))
+    world.promote_first()
+    world.live(3 * DAY_MS)
+    world.releases.start(world.version(2, BETTER))
+    world.live(4 * HOUR_MS)
+    assert world.route is not None
+    assert (world.route.candidate is not None, world.route.only) == (True, {"x": (1.0,)})
+    world.policy = replace(world.policy, release=ReleasePolicy(never={"x": (2.0,)}))
+    world.restart()
+    world.live(4 * HOUR_MS)
+    assert (world.route.only, world.route.never) == ({}, {"x": (2.0,)})
+
+
+@pytest.mark.parametrize(
+    ("answer", "ends"), [(BETTER, (Status.RUNNING, "shadow")), (failing(0.9), (Status.ROLLED_BACK, "backtest"))]
+)
+def test_a_crash_in_a_backtest_changes_nothing(
+    answer: Answer, ends: tuple[Status, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to the end of the pass in which the next step begins, or the record ends."""
+    monkeypatch.setattr(backtest, "TIMED", 10)
+    policy = replace(ESTIMATE, min_requests=4, steps=("backtest", *EVERY_KIND), hooks=HooksPolicy("check", "tell"))
+    assert {step.kind for step in plan(policy, None, first=False)[0]} == set(KINDS)
+    world = World(policy, horizon_ms=4 * HOUR_MS, per_day=96, recorded=True)
+    world.promote_first()
+    world.serve(12 * HOUR_MS)
+    second = world.version(2, answer)
+
+    def start(world: World) -> None:
+        world.releases.start(second)
+
+    whole = crashed(world, -1, False, start)
+    for at, name in enumerate(whole.calls.names):
+        for after in (False, True) if name in (*WRITES, "run") else (False,):
+            assert story(crashed(world, at, after, start)) == story(whole), f"call {at}, {name}, after: {after}"
+    assert (last(whole).status, str(last(whole).step)) == ends
+    (found,) = whole.journal.read(MODEL, "release.backtest", "R2")
+    assert found.body["result"]["recorded"]["replayed"] == 51

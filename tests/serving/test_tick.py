@@ -33,6 +33,12 @@ def failing(x: Any, /) -> Any:
     raise RuntimeError(f"secret of {len(x)} rows")
 
 
+def told(world: World, bundle: str) -> tuple[int, str]:
+    """Is it ready, and why not?"""
+    response = world.get(f"/v1/bundles/{bundle}/ready")
+    return response.status, loads(response)["reason"]
+
+
 def half_finite(x: Any, /) -> Any:
     output = logistic(x)
     output[x[:, 0] > 500] = np.nan
@@ -209,6 +215,67 @@ class TestArms:
         rows = [(row["role"], row["arm"], row["status"]) for row in world.rows()]
         assert rows == [("answer", "candidate", "ok"), ("failed", "candidate", "timeout")] * 6
 
+    def test_handing_a_call_to_another_thread_is_not_the_models_time(self) -> None:
+        world = World(timeout_s=60.0)
+        world.route(world.bundle(logistic), world.bundle(logistic), weight=ALL // 2)
+        world.records(*[{**GOOD, "key": f"k{i}"} for i in range(20)])
+        assert {(row["version"], row["model_us"]) for row in world.rows()} == {(1, 7), (2, 7)}
+
+    def test_a_candidate_that_takes_ever_more_memory_is_unloaded(self) -> None:
+        world, kept = World(timeout_s=60.0, memory=100e6), list[Any]()
+
+        def leaking(x: Any, /) -> Any:
+            kept.append(np.ones(4_300_000))  # 34 MB: so large that malloc gives no used memory
+            return logistic(x)
+
+        champion, candidate = world.bundle(logistic), world.bundle(leaking)
+        world.route(champion, candidate, weight=ALL)
+        for _ in range(10):
+            assert world.records(GOOD).status == 200
+        assert len(kept) in (3, 4)
+        failed = [row["status"] for row in world.rows() if row["role"] == "failed"]
+        assert failed == ["memory"] * (11 - len(kept))
+        assert told(world, candidate) == (200, "")
+        world.engine.refresh()
+        assert told(world, candidate) == (503, "its calls took more memory than serving.memory leaves")
+        assert world.records(GOOD).status == 200
+        world.route(champion)
+        told(world, candidate)
+        world.engine.refresh()
+        assert told(world, candidate) == (200, "")  # for another release
+
+    def test_what_the_champion_keeps_and_a_candidate_gives_back_is_no_leak(self) -> None:
+        world, kept = World(timeout_s=60.0, memory=60e6), list[Any]()
+
+        def leaking(x: Any, /) -> Any:
+            kept.append(np.ones(1_000_000))
+            return logistic(x)
+
+        def large(x: Any, /) -> Any:
+            return logistic(x) + 0 * np.ones(2_000_000).sum()
+
+        world.route(world.bundle(leaking), world.bundle(large), weight=ALL // 2)
+        for _ in range(10):
+            world.records(*[{**GOOD, "key": f"k{i}"} for i in range(20)])
+        assert len(kept) == 10
+        assert {row["role"] for row in world.rows()} == {"answer"}
+
+    @pytest.mark.parametrize("weight", [0, ALL])
+    def test_a_row_that_the_model_can_not_take_fails_alone(self, world: World, weight: int) -> None:
+        def picky(x: Any, /) -> Any:
+            if (x[:, 0] > 500).any():
+                raise ValueError("too large")
+            return logistic(x)
+
+        world.route(world.bundle(logistic if weight else picky), world.bundle(picky), weight=weight)
+        bad = {"p3", "p4", "p17"}
+        rows = [{**GOOD, "id": f"p{i}", "amount": 600.0 if f"p{i}" in bad else 1.0} for i in range(20)]
+        asked = [Request("POST", "/v1/models/fraud/predict", json.dumps({"records": [row]}).encode()) for row in rows]
+        statuses = [response.status for response in world.engine.answer(asked)]
+        assert statuses == [200 if weight or row["id"] not in bad else 500 for row in rows]
+        failed = {row["id"] for row in world.rows() if row["status"] == "error"}
+        assert failed == bad
+
     def test_a_champion_that_fails_tells_nothing(self, world: World) -> None:
         world.route(world.bundle(failing))
         response = world.records(GOOD)
@@ -228,6 +295,15 @@ class TestArms:
             assert {answer["version"], shadow["version"]} == {1, 2}
             assert answer["arm"] == shadow["arm"] == ("champion" if answer["version"] == 1 else "candidate")
             assert (answer["score"] == 0.5) == (answer["version"] == 1)
+
+    def test_a_row_that_breaks_the_champion_is_shown_to_the_candidate_too(self, world: World) -> None:
+        world.route(world.bundle(half_finite), world.bundle(failing), weight=0, shadow=True)
+        world.records({**GOOD, "amount": 600.0, "id": "a"}, {**GOOD, "id": "b"})
+        world.engine.shadow()
+        found = {(row["id"], row["role"], row["status"]) for row in world.rows()}
+        assert {one[:2] for one in found} == {("a", "answer"), ("b", "answer"), ("a", "shadow"), ("b", "shadow")}
+        assert {status for _, role, status in found if role == "shadow"} == {"error"}
+        assert {status for _, role, status in found if role == "answer"} == {"ok", "nonfinite"}
 
     def test_a_candidate_without_the_champions_fields_sees_null(self, world: World) -> None:
         schema = Schema((*BINARY.fields, Field("new", Kind.NUMBER)), Task.BINARY, "fraud", BINARY.classes)

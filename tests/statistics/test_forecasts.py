@@ -43,7 +43,8 @@ def theta_of(ratio: float | Array) -> Array:
 
 
 def errors_forecast(mine: int, theirs: int, assumed: Assumed) -> Forecast:
-    state = Ratio([Count(1_000, mine, theirs)], {1_000: 10_000}, {1_000: PER_MS}, 1.0, 0.01, 2.0)
+    counts = [Count(1_000, mine, theirs)]
+    state = Ratio(counts, counts, {1_000: 10_000}, {1_000: PER_MS}, 1.0, 0.01, 2.0)
     return forecast("errors", assumed, ratio_course(state, assumed), 0)
 
 
@@ -59,7 +60,8 @@ def labels_until(before: Array, chances: list[float], labels: int, above: float,
 
 def quality_forecast(before: Array, assumed: Assumed) -> Forecast:
     counts = tally(before)
-    return forecast("quality", assumed, paired_course(Paired(counts, counts, MARGIN, 0.02, PER_MS, 0), assumed), 0)
+    state = Paired(counts, counts, MARGIN, 0.02, PER_MS, 0)
+    return forecast("quality", assumed, paired_course(state, assumed), 0)
 
 
 def differences(worse: int, better: int, n: int) -> Array:

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from logged import batch, ids
 
-from homeostat.domain.prediction import LABEL_COLUMNS, LOG_COLUMNS, LabelBatch, Role
+from homeostat.domain.prediction import LABEL_COLUMNS, LOG_COLUMNS, SIGNAL_COLUMNS, LabelBatch, Role, SignalBatch
 from homeostat.ports import LabelLog, PredictionLog
 from homeostat.stores.archive import SegmentArchive
 from homeostat.stores.days import DayTables
@@ -124,6 +124,18 @@ class LabelCases:
         assert sorted(labels.read(0, 15).rows()) == [("a", "yes", 10), ("b", "1.5", 10)]
         assert labels.read(30, 40).height == 0
 
+    def test_of_a_signal_the_last_received_counts(self, labels: LabelLog) -> None:
+        labels.append_signals(
+            SignalBatch(["a", "a", "b"], ["amount", "rating", "amount"], [0.1 + 0.2, 5.0, 7.0], [9] * 3)
+        )
+        labels.append_signals(SignalBatch(["a"], ["amount"], [-1e300], [12]))
+        labels.append(LabelBatch(["a"], ["yes"], [10]))
+        rows = labels.signals(0, 20)
+        assert tuple(rows.columns) == SIGNAL_COLUMNS
+        assert sorted(rows.rows()) == [("a", "amount", -1e300, 12), ("a", "rating", 5.0, 9), ("b", "amount", 7.0, 9)]
+        assert sorted(labels.signals(0, 10).rows())[0] == ("a", "amount", 0.1 + 0.2, 9)
+        assert labels.read(0, 20).height == 1
+
 
 class TestMemoryLabels(LabelCases):
     @pytest.fixture
@@ -140,9 +152,11 @@ class TestSegmentLabels(LabelCases):
         assert isinstance(labels, SegmentLabels)
         for label in ("no", "yes", "no"):
             labels.append(LabelBatch(["a"], [label], [10]))
+        labels.append_signals(SignalBatch(["a"], ["amount"], [1.5], [10]))
         labels.close()
         tables = DayTables(tmp_path / "tables")
-        assert SegmentArchive(tmp_path / "log", tables).compact() == (2, 0)  # the third repeats the first
+        assert SegmentArchive(tmp_path / "log", tables).compact() == (3, 0)  # the third label repeats the first
+        assert labels.signals(0, 99).rows() == [("a", "amount", 1.5, 10)]
         labels.append(LabelBatch(["a"], ["perhaps"], [10]))
         assert labels.read(0, 99).rows() == [("a", "perhaps", 10)]
         stored = tables.read("labels")

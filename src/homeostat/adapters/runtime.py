@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from homeostat.domain.errors import Corrupt
 from homeostat.ports import Model
 
-_SILENT = 3  # errors only: what matters to the caller is raised
+_SILENT = 4  # what matters to the caller is raised
 
 
 class OnnxRuntime:

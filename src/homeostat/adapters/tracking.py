@@ -25,12 +25,12 @@ from typing import Any
 from homeostat.domain.bundle import Version
 from homeostat.domain.errors import ConfigError, UsageError
 from homeostat.domain.gate import Measurement
+from homeostat.domain.units import model_name
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 RUN, BUNDLE = "homeostat.run", "homeostat.bundle"
 """Tags of an MLflow run and of a model version."""
-_NAME = re.compile(r"\w[\w .+-]*")  # good in MLflow's registry, in its filters and as a folder
 _ODD = re.compile(r"^\.+|[^\w. :-]")  # what MLflow refuses in the name of a parameter; "/" in some places only
 _NEEDS = {"mlflow": "mlflow-skinny", "onnx": "onnx", "onnxruntime": "onnxruntime"}
 """What a model's folder asks for where it is served: package → the installed one that tells the version."""
@@ -188,12 +188,10 @@ def _unusable(uri: str, error: Exception) -> UsageError:
 
 
 def _named(model: str) -> str:
-    if not _NAME.fullmatch(model):
-        raise ConfigError(
-            f"{model!r} can't be the name of a model",
-            where="homeostat.yaml: name",
-            way_out="Use letters, digits, spaces and . _ + -, a letter or digit first.",
-        )
+    try:
+        model_name(model)
+    except ValueError as error:
+        raise ConfigError(str(error), where="homeostat.yaml: name") from None
     return model
 
 

@@ -220,6 +220,8 @@ class _Teller:
 
     def _reached(self) -> str:
         misled, asked = self.misled()
+        if not misled:
+            return "Recorded requests were enough to see it: it answered nobody."
         reached = f"It answered {misled:,} of {asked:,} requests meanwhile ({words.percent(misled / asked)})"
         return f"{reached}; the champion answers all again."
 

@@ -10,6 +10,10 @@ LOOK = "release.look"
 """A look at a release that moved nothing: part of its course, too frequent to be told."""
 
 
+BACKTEST = "release.backtest"
+"""What the backtest of a release found: once a release, the body a `Backtested`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """`kind` is noun.verb (`release.advanced`); `key` identifies it: the same key is recorded once, so that a

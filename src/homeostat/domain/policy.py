@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from homeostat.domain.schema import Task
-from homeostat.domain.units import DAY_MS, MINUTE_MS, BasisPoints, Fraction, Millis, Size, Window, Workers
+from homeostat.domain.schema import Task, Value
+from homeostat.domain.units import DAY_MS, MINUTE_MS, BasisPoints, Fraction, Millis, ModelName, Size, Window, Workers
 
 STRICT = {"extra": "forbid"}
 """Unknown keys are errors (read by pydantic's adapter for plain dataclasses)."""
@@ -74,16 +75,17 @@ class HooksPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ReleasePolicy:
-    """How a candidate reaches production. `steps`: shadow, growing percentages, 100%, probation; between them, hold and
-    pause.
+    """How a candidate reaches production. `steps`: backtest, shadow, growing percentages, 100%, probation; between
+    them, hold and pause.
 
     A step lasts at least `min_time`, and until the candidate has seen `min_requests` or a day has passed. `max_hold`,
     plus one label horizon, is how long it may wait for its verdict; then `on_unknown` decides. `newer`: what becomes
-    of a candidate that comes while another one is under way.
+    of a candidate that comes while another one is under way. A candidate answers `only` rows with these values, and
+    `never` rows with those: field → values.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
-    steps: tuple[str, ...] = ("shadow", "1%", "10%", "50%", "100%", "probation")
+    steps: tuple[str, ...] = ("backtest", "shadow", "1%", "10%", "50%", "100%", "probation")
     min_time: Millis = 30 * MINUTE_MS
     min_requests: int = 50
     max_hold: Millis = 7 * DAY_MS
@@ -92,17 +94,21 @@ class ReleasePolicy:
     on_unknown: Literal["person", "hold", "best_estimate"] = "person"
     on_harm: Literal["rollback", "pause"] = "rollback"
     cap_without_labels: BasisPoints = 1_000
+    only: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    never: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     newer: Literal["queue", "supersede"] = "queue"
     hooks: HooksPolicy = field(default_factory=HooksPolicy)
 
 
 @dataclass(frozen=True, slots=True)
 class MonitorPolicy:
-    """Windows of the prediction log and the false-alarm rate of each, over all features together."""
+    """Windows of the prediction log and the false-alarm rate of each, over all features together. `segments`: the
+    inputs in each value of which a candidate must do no harm."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     windows: tuple[Millis, ...] = (DAY_MS, 7 * DAY_MS)
     false_alarms: Fraction = 0.01
+    segments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +162,43 @@ class LogPolicy:
 @dataclass(frozen=True, slots=True)
 class ServingPolicy:
     """The data plane. `workers`: fewest and most processes (0: as many as there are cores), `timeout`: how long a
-    candidate may take before the champion answers, `memory`: for the models of one process, those beyond it are loaded
-    when they are asked for; `max_body`: of a request."""
+    candidate may take before the champion answers, `memory`: for the models of one process and a candidate's
+    calls: one that takes more is unloaded, other models beyond it are loaded when they are asked for; `max_body`: of a
+    request."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     workers: Workers = (1, 0)
     timeout: Millis = 2_000
     memory: Size = 2_000_000_000
     max_body: Size = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SignalPolicy:
+    """A signal of callers, as a metric: `bounds`, within which its values lie or are cut to; a row that has none when
+    its window is over counts as `missing`, or not at all (None). `margin`: the difference that does not matter; of a
+    guardrail, the loss that is put up with."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    signal: str
+    better: Literal["higher", "lower"] = "higher"
+    bounds: tuple[float, float] | None = None
+    missing: float | None = None
+    margin: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentPolicy:
+    """What an experiment is decided by. `window`: how long an entity takes part, and how long a row waits for its
+    signal; `share`: of each variant (0: as large as the champion's); `bandit`: shares follow the results, and this is
+    the least that an arm keeps (0: they stay)."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    metric: SignalPolicy
+    guardrails: tuple[SignalPolicy, ...] = ()
+    window: Millis = DAY_MS
+    share: BasisPoints = 0
+    bandit: BasisPoints = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +215,7 @@ class Policy:
     control plane keeps its records, as a URL; "": SQLite in the state folder."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
-    name: str
+    name: ModelName
     task: Task
     data: DataPolicy
     train: TrainPolicy
@@ -193,6 +228,12 @@ class Policy:
     serving: ServingPolicy = field(default_factory=ServingPolicy)
     log: LogPolicy = field(default_factory=LogPolicy)
     rehearsal: RehearsalPolicy = field(default_factory=RehearsalPolicy)
+    experiments: Mapping[str, ExperimentPolicy] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        hidden = [name for name in self.monitor.segments if name in self.log.hidden]
+        if hidden:
+            raise ValueError(f"monitor.segments needs {hidden[0]} in the log, but log.drop or log.hash hides it")
 
     @property
     def look_back_ms(self) -> int | None:

@@ -28,16 +28,19 @@ UNRELEASED = (EDGE, BATCH)
 """Each begins the `release` of an answer that was given away from the data plane, on the edge or by a batch job; its
 bundle's id follows."""
 
+PINNED = "pinned:"
+"""Begins the `release` of an answer whose caller chose the variant; the release in force follows. It is no evidence."""
+
 LOG_COLUMNS = (
     "id",  # text: the prediction id, unique among the rows of one role
     "key",  # text, null: the entity; decides the arm, else the id does
     "at_ms",  # int: when it was answered
-    "release",  # text: the release in force, or one of `UNRELEASED` and the bundle
+    "release",  # text: the release or experiment in force; `PINNED` and that; one of `UNRELEASED` and the bundle
     "version",  # int: the model version that this row's score is of
-    "arm",  # text: "champion" or "candidate", the arm the row was assigned to
+    "arm",  # text: the arm the row was assigned to: "champion", "candidate", "version N" (a further variant)
     "role",  # text: Role
-    "weight",  # int: the candidate's weight in force, basis points
-    "status",  # text: "ok", "error", "nonfinite", "timeout", "rejected", "shed"
+    "weight",  # int: the candidate's weight in force for the row, basis points; 0 where a rule keeps the champion
+    "status",  # text: "ok", "error", "nonfinite", "timeout", "memory", "rejected", "shed"
     "model_us",  # int: time of the model call that scored it, microseconds
     "score",  # float, null: probability of the second class, of the answered class (multiclass), or the value
     "label",  # text, null: the answered class
@@ -55,6 +58,15 @@ LABEL_COLUMNS = (
     "at_ms",  # int: when it was received
 )
 """Columns of `LabelLog.read`, in order: one row an id, the last received."""
+
+
+SIGNAL_COLUMNS = (
+    "id",  # text: the prediction id
+    "name",  # text: what was measured: conversion, amount, rating
+    "value",  # float, finite
+    "at_ms",  # int: when it was received, or when the sender says that it was known
+)
+"""Columns of `LabelLog.signals`, in order: one row an id and name, the last received."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,4 +97,14 @@ class LabelBatch:
 
     id: Sequence[str]
     label: Sequence[str]
+    at_ms: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class SignalBatch:
+    """What became of predictions in numbers, as received; of one id and name the last received counts."""
+
+    id: Sequence[str]
+    name: Sequence[str]
+    value: Sequence[float]
     at_ms: Sequence[int]

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 
 from homeostat.domain.bundle import Backtest, Version
 from homeostat.domain.gate import Verdict
+from homeostat.domain.schema import Value
 from homeostat.domain.units import ALL, show_duration, show_share
 
 
 class StepKind(StrEnum):
-    """Shadow: the candidate answers nobody. Canary: it answers `weight` of the callers. Full: all of them.
-    Probation: all of them, with the old champion still scored beside it. Hold and Pause keep the traffic of the step
-    before them: for a time, and until a person approves."""
+    """Backtest: recorded requests alone, before any traffic. Shadow: the candidate answers nobody. Canary: it answers
+    `weight` of the callers. Full: all of them. Probation: all of them, with the old champion still scored beside it.
+    Hold and Pause keep the traffic of the step before them: for a time, and until a person approves."""
 
+    BACKTEST = "backtest"
     SHADOW = "shadow"
     CANARY = "canary"
     FULL = "full"
@@ -65,9 +68,9 @@ class Status(StrEnum):
 class Rollout:
     """The record of one release. `champion` is None for the first one a model ever has.
 
-    `id` is R1, R2, … within the model; `salt` decides who sees the candidate; `slow_us` is the champion's p99
-    before the release, the limit beyond which an answer counts as slow; `revision` counts the writes. `by`: who asked
-    for it; `despite`: why a bundle that was refused before is tried again.
+    `id` is R1, R2, … within the model; `salt` decides who sees the candidate; `slow_us` is the limit beyond which an
+    answer counts as slow, from the champion's p99 before the release; `revision` counts the writes. `by`: who asked for
+    it; `despite`: why a bundle that was refused before is tried again.
     """
 
     id: str
@@ -95,7 +98,8 @@ class Rollout:
 @dataclass(frozen=True, slots=True)
 class Lane:
     """What one lane of evidence says. `evidence` is E, `threshold` the 1/alpha it is held against; `value` with
-    [low, high] is the ratio of bad-event rates or the mean paired difference; `n` the events or labels behind it.
+    [low, high] is the ratio of bad-event rates or the mean paired difference, in a segment for the lane of segments;
+    `n` the events or labels behind it. JSON has no infinity: a `low` without a `high` has none above it.
     `bounded`: the ratio is shown to lie below the step's bound (lane 1), or the candidate non-inferior (lane 3).
     """
 
@@ -110,6 +114,10 @@ class Lane:
     high: float | None = None
     bounded: bool = False
 
+    def __post_init__(self) -> None:
+        if self.low is not None and self.high is None:
+            object.__setattr__(self, "high", inf)
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -117,9 +125,10 @@ class Seen:
 
     `weight` and `shadow` are in force in the routing document; `ready`: the data plane has the candidate's bundle
     loaded and its sample verified; `requests`: answered by the candidate in this step (rows it was shadow-scored
-    on, in Shadow and Probation); `backtest`: against the same champion, None without one; `person`: a manual order,
-    "approve", "reject" or "rollback", with its reason; `back`: why the traffic can't go back yet, "" when it can;
-    `newer`: the release that takes this one's place, "" where it has to queue.
+    on, in Shadow and Probation); `backtest`: a training's, against the same champion, None without one; `replayed`:
+    what the step Backtest found, "" while it goes on and in other steps; `person`: a manual order, "approve", "reject"
+    or "rollback", with its reason; `back`: why the traffic can't go back yet, "" when it can; `newer`: the release that
+    takes this one's place, "" where it has to queue.
     """
 
     now_ms: int
@@ -131,6 +140,7 @@ class Seen:
     hard_stop: str = ""
     mature_labels: int = 0
     backtest: Backtest | None = None
+    replayed: str = ""
     person: str = ""
     person_reason: str = ""
     back: str = ""
@@ -173,9 +183,23 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """An arm beside the champion, and its weight in basis points."""
+
+    arm: Arm
+    weight: int
+
+
+Segments = Mapping[str, tuple[Value, ...]]
+"""Field of a row → values of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """Who answers for one model. `weights` are the champion's and the candidate's, and sum to 10,000. With
-    `shadow` the arm that does not answer is scored on the same rows, after the answer."""
+    """Who answers for one model. `weights` are those of the champion, the candidate and, in an experiment of several
+    variants, `more`; they sum to 10,000. With `shadow` the arm that does not answer is scored on the same rows, after
+    the answer. No row meets another arm than the champion unless each field of `only` has one of the values there, and
+    no field of `never` has."""
 
     release: str
     champion: Arm
@@ -183,27 +207,50 @@ class Route:
     weight: int = 0
     shadow: bool = False
     salt: str = ""
+    more: tuple[Share, ...] = ()
+    only: Segments = field(default_factory=dict)
+    never: Segments = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight <= ALL:
-            raise ValueError(f"the candidate's weight is {self.weight}; it must lie in 0..{ALL}")
-        if self.candidate is None and (self.weight or self.shadow):
-            raise ValueError("a weight or a shadow without a candidate")
+        for weight in self.weights:
+            if not 0 <= weight <= ALL:
+                raise ValueError(f"the weights are {self.weights}; each must lie in 0..{ALL}")
+        if self.candidate is None and (self.weight or self.shadow or self.more):
+            raise ValueError("a weight, a shadow or more arms without a candidate")
 
     @property
-    def weights(self) -> tuple[int, int]:
-        return ALL - self.weight, self.weight
+    def shares(self) -> tuple[Share, ...]:
+        """Of everyone but the champion."""
+        return (Share(self.candidate, self.weight), *self.more) if self.candidate else ()
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        return self.champion, *(share.arm for share in self.shares)
+
+    @property
+    def weights(self) -> tuple[int, ...]:
+        beside = (self.weight, *(share.weight for share in self.more))
+        return ALL - sum(beside), *beside
 
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """The one versioned document that the data plane follows. `term`: of the control plane that wrote it; one of an
-    earlier term writes no more."""
+    """The one versioned document that the data plane follows. `routes` are the releases', `experiments` lie over
+    them; `testers`: name → SHA-256 of the token of somebody who may choose a variant. `term`: of the control plane that
+    wrote it; one of an earlier term writes no more."""
 
     version: int = 0
     routes: Mapping[str, Route] = field(default_factory=dict)
+    experiments: Mapping[str, Route] = field(default_factory=dict)
+    testers: Mapping[str, str] = field(default_factory=dict)
     at_ms: int = 0
     term: int = 0
+
+    def in_force(self, model: str) -> Route:
+        """An experiment holds while its champion is the one that serves, and no release wants callers."""
+        route, over = self.routes[model], self.experiments.get(model)
+        holds = over is not None and route.candidate is None and over.champion == route.champion
+        return over if over is not None and holds else route
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|KB|MB|GB|TB)")
 _RANGE = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
+_NAME = re.compile(r"\w[\w .+-]*")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)\s*%")
 
 
@@ -81,8 +82,16 @@ def workers(text: object) -> object:
     return least, most
 
 
+def model_name(text: object) -> object:
+    """Good in MLflow's registry, in its filters and as a folder."""
+    if isinstance(text, str) and not _NAME.fullmatch(text):
+        rule = "use letters, digits, spaces and . _ + -, a letter or digit first"
+        raise ValueError(f"{text!r} can't be the name of a model: {rule}")
+    return text
+
+
 class Text:
-    """Marks a number that may be written as text. Whoever reads the policy file (config) finds `parse` here;
+    """Marks a setting that may be written as text. Whoever reads the policy file (config) finds `parse` here;
     the method is the hook by which pydantic asks for it, so that the domain need not import pydantic."""
 
     def __init__(self, parse: Callable[[object], object]) -> None:
@@ -98,6 +107,7 @@ Window = Annotated[int, Text(window_ms)]
 BasisPoints = Annotated[int, Text(share_bp)]
 Fraction = Annotated[float, Text(fraction)]
 Size = Annotated[int, Text(size_bytes)]
+ModelName = Annotated[str, Text(model_name)]
 Workers = Annotated[tuple[int, int], Text(workers)]
 
 

@@ -4,13 +4,17 @@ An e-value E has a mean of at most 1 while its null hypothesis holds, at every s
 with probability at most alpha, however often one looks (Ville 1939; Ramdas, Grünwald, Vovk & Shafer 2023,
 Game-Theoretic Statistics and Safe Anytime-Valid Inference).
 
-All three tests here keep constant state that adds up: counters for the ratio and the sample ratio, `tally` for paired
-differences. The sum over replicas is the state of all; the order of the rows changes nothing.
+All tests here keep constant state that adds up: counters for the ratio and the sample ratio, `tally` for paired
+differences. The sum over replicas is the state of all; the order of the rows changes nothing. A mean of e-values is an
+e-value: so the tests average over alternatives, bets and priors instead of choosing one.
+
+`log_products`, `log_growth` and `log_mean` work on arrays of any shape: many releases, or many looks, at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from math import exp, lgamma, log
 from typing import NamedTuple
 
@@ -29,6 +33,9 @@ BETS: Array = 0.96 * 2.0 ** (-np.arange(14) / 2)
 
 CELLS = 1_001
 """Points of a tally, evenly from -1 to 1."""
+
+EARLY = 0.1
+"""The part of alpha that is spent on labels that are not mature yet."""
 
 CONCENTRATIONS = (10.0, 1_000.0, 100_000.0)
 """How near the alternatives to a sample ratio lie: the prior weights of the Dirichlet mixtures."""
@@ -56,15 +63,30 @@ def ratio_evidence(counts: Sequence[Count], r0: float = 1.0) -> float:
     Assumes that rows are assigned at random and that bad events are independent given their arms. What breaks it:
     bursts of one entity, whose events all fall on one arm (count one event an entity a minute), and warming up.
     """
-    return _mean_exp([sum(log_ratio(count, r0, rho) for count in counts) for rho in RHOS])
+    return _exp(log_mean(log_products(*columns(counts), r0).sum(axis=1)))
 
 
-def log_ratio(count: Count, r0: float, rho: float) -> float:
-    """The logarithm of one of the products: theta(r0 rho) / theta(r0) is rho times, and (1 - theta(r0 rho)) /
-    (1 - theta(r0)) once, the same quotient."""
-    share = count.weight / ALL
+def columns(counts: Sequence[Count]) -> tuple[Array, Array, Array]:
+    """Weights, events of the candidate, events of the champion: (n,) each."""
+    weight, candidate, champion = np.array(counts, np.float64).reshape(-1, 3).T
+    return weight, candidate, champion
+
+
+def log_products(weight: Array, candidate: Array, champion: Array, r0: float = 1.0) -> Array:
+    """(...) bad events of each arm at the candidate's share `weight` → (RHOS, ...): what they add to the logarithm of
+    each product. theta(r0 rho) / theta(r0) is rho times, and (1 - theta(r0 rho)) / (1 - theta(r0)) once, the same
+    quotient. Adds up over looks, weights and replicas."""
+    weight, candidate, champion = np.broadcast_arrays(weight, candidate, champion)
+    share = weight / ALL
+    rho = np.reshape(RHOS, (-1,) + (1,) * share.ndim)
     quotient = (r0 * share + 1 - share) / (r0 * rho * share + 1 - share)
-    return count.candidate * log(rho) + (count.candidate + count.champion) * log(quotient)
+    return np.asarray(candidate * np.log(rho) + (candidate + champion) * np.log(quotient))
+
+
+def log_mean(logs: Array) -> Array:
+    """(k, ...) logarithms → (...): the logarithm of the mean."""
+    top = logs.max(axis=0)
+    return np.asarray(top + np.log(np.exp(logs - top).mean(axis=0)))
 
 
 def ratio_below(counts: Sequence[Count], bound: float) -> float:
@@ -116,10 +138,20 @@ def share_evidence(counts: Sequence[Count]) -> float:
     A Dirichlet mixture over the true share, centred on the weight, against the weight itself (Lindon & Malek 2022,
     equation 6, for two arms); the product over weights, averaged over three concentrations of the prior.
 
-    Assumes independent assignments: count each entity once, at the weight at which it was first seen.
+    Assumes independent assignments: count each entity once, at the weight at which it was first seen. What breaks it:
+    an entity that is counted by two replicas, and callers who choose their version.
     """
-    seen = [count for count in counts if 0 < count.weight < ALL]
-    return _mean_exp([sum(_log_mixture(count, k) for count in seen) for k in CONCENTRATIONS])
+    seen = [count for count in merged(counts) if 0 < count.weight < ALL]
+    return _exp(log_mean(np.array([sum(_log_mixture(count, k) for count in seen) for k in CONCENTRATIONS])))
+
+
+def merged(*counts: Sequence[Count]) -> list[Count]:
+    """The counts of several replicas as those of one: one a weight, in order."""
+    sums: dict[int, tuple[int, int]] = {}
+    for weight, candidate, champion in chain.from_iterable(counts):
+        mine, theirs = sums.get(weight, (0, 0))
+        sums[weight] = mine + candidate, theirs + champion
+    return [Count(weight, *sums[weight]) for weight in sorted(sums)]
 
 
 def _log_mixture(count: Count, concentration: float) -> float:
@@ -154,16 +186,42 @@ def mean_evidence(counts: Array, above: float = 0.0) -> float:
     random variables by betting, the grid of section 5.2). Shares that do not adapt make it blind to the order of rows.
 
     Assumes that, given the rows before, a difference has a mean of at most `above`. What breaks it: labels that
-    come sooner where the candidate is worse; a mean that moves with the season is read as harm in its worse stretch.
+    come sooner where the candidate is worse (see `late_evidence`); rows of one entity that stand or fall together; a
+    mean that moves with the season is read as harm in its worse stretch.
     """
+    return _exp(_log_wealth(counts, above))
+
+
+def _log_wealth(counts: Array, above: float = 0.0) -> Array:
     filled = np.flatnonzero(counts)
-    wealth = log_growth(np.asarray(filled * (2 / (CELLS - 1)) - 1, np.float64), above) @ counts[filled]
-    return _mean_exp(wealth.tolist())
+    return log_mean(log_growth(np.asarray(filled * (2 / (CELLS - 1)) - 1, np.float64), above) @ counts[filled])
+
+
+def late_evidence(mature: Array, outcomes: Sequence[Array]) -> float:
+    """E against "the mean difference is at most 0" while labels are under way: from tallies of the mature labels, and
+    of all labels so far by the outcome they tell, one for each outcome there is; () where outcomes can't be listed.
+
+    The bad news may come first: frauds are known in days, the absence of one at the horizon. Then the labels so far
+    are no sample of all, and a candidate that errs elsewhere than the champion, no more often, looks worse. But if its
+    mean is at most 0, it is so within one outcome at least, whatever the mix: the least E of the outcomes is an
+    e-value. Mature labels have (1 - EARLY) of alpha, that least E has EARLY: the larger counts, a union bound.
+
+    Assumes that, given the outcome, the time of a label does not depend on which model was right. What breaks it:
+    labels that are made because of an answer, as where a refused payment is never known to be good.
+    """
+    return _exp(combined(_log_wealth(mature), [_log_wealth(tally) for tally in outcomes]))
+
+
+def combined(mature: Array, outcomes: Sequence[Array]) -> Array:
+    """Logarithms of E, of mature labels and of each outcome's → of both together; of any shape."""
+    if not outcomes:
+        return mature
+    return np.asarray(np.maximum(log(1 - EARLY) + mature, log(EARLY) + np.min(outcomes, axis=0)))
 
 
 def log_growth(differences: Array, above: float) -> Array:
-    """(n,) differences → (bets, n): what each adds to the logarithm of each bet's wealth."""
-    return np.asarray(np.log(1 + BETS[:, None] * ((1 + differences) / (1 + above) - 1)))
+    """(...) differences → (bets, ...): what each adds to the logarithm of each bet's wealth."""
+    return np.asarray(np.log1p(np.multiply.outer(BETS, (1 + differences) / (1 + above) - 1)))
 
 
 def mean_below(counts: Array, bound: float) -> float:
@@ -187,8 +245,22 @@ def _largest_mean(counts: Array, ceiling: float) -> float:
     return low
 
 
-def _mean_exp(logs: Sequence[float]) -> float:
-    """The mean of exp(logs), at most about 1e304: it never overflows."""
-    top = max(logs)
-    mean = sum(exp(value - top) for value in logs) / len(logs)
-    return exp(min(top + log(mean), OVERFLOW))
+def e_bh(found: Sequence[float], many: int, alpha: float) -> tuple[list[int], float]:
+    """Which of `many` hypotheses are rejected, given the E of some of them (the others': 1): places in `found`, the
+    surest first; and the E that the last of them needed, that the surest would need where none is rejected.
+
+    e-BH: the k with the largest E, for the largest k whose k-th E is at least many / (alpha k). At any stopping time
+    the false discovery rate is at most alpha, however the hypotheses depend on each other (Wang & Ramdas 2022, False
+    discovery rate control with e-values). A rejection implies that the mean of all E is at least 1/alpha: so, with
+    nothing to be found, there is ever one with probability at most alpha.
+
+    Assumes that `many` is fixed beforehand. What breaks it: counting only the segments that were seen so far.
+    """
+    order = sorted(range(len(found)), key=lambda place: -found[place])
+    last = max((k for k, place in enumerate(order, 1) if found[place] >= many / (alpha * k)), default=0)
+    return order[:last], many / (alpha * max(last, 1))
+
+
+def _exp(value: Array) -> float:
+    """Never infinite: at most about 1e304."""
+    return exp(min(float(value), OVERFLOW))

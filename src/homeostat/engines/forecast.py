@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from homeostat.domain.gate import Verdict
 from homeostat.domain.outlook import FUTURES, Assumed, Forecast
 from homeostat.domain.units import ALL, DAY_MS
-from homeostat.engines.evidence import CELLS, RHOS, Array, Count, log_growth, log_ratio
+from homeostat.engines.evidence import CELLS, Array, Count, columns, log_growth, log_mean, log_products
 from homeostat.engines.lanes import PASS_ALPHA
 
 FARTHEST_MS = 365 * DAY_MS
@@ -50,7 +50,7 @@ class Test:
 @dataclass(frozen=True, slots=True)
 class Course:
     """A lane under an assumption, `value`: the ratio or the mean difference. `chances` (futures, kinds) of the kinds of
-    events, which come at `pace` a millisecond; those that `fine` counts come `wait_ms` later than those of `harm`."""
+    events, which come at `pace` a millisecond after `wait_ms`."""
 
     value: float
 
@@ -63,10 +63,12 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Bad events so far, by share of the candidate; `tried`: what could have been one, so far; `flow`: the same a
-    millisecond, now. `alpha` and `r0` are harm's, `bound` is what must be excluded."""
+    """Bad events so far, by share of the candidate: `counts` are evidence, `known` are those that tell what to expect,
+    out of `tried` rows; `flow`: rows a millisecond, from now on. `alpha` and `r0` are harm's, `bound` is what must be
+    excluded."""
 
     counts: Sequence[Count]
+    known: Sequence[Count]
     tried: Mapping[int, int]
     flow: Mapping[int, float]
     r0: float
@@ -76,10 +78,11 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Differences of the loss: tallies of all and of mature ones; `pace`: new ones a millisecond."""
+    """Differences of the loss: tallies of mature ones, which are evidence, and of those `known`, which tell what to
+    expect; `pace`: new ones a millisecond, the first of which is mature in `wait_ms`."""
 
-    everything: Array
     mature: Array
+    known: Array
     margin: float
     alpha: float
     pace: float
@@ -88,7 +91,7 @@ class Paired:
 
 def ratio_course(state: Ratio, assumed: Assumed) -> Course:
     """Events that fall on the arms as the ratio says, as often as the rate of bad events so far lets expect."""
-    belief = _belief(state.counts)
+    belief = _belief(state.known)
     value, ratios = state.bound, np.full(FUTURES, state.bound)
     if assumed is Assumed.AS_NOW:
         value = float(RATIOS[np.searchsorted(np.cumsum(belief), 0.5)])
@@ -98,7 +101,7 @@ def ratio_course(state: Ratio, assumed: Assumed) -> Course:
         kinds += [Count(share, 1, 0), Count(share, 0, 1)]
         chances += [rows * ratios * share / ALL, np.full(FUTURES, rows * (1 - share / ALL))]
     among = np.array(chances).T
-    seen = sum(count.candidate + count.champion for count in state.counts)
+    seen = sum(count.candidate + count.champion for count in state.known)
     rate = seen / sum(n * _weight(share, value) for share, n in state.tried.items())
     pace = rate * sum(rows * _weight(share, value) for share, rows in state.flow.items())
     harm = _ratio_test(state.counts, kinds, state.r0, state.alpha)
@@ -126,21 +129,20 @@ def _exchanged(counts: Sequence[Count]) -> list[Count]:
 
 
 def _ratio_test(counts: Sequence[Count], kinds: Sequence[Count], r0: float, alpha: float) -> Test:
-    start = [sum(log_ratio(count, r0, rho) for count in counts) for rho in RHOS]
-    steps = [[log_ratio(kind, r0, rho) for kind in kinds] for rho in RHOS]
-    return Test(np.array(start), np.array(steps), log(1 / alpha))
+    start, steps = log_products(*columns(counts), r0).sum(axis=1), log_products(*columns(kinds), r0)
+    return Test(start, steps, log(1 / alpha))
 
 
 def paired_course(state: Paired, assumed: Assumed) -> Course:
     """Differences distributed as those so far; for the margin, tilted exponentially to that mean."""
-    values, weights = _distribution(state)
+    values, weights = _distribution(state.known)
     chances = np.random.default_rng(2).dirichlet(weights, FUTURES)
     value = float(values @ weights / weights.sum())
     if assumed is Assumed.AT_MARGIN:
         value = state.margin
         chances = np.tile(_tilted(values, weights / weights.sum(), value), (FUTURES, 1))
     grid, below = np.linspace(-1, 1, CELLS), -state.margin
-    harm = Test(_wealth(grid, state.everything, 0.0), log_growth(values, 0.0), log(1 / state.alpha))
+    harm = Test(_wealth(grid, state.mature, 0.0), log_growth(values, 0.0), log(1 / state.alpha))
     fine = Test(_wealth(-grid, state.mature, below), log_growth(-values, below), log(1 / PASS_ALPHA))
     return Course(value, harm, fine, chances, state.pace, state.wait_ms)
 
@@ -150,15 +152,15 @@ def _wealth(values: Array, counts: Array, above: float) -> Array:
     return np.asarray(log_growth(values[filled], above) @ counts[filled])
 
 
-def _distribution(state: Paired) -> tuple[Array, Array]:
+def _distribution(known: Array) -> tuple[Array, Array]:
     """→ (points,) values and how many labels have them; half a label more at each end keeps it open to what has not
     been seen."""
     place = np.linspace(0, POINTS - 1, CELLS)
     cell = np.minimum(place.astype(np.int64), POINTS - 2)
     part = place - cell
     weights = np.zeros(POINTS)
-    np.add.at(weights, cell, state.everything * (1 - part))
-    np.add.at(weights, cell + 1, state.everything * part)
+    np.add.at(weights, cell, known * (1 - part))
+    np.add.at(weights, cell + 1, known * part)
     weights[[0, -1]] += 0.5
     filled = weights > 0
     return np.linspace(-1, 1, POINTS)[filled], weights[filled]
@@ -181,7 +183,7 @@ def forecast(lane: str, assumed: Assumed, course: Course, now_ms: int) -> Foreca
     harm, fine = passages(course.chances, (course.harm, course.fine), farthest)
     if assumed is Assumed.AT_MARGIN and not fine.any():
         fine[:] = np.inf  # found already; what is asked is when harm would be
-    harm_ms, fine_ms = harm / course.pace, np.where(fine > 0, fine / course.pace + course.wait_ms, 0.0)
+    harm_ms, fine_ms = (np.where(n > 0, n / course.pace + course.wait_ms, 0.0) for n in (harm, fine))
     worse = harm_ms <= fine_ms
     found = {
         Verdict.HARM: worse & np.isfinite(harm_ms),
@@ -216,7 +218,7 @@ def passages(chances: Array, tests: Sequence[Test], farthest: int) -> list[Array
 
 def _reached(test: Test, drawn: NDArray[np.int64]) -> NDArray[np.bool_]:
     logs = test.start + drawn @ test.steps.T
-    return np.asarray(np.logaddexp.reduce(logs, axis=1) - log(logs.shape[1]) >= test.ceiling)
+    return np.asarray(log_mean(logs.T) >= test.ceiling)
 
 
 def _looks(farthest: int) -> list[int]:

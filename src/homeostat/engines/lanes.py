@@ -1,9 +1,12 @@
 """What each lane of evidence says of a release, from the prediction log and the labels.
 
-Frames have the columns of `LOG_COLUMNS` (`inputs` is not looked at), in order of time, and of `LABEL_COLUMNS`;
-only rows logged under the release. Bad events are compared where both arms are alike: between answers, at the
-candidate's share w of them; between shadow scores, where the shares are exchanged; and, where one arm answers all and
-the other shadows all, at one half. A row that both arms fail on enters for both, which can only lessen E.
+Frames have the columns of `LOG_COLUMNS` (of `inputs` only the guarded ones are looked at), in order of time, and of
+`LABEL_COLUMNS`; only rows logged under the release. A row that comes twice counts once. Bad events are compared where
+both arms are alike: between answers, at the candidate's share w of them; between the scores beside them, where the
+shares are exchanged; and, where one arm answers all and the other is beside it, at one half. Beside an answer stands
+the other version's shadow score, or the champion's answer in the place of a failed candidate. So a row that breaks both
+versions enters for both, whoever had to answer it, which can only lessen E: one caller with such a row a minute proves
+nothing, on whichever arm it is.
 """
 
 from __future__ import annotations
@@ -19,22 +22,27 @@ from homeostat.domain.bundle import Bundle
 from homeostat.domain.gate import Verdict
 from homeostat.domain.prediction import Role
 from homeostat.domain.rollout import Lane
-from homeostat.domain.schema import Task
+from homeostat.domain.schema import Schema, Task
 from homeostat.domain.units import ALL, MINUTE_MS
-from homeostat.engines import evidence, metrics
+from homeostat.engines import evidence, guarded, metrics
 from homeostat.engines.answer import output_of
 from homeostat.engines.evidence import Count
+from homeostat.engines.guarded import Segment
 
 ERRORS_ALPHA = 0.01
 SLOW_ALPHA = 0.01
 SLOW_RATIO = 1.1
 SAMPLE_ALPHA = 0.001
 QUALITY_ALPHA = 0.02
+SEGMENTS_ALPHA = 0.01
 PASS_ALPHA = 0.05
 """For "bounded" and "non-inferior": no rollback hangs on it."""
 
 FIRST = 20
 """Half of so many first rows bad is a hard stop."""
+
+OVER, OFF = 1e-6, 1e-3
+"""By how much a probability may leave [0, 1], and their sum be off 1, before they are none."""
 
 CAREFUL = 1_000
 BOUND, BOUND_ABOVE = 2.0, 1.25
@@ -51,7 +59,8 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is compared, and by which limits. `slow_us` 0: no limit for slow answers. `weight`: the step's."""
+    """What is compared, and by which limits. `slow_us` 0: no limit for slow answers. `weight`: the step's. `segments`:
+    the inputs in each value of which the candidate must do no harm."""
 
     champion: Side
     candidate: Side
@@ -60,10 +69,17 @@ class Case:
     margin: float
     horizon_ms: int
     now_ms: int
+    segments: tuple[str, ...] = ()
 
     @property
     def bound(self) -> float:
         return bound(self.weight)
+
+    @property
+    def classes(self) -> list[str]:
+        """What a label may say, as far as either version knows; none for regression."""
+        schemas = (self.champion.bundle.schema, self.candidate.bundle.schema)
+        return list(dict.fromkeys(str(known) for schema in schemas for known in schema.classes))
 
 
 def bound(weight: int) -> float:
@@ -80,13 +96,13 @@ class Findings:
     mature_labels: int
 
 
-_PAIRED = pl.Schema({"id": pl.String, "mature": pl.Boolean, "difference": pl.Float64})
+_PAIRED = pl.Schema({"id": pl.String, "outcome": pl.String, "mature": pl.Boolean, "difference": pl.Float64})
 _SHADOW = pl.col("role") == Role.SHADOW.value
 _SPLIT = pl.col("weight").is_between(1, ALL - 1)
 _SHARE = (
     pl.when(~_SPLIT)
     .then(pl.lit(ALL // 2, pl.Int64))
-    .when(_SHADOW)
+    .when("beside")
     .then(ALL - pl.col("weight"))
     .otherwise(pl.col("weight"))
 )
@@ -95,20 +111,25 @@ _SHARE = (
 def judge(case: Case, log: pl.DataFrame, labels: pl.DataFrame) -> Findings:
     """Every lane at once."""
     rows = compared(case, log)
-    pairs = paired(case, rows, labels)
-    lanes = [errors(rows, case.bound), sample_ratio(rows), quality(case, pairs, _uneven(rows, labels))]
+    pairs, uneven = paired(case, rows, labels), _uneven(rows, labels)
+    lanes = [errors(rows, case.bound), sample_ratio(rows), quality(case, pairs, uneven)]
     if case.slow_us:
         lanes.insert(1, slow(rows, case.slow_us, case.bound))
-    return Findings(tuple(lanes), hard_stop(rows), int(pairs["mature"].sum()))
+    if case.segments:
+        lanes.append(segments(case, with_inputs(pairs, rows), uneven))
+    return Findings(tuple(lanes), hard_stop(case, rows), int(pairs["mature"].sum()))
 
 
 def compared(case: Case, log: pl.DataFrame) -> pl.DataFrame:
-    """The rows that a model saw, with columns added: `candidate` and `bad` (bool), `share` (of the candidate, where
-    the row is compared), `entity`, `minute`."""
+    """The rows that a model saw, with columns added: `candidate`, `bad` and `beside` (bool: not the answer of its own
+    arm), `share` (of the candidate, where the row is compared), `entity`, `minute`."""
     versions = [case.champion.version, case.candidate.version]
-    return log.filter(pl.col("version").is_in(versions) & (pl.col("role") != Role.REJECTED.value)).with_columns(
-        candidate=pl.col("version") == case.candidate.version,
-        bad=pl.col("status").is_in(["error", "nonfinite", "timeout"]),
+    mine = pl.col("version") == case.candidate.version
+    rescue = (pl.col("role") == Role.ANSWER.value) & (pl.col("arm") == "candidate") & ~mine
+    seen = log.filter(pl.col("version").is_in(versions) & (pl.col("role") != Role.REJECTED.value))
+    return seen.with_columns(beside=_SHADOW | rescue).with_columns(
+        candidate=mine,
+        bad=pl.col("status").is_in(["error", "nonfinite", "timeout", "memory"]),
         share=_SHARE,
         entity=pl.coalesce("key", "id"),
         minute=pl.col("at_ms") // MINUTE_MS,
@@ -116,18 +137,17 @@ def compared(case: Case, log: pl.DataFrame) -> pl.DataFrame:
 
 
 def errors(rows: pl.DataFrame, bound: float) -> Lane:
-    """Errors, timeouts and non-finite outputs, at most one an entity and minute. The champion's answers in the place
-    of a failed candidate are left out, and at 0 and 100 % the answers that nobody shadowed."""
+    """Errors, timeouts and non-finite outputs, at most one an entity and minute. At 0 and 100 % the answers that have
+    nothing beside them are left out."""
     return _ratio_lane("errors", "bad answers", error_counts(rows), 1.0, ERRORS_ALPHA, bound)
 
 
 def error_counts(rows: pl.DataFrame) -> list[Count]:
     """The bad events of `errors`, by share."""
-    rescued = ~_SHADOW & ~pl.col("candidate") & (pl.col("arm") == "candidate")
-    bad = rows.filter(pl.col("bad") & ~rescued)
+    bad = rows.filter("bad")
     if bad.height:
-        alone = bad.filter(~_SPLIT & (pl.col("role") == Role.ANSWER.value))
-        alone = alone.join(rows.filter(_SHADOW), on="id", how="anti")
+        alone = bad.filter(~_SPLIT & (pl.col("role") == Role.ANSWER.value) & ~pl.col("beside"))
+        alone = alone.join(rows.filter("beside"), on="id", how="anti")
         bad = bad.join(alone, on=["id", "role"], how="anti").unique(["entity", "minute", "candidate", "share"])
     return _counts(bad)
 
@@ -209,25 +229,46 @@ def _ratio_lane(name: str, what: str, counts: Sequence[Count], r0: float, alpha:
     return Lane(name, verdict, told, mine + theirs, e, threshold, value, low, high, bounded)
 
 
-def hard_stop(rows: pl.DataFrame) -> str:
-    """A non-finite output, or half of the first rows bad, where the champion answered the same rows."""
-    if not rows["bad"].any():
-        return ""
+def hard_stop(case: Case, rows: pl.DataFrame) -> str:
+    """An output that no model may give (not finite; no probability), too much memory, or half of the first rows bad,
+    where the champion answered the same rows well."""
+    improper = _improper(case.candidate.bundle.schema)
     mine = rows.filter("candidate")
-    fine = rows.filter(~pl.col("candidate") & (pl.col("status") == "ok"))
-    failed = mine.filter("bad").join(fine, on="id", how="semi", maintain_order="left")
+    suspect = mine.filter(pl.col("bad") | improper)
+    if not suspect.height:
+        return ""
+    fine = (pl.col("status") == "ok") & ~_improper(case.champion.bundle.schema)
+    failed = suspect.join(rows.filter(~pl.col("candidate") & fine), on="id", how="semi", maintain_order="left")
     broken = failed.filter(pl.col("status") == "nonfinite")
     if broken.height:
         return f"the candidate gave a non-finite output for {broken['id'][0]}; the champion answered it"
-    early = failed.join(mine.head(FIRST), on=["id", "role"], how="semi").height
+    large = failed.filter(pl.col("status") == "memory")
+    if large.height:
+        return f"the candidate took more memory than serving.memory leaves, at {large['id'][0]}; the champion answered"
+    strange = failed.filter(improper)
+    if strange.height:
+        return f"the candidate's output for {strange['id'][0]} is no probability; the champion's is one"
+    first = mine.unique(["id", "role"], keep="first", maintain_order=True).head(FIRST)
+    early = first.filter("bad").join(failed, on=["id", "role"], how="semi").height
     if early >= FIRST // 2:
-        return f"{early} of the candidate's first {min(FIRST, mine.height)} rows were bad; the champion answered them"
+        return f"{early} of the candidate's first {first.height} rows were bad; the champion answered them"
     return ""
 
 
+def _improper(schema: Schema) -> pl.Expr:
+    """Answers that are no probabilities. A regression's target has no declared range."""
+    outside = pl.lit(False)
+    if schema.task is Task.BINARY:
+        outside = ~pl.col("score").is_between(-OVER, 1 + OVER)
+    if schema.task is Task.MULTICLASS:
+        each = pl.col("scores").list
+        outside = (each.min() < -OVER) | (each.max() > 1 + OVER) | ((each.sum() - 1).abs() > OFF)
+    return (pl.col("status") == "ok") & outside.fill_null(False)
+
+
 def paired(case: Case, rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
-    """One row for each label of a row that both versions scored: `difference` = loss(candidate) - loss(champion) in
-    [-1, 1], and `mature` (bool): the row is older than the label horizon."""
+    """One row for each label of a row that both versions scored: `outcome` (text), what the label says; `difference` =
+    loss(candidate) - loss(champion) in [-1, 1]; `mature` (bool): the row is older than the label horizon."""
     if not labels.height:
         return pl.DataFrame(schema=_PAIRED)
     usable = (pl.col("role") != Role.FAILED.value) & (pl.col("status") == "ok")
@@ -240,7 +281,9 @@ def paired(case: Case, rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame
     scale = case.champion.bundle.loss_scale
     difference = _losses(case.candidate.bundle, both, scale) - _losses(case.champion.bundle, old, scale)
     mature = pl.col("at_ms") + case.horizon_ms <= case.now_ms
-    return both.select("id", mature=mature).with_columns(difference=pl.Series(difference, dtype=pl.Float64))
+    return both.select("id", outcome="truth", mature=mature).with_columns(
+        difference=pl.Series(difference, dtype=pl.Float64)
+    )
 
 
 def _losses(bundle: Bundle, rows: pl.DataFrame, scale: float) -> NDArray[np.float64]:
@@ -255,12 +298,12 @@ def _losses(bundle: Bundle, rows: pl.DataFrame, scale: float) -> NDArray[np.floa
     return np.clip(np.nan_to_num(loss, nan=1.0), 0, 1)
 
 
-def quality(case: Case, pairs: pl.DataFrame, uneven: str) -> Lane:
-    """Harm from all labels; `value`, its interval, `n` and `bounded` (non-inferior) from mature ones only."""
-    everything = evidence.tally(pairs["difference"].to_numpy())
-    ripe = pairs.filter("mature")["difference"]
+def quality(case: Case, pairs: pl.DataFrame, uneven: str, fair: str = "mature") -> Lane:
+    """Harm from all labels (`evidence.late_evidence`); `value`, its interval, `n` and `bounded` (non-inferior) only
+    from those that `fair` names, a column of `pairs` (bool)."""
+    ripe = pairs.filter(fair)["difference"]
     mature = evidence.tally(ripe.to_numpy())
-    e, threshold = evidence.mean_evidence(everything), 1 / QUALITY_ALPHA
+    e, threshold = guarded.worse(case.classes, pairs), 1 / QUALITY_ALPHA
     bounded = evidence.mean_below(mature, case.margin) >= 1 / PASS_ALPHA
     verdict = Verdict.HARM if e >= threshold else Verdict.OK if bounded else Verdict.UNKNOWN
     mean = float(ripe.to_numpy().mean()) if ripe.len() else None
@@ -279,6 +322,49 @@ def _quality_told(
         return f"{told}; none of the labels is mature"
     measured = f"{number(mean)} {interval(*band)} over {ripe:,} mature labels"
     return f"{told}; mean difference of the loss {measured}, margin {number(margin)}"
+
+
+def with_inputs(pairs: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """The pairs with the guarded inputs, which are logged with the answer, whoever gave it."""
+    answers = rows.filter(pl.col("role") == Role.ANSWER.value).select("id", "inputs")
+    answers = answers.unique("id", keep="first", maintain_order=True)
+    return pairs.join(answers, on="id", how="left", maintain_order="left")
+
+
+def segments(case: Case, pairs: pl.DataFrame, uneven: str) -> Lane:
+    """Is the candidate worse for one value of a guarded input? Each segment's labels are judged as those of `quality`,
+    and e-BH keeps the false discoveries over all of them together at `SEGMENTS_ALPHA`. Harm from all labels; `bounded`
+    (not worse in each segment that has labels) from mature ones only. `value` and its interval are of the segment that
+    is the surest to be worse; the interval covers at e-BH's level: it lies above 0 where that finds harm."""
+    schema = case.champion.bundle.schema
+    wrong = guarded.fault(schema, case.segments) or uneven
+    if wrong:
+        return Lane("segments", Verdict.INVALID, wrong)
+    found = list(guarded.segments(schema, case.segments, case.classes, pairs))
+    many = guarded.many(schema, case.segments)
+    if not found:
+        return Lane(
+            "segments", Verdict.UNKNOWN, f"none of {many:,} segments has labels", threshold=many / SEGMENTS_ALPHA
+        )
+    each = [segment.evidence for segment in found]
+    worse, needed = evidence.e_bh(each, many, SEGMENTS_ALPHA)
+    e = max(each)
+    top = found[each.index(e)]
+    bounded = all(evidence.mean_below(segment.mature, case.margin) >= 1 / PASS_ALPHA for segment in found)
+    verdict = Verdict.HARM if worse else Verdict.OK if bounded else Verdict.UNKNOWN
+    low, high = evidence.mean_interval(top.everything, 1 / needed)
+    told = _segments_told(verdict, [found[place] for place in worse], top, len(found), many)
+    told += f" (E = {number(e)} over {top.n:,} labels, harm at {needed:,.0f}), mean difference of the loss "
+    told += f"{number(top.mean)} {interval(low, high)}"
+    return Lane("segments", verdict, told, top.n, e, needed, top.mean, low, high, bounded)
+
+
+def _segments_told(verdict: Verdict, worse: Sequence[Segment], top: Segment, seen: int, many: int) -> str:
+    if verdict is Verdict.HARM:
+        others = "".join(f" and {segment}" for segment in worse[1:])
+        return f"harm where {worse[0]}{others}, {len(worse)} of {many:,} segments: {worse[0]}"
+    found = "not worse in any of" if verdict is Verdict.OK else "no harm seen in"
+    return f"{found} {seen:,} segments with labels, {many:,} in all; the nearest to it: {top}"
 
 
 def number(value: float) -> str:

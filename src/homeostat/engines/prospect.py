@@ -52,17 +52,17 @@ def look_ahead(now: Present, policy: ReleasePolicy) -> Outlook:
     forecasts, paces = [], []
     for lane, state in states:
         for assumed in Assumed:
-            course = _course(state, assumed)
+            course = course_of(state, assumed)
             forecasts.append(forecast(lane.name, assumed, course, now.case.now_ms))
             paces += [Pace(lane.name, course.pace * DAY_MS)] if assumed is Assumed.AS_NOW else []
     requests = _requests_per_ms(now, rows)
     labels = next((state for _, state in states if isinstance(state, Paired)), None)
-    future = Future(now, policy, requests, labels)
+    future = Future(now.rollout, now.seen, policy, now.case.horizon_ms, requests, labels)
     turns = [future.turn(assumed, [one for one in forecasts if one.assumed is assumed]) for assumed in Assumed]
     return Outlook(now.case.now_ms, requests * DAY_MS, paces, forecasts, turns)
 
 
-def _course(state: Ratio | Paired, assumed: Assumed) -> Course:
+def course_of(state: Ratio | Paired, assumed: Assumed) -> Course:
     return ratio_course(state, assumed) if isinstance(state, Ratio) else paired_course(state, assumed)
 
 
@@ -86,7 +86,7 @@ def _ratio(now: Present, counts: Sequence[Count], tried: pl.DataFrame, r0: float
     if not counts or not fresh.height:
         return None
     flow = {share: n / span_ms for share, n in _by_share(fresh).items()}
-    return Ratio(counts, _by_share(tried), flow, r0, alpha, now.case.bound)
+    return Ratio(counts, counts, _by_share(tried), flow, r0, alpha, now.case.bound)
 
 
 def _by_share(rows: pl.DataFrame) -> dict[int, int]:
@@ -118,10 +118,10 @@ def _paired(now: Present, rows: pl.DataFrame) -> Paired | None:
     fresh = served.filter(pl.col("at_ms") >= last - DAY_MS)
     first_ripe = _first_ms(rows, now.case.now_ms) + now.case.horizon_ms
     return Paired(
-        everything=evidence.tally(pairs["difference"].to_numpy()),
+        known=evidence.tally(pairs["difference"].to_numpy()),
         mature=evidence.tally(pairs.filter("mature")["difference"].to_numpy()),
         margin=now.case.margin,
-        alpha=lanes.QUALITY_ALPHA,
+        alpha=lanes.QUALITY_ALPHA * (1 - evidence.EARLY if now.case.classes else 1),
         pace=fresh.height / max(last - _first_ms(fresh, last), 1),
         wait_ms=max(first_ripe - now.case.now_ms, 0),
     )
@@ -135,12 +135,17 @@ def _requests_per_ms(now: Present, rows: pl.DataFrame) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Future:
-    """The rule is asked what it will do: with the requests, labels and verdicts that are to be expected by then."""
+    """The rule is asked what it will do: with the requests, labels and verdicts that are to be expected by then.
+    `requests`: a millisecond, that the candidate sees; `stop`: the hard stop due after `stop_ms`, "" for none."""
 
-    now: Present
+    rollout: Rollout
+    seen: Seen
     policy: ReleasePolicy
+    horizon_ms: int
     requests: float
     labels: Paired | None
+    stop: str = ""
+    stop_ms: int = 0
 
     def turn(self, assumed: Assumed, forecasts: Sequence[Forecast]) -> Turn:
         """The first move that is not "hold", to the minute."""
@@ -157,20 +162,20 @@ class Future:
             middle = (before + after) // 2
             held = self._move(middle, forecasts).do is Do.HOLD
             before, after = (middle, after) if held else (before, middle)
-        return Turn(assumed, self.now.case.now_ms + after, self._move(after, forecasts))
+        return Turn(assumed, self.seen.now_ms + after, self._move(after, forecasts))
 
     def _move(self, after: int, forecasts: Sequence[Forecast]) -> Move:
         """A change of the traffic is taken for made: what follows from it is what is asked."""
         seen = self._seen(after, forecasts)
         for _ in range(3):
-            move = decide(self.now.rollout, seen, self.policy, self.now.case.horizon_ms)
+            move = decide(self.rollout, seen, self.policy, self.horizon_ms)
             if move.do is not Do.ROUTE:
                 break
             seen = replace(seen, weight=move.weight, shadow=move.shadow)
         return move
 
     def _seen(self, after: int, forecasts: Sequence[Forecast]) -> Seen:
-        seen, at_ms = self.now.seen, self.now.case.now_ms + after
+        seen, at_ms = self.seen, self.seen.now_ms + after
         due = {one.lane: one.verdict for one in forecasts if one.at_ms is not None and one.at_ms <= at_ms}
         ripe = max(after - self.labels.wait_ms, 0) * self.labels.pace if self.labels else 0
         return replace(
@@ -179,6 +184,7 @@ class Future:
             requests=seen.requests + int(self.requests * after),
             mature_labels=seen.mature_labels + int(ripe),
             lanes=tuple(_then(lane, due.get(lane.name)) for lane in seen.lanes),
+            hard_stop=seen.hard_stop or (self.stop if after >= self.stop_ms else ""),
         )
 
 

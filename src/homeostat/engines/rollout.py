@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import ReleasePolicy
-from homeostat.domain.rollout import Do, Move, Rollout, Seen, Status
+from homeostat.domain.rollout import Do, Move, Rollout, Seen, Status, StepKind
 from homeostat.domain.units import ALL, show_share
 from homeostat.engines.steps import KINDS, Case, advance, unsettled
 
@@ -94,13 +94,22 @@ def _queued(case: Case) -> Move | None:
 def _harmed(case: Case) -> Move | None:
     harm = [f"{lane.name}: {lane.reason}" for lane in case.seen.lanes if lane.verdict is Verdict.HARM]
     reason = case.seen.hard_stop or "; ".join(harm)
-    if not reason or (case.policy.on_harm == "pause" and case.seen.person == "resume"):
+    if not reason or _excused(case):
         return None
     if case.policy.on_harm != "pause" or case.seen.newer:
         return _withdraw(case, Do.ROLL_BACK, reason)
     if case.rollout.status is Status.WAITING and not (case.seen.weight or case.seen.shadow):
         return Move(Do.HOLD, f"Waiting for a person: {reason}")
     return _withdraw(case, Do.ASK, reason)
+
+
+def _excused(case: Case) -> bool:
+    """A person has seen the harm and lets the release go on: with the evidence counted anew, or past its backtest,
+    since what was recorded stays as it is."""
+    if case.policy.on_harm != "pause":
+        return False
+    past = case.rollout.step.kind is StepKind.BACKTEST and case.rollout.status is Status.WAITING
+    return case.seen.person == ("approve" if past else "resume")
 
 
 def _superseded(case: Case) -> Move | None:

@@ -25,8 +25,8 @@ LEAST_SEEN = 50
 TECHNICAL = ("errors", "slow")
 
 WAY_UP = (
-    "Write shadow, then growing percentages, then 100%, then probation; only 100% must be there. "
-    "pause may come before any of them, hold after any but probation."
+    "Write backtest, then shadow, growing percentages, 100% and probation; only 100% must be there. "
+    "pause may come before any of them, hold once there is traffic to hold and before probation ends."
 )
 
 
@@ -73,6 +73,25 @@ class Kind(Protocol):
     def next(self, case: Case) -> Move:
         """What to do once the traffic is as it should be and nothing is wrong."""
         ...
+
+
+class BacktestStep:
+    """Recorded requests through both versions, before any traffic: harm seen there ends the release. Anything else lets
+    it go on, for a backtest promotes nobody."""
+
+    written = "backtest"
+
+    def read(self, word: str, before: int) -> ReleaseStep | None:
+        del before
+        return ReleaseStep(StepKind.BACKTEST, 0) if word == self.written else None
+
+    def traffic(self, case: Case) -> tuple[int, bool]:
+        return case.rollout.step.weight, False
+
+    def next(self, case: Case) -> Move:
+        if not case.seen.replayed:
+            return Move(Do.HOLD, "Hold at backtest: recorded requests are put to both versions.")
+        return advance(case, case.seen.replayed.rstrip("."))
 
 
 class Shadow:
@@ -183,6 +202,7 @@ class Hold(Pause):
 
 
 KINDS: dict[StepKind, Kind] = {
+    StepKind.BACKTEST: BacktestStep(),
     StepKind.SHADOW: Shadow(),
     StepKind.CANARY: Canary(),
     StepKind.FULL: Full(),
@@ -193,10 +213,11 @@ KINDS: dict[StepKind, Kind] = {
 
 
 def plan(
-    policy: ReleasePolicy, requests_per_day: float | None, first: bool
+    policy: ReleasePolicy, requests_per_day: float | None, first: bool, recorded: bool = True
 ) -> tuple[tuple[ReleaseStep, ...], tuple[str, ...]]:
     """The steps of a release, and notes on those left out. Without a champion (`first`) the candidate answers all at
-    once; `requests_per_day` None: not known, then nothing is left out. Errors: `ConfigError`."""
+    once; `requests_per_day` None: not known, then no step is left out for it; `recorded`: there are requests to put
+    again. Errors: `ConfigError`."""
     steps = _steps(policy.steps)
     _check_order(steps)
     if first:
@@ -207,7 +228,11 @@ def plan(
     notes: list[str] = []
     for step in steps:
         met = float("inf") if requests_per_day is None else requests_per_day * hold_days * step.weight / ALL
-        if step.kind is StepKind.CANARY and met < LEAST_SEEN:
+        if step.kind is StepKind.BACKTEST and not recorded:
+            notes.append("Step backtest is left out: the log holds no request of the last week.")
+        elif step.kind is StepKind.HOLD and not _moves(kept):
+            notes.append(f"Step {step} is left out: there is no traffic to hold.")
+        elif step.kind is StepKind.CANARY and met < LEAST_SEEN:
             at = f"at {requests_per_day:.3g} requests a day the candidate would see {met:.0f}"
             notes.append(f"Step {step} is left out: {at} in {show_duration(policy.max_hold)}, {LEAST_SEEN} are needed.")
         elif step.kind in STILL:
@@ -238,12 +263,18 @@ def _percent(word: str) -> int | None:
     return round(float(match[1]) * 100) if match else None
 
 
+def _moves(steps: Sequence[ReleaseStep]) -> bool:
+    """Whether one of them has the candidate see requests."""
+    return any(step.kind not in (StepKind.BACKTEST, *STILL) for step in steps)
+
+
 def _check_order(steps: Sequence[ReleaseStep]) -> None:
     moving = [step for step in steps if step.kind not in STILL]
     places = [(list(KINDS).index(step.kind), step.weight) for step in moving]
     full = sum(step.kind is StepKind.FULL for step in steps)
     kinds = [step.kind for step in steps]
-    idle = StepKind.HOLD in kinds[:1] or StepKind.PROBATION in kinds[:-1]
+    idle = any(step.kind is StepKind.HOLD and not _moves(steps[:i]) for i, step in enumerate(steps))
+    idle = idle or StepKind.PROBATION in kinds[:-1]
     if full != 1 or idle or any(a >= b for a, b in pairwise(places)):
         raise ConfigError(
             f"the steps {', '.join(map(str, steps)) or '(none)'} are no way up",

@@ -16,7 +16,7 @@ from homeostat.domain.dataset import ENTITY, EVENT_MS, DatasetVersion
 from homeostat.domain.errors import ConfigError, DataError, NotFound
 from homeostat.domain.event import Event
 from homeostat.domain.policy import Policy
-from homeostat.domain.prediction import Role
+from homeostat.domain.prediction import PINNED, Role
 from homeostat.domain.units import iso
 from homeostat.ports import Clock, Journal, LabelLog, PredictionLog, Tables
 
@@ -79,7 +79,8 @@ class Data:
         if self.hidden(own):
             return own.clear()
         until, known_ms = int(own[EVENT_MS][-1]), now - self.policy.data.label_horizon
-        rows = self.log.read(self.policy.name, until + 1, known_ms + 1).filter(pl.col("role") == Role.ANSWER.value)
+        rows = self.log.read(self.policy.name, until + 1, known_ms + 1)
+        rows = rows.filter((pl.col("role") == Role.ANSWER.value) & ~pl.col("release").str.starts_with(PINNED))
         longest = self.policy.train.window or until - int(own[EVENT_MS][0])
         if rows.is_empty() or self._began(int(rows.select(pl.col("at_ms").min()).item())) - until > longest:
             return own.clear()

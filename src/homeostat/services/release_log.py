@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
+from homeostat import codec
 from homeostat.domain.event import Event
-from homeostat.domain.rollout import Arm, Rollout, Route, Routing, Status
-from homeostat.domain.units import ALL, show_share
+from homeostat.domain.rollout import Arm, Rollout, Route, Routing, Share, Status
+from homeostat.domain.units import show_share
 from homeostat.ports import Clock, Journal
 
 
@@ -37,8 +40,8 @@ class ServedArm:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What served at `at_ms`: routed at `since_ms`, under `release`. `shadow`: the arm that did not answer was scored
-    too. `routed` "": nothing was in force."""
+    """What served at `at_ms`: routed at `since_ms`, under `release`, which may be an experiment. `shadow`: the arm that
+    did not answer was scored too. `routed` "": nothing was in force."""
 
     at_ms: int
     since_ms: int | None
@@ -69,8 +72,8 @@ class ReleaseLog:
         led meanwhile, and told more: what the journal says counts."""
         if self._routed == routing.version:
             return
-        route = routing.routes.get(self._model)
-        body = {"route": asdict(route) if route else None}
+        route = routing.in_force(self._model) if self._model in routing.routes else None
+        body = {"route": msgspec.json.decode(codec.encode(route))}  # as a journal gives it back: lists, no tuples
         if body != self._last_told():
             key, subject = f"routed:{routing.version}", route.release if route else ""
             event = Event(routing.at_ms, self._model, "release.routed", key, subject, _shares(route), body)
@@ -84,12 +87,11 @@ class ReleaseLog:
     def served(self, records: Sequence[Rollout], at_ms: int) -> Served:
         """What was in force at that time."""
         past = [event for event in self._journal.read(self._model, "release.routed") if event.at_ms <= at_ms]
-        route = past[-1].body["route"] if past else None
-        if not route:
+        route = msgspec.convert(past[-1].body["route"], Route | None) if past else None
+        if route is None:
             return Served(at_ms, past[-1].at_ms if past else None, "", (), False, "")
-        shares = {"champion": ALL - route["weight"], "candidate": route["weight"]}
-        arms = [self._arm(Arm(**route[name]), share, records, at_ms) for name, share in shares.items() if route[name]]
-        return Served(at_ms, past[-1].at_ms, route["release"], tuple(arms), route["shadow"], past[-1].text)
+        arms = [self._arm(one.arm, one.weight, records, at_ms) for one in _all(route)]
+        return Served(at_ms, past[-1].at_ms, route.release, tuple(arms), route.shadow, past[-1].text)
 
     def _arm(self, arm: Arm, share: int, records: Sequence[Rollout], at_ms: int) -> ServedArm:
         of_it = [one for one in records if one.candidate.bundle == arm.bundle and one.started_ms <= at_ms]
@@ -109,10 +111,15 @@ def _shares(route: Route | None) -> str:
         return "Nobody answers."
     if route.candidate is None:
         return f"Version {route.champion.version} answers all requests."
-    champion, candidate = (show_share(share) for share in route.weights)
+    shares = "; ".join(f"version {one.arm.version}: {show_share(one.weight)}" for one in _all(route))
     scored = ", each scored on the other's rows" if route.shadow and route.weight else ""
     scored = ", scored in shadow" if route.shadow and not route.weight else scored
-    return f"Version {route.champion.version}: {champion}; version {route.candidate.version}: {candidate}{scored}."
+    return f"V{shares[1:]}{scored}."
+
+
+def _all(route: Route) -> list[Share]:
+    """The champion's too."""
+    return [Share(route.champion, route.weights[0]), *route.shares]
 
 
 def _event(rollout: Rollout, now: int) -> Event:

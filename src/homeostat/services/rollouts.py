@@ -10,25 +10,27 @@ the record itself: nothing is in the journal that did not happen, and nothing th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from homeostat.domain.bundle import Version
 from homeostat.domain.errors import NotFound, Refused, UsageError
-from homeostat.domain.event import Event
+from homeostat.domain.event import BACKTEST, Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.outlook import Outlook
-from homeostat.domain.policy import Policy
-from homeostat.domain.rollout import Arm, Do, Move, Rollout, Route, Seen, Status
+from homeostat.domain.policy import Policy, ReleasePolicy
+from homeostat.domain.rollout import Arm, Do, Move, Rollout, Route, Seen, Status, StepKind
 from homeostat.domain.units import ALL, DAY_MS
 from homeostat.engines import rollout as rule
 from homeostat.engines import steps
 from homeostat.engines.looks import look, saw
 from homeostat.engines.prospect import Present, look_ahead
+from homeostat.engines.routing import check_segments
 from homeostat.ports import Blobs, Clock, Hook, Journal, LabelLog, Plane, PredictionLog, Rollouts, Router, Tracker
-from homeostat.services.evidence_log import EvidenceLog, slow_limit, traffic
+from homeostat.services.backtest import Backtests
+from homeostat.services.evidence_log import EvidenceLog, answered, slow_limit, traffic
 from homeostat.services.release_hooks import Hooks
 from homeostat.services.release_log import ReleaseLog, Served
-from homeostat.services.release_seen import Sight, before, harmed, order, refusal, resumed, serving, since
+from homeostat.services.release_seen import Sight, before, harmed, order, refusal, replays, resumed, serving, since
 
 ORDERS = ("approve", "reject", "rollback")
 LOOK_BACK_MS = 7 * DAY_MS
@@ -37,7 +39,7 @@ LOOK_BACK_MS = 7 * DAY_MS
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where a release stands: its record, what is seen now, and what the next pass will do about it; `outlook`: what is
-    to be expected after that, None once it is over, while it waits for a person and where nothing is compared."""
+    to be expected after that, None once it is over, while it waits for a person and where nothing live is compared."""
 
     rollout: Rollout
     seen: Seen
@@ -70,13 +72,16 @@ class Releases:
         blobs: Blobs,
         clock: Clock,
         hook: Hook | None = None,
+        backtests: Backtests | None = None,
     ) -> None:
-        """`hook` None: none is run, whatever the policy says."""
+        """`hook` None: none is run, whatever the policy says; `backtests` None: nothing can be put again here, and that
+        step is left out."""
         self.policy, self.rollouts, self.journal, self.router = policy, rollouts, journal, router
-        self.tracker, self.clock, self.log = tracker, clock, log
+        self.tracker, self.clock, self.log, self.backtests = tracker, clock, log, backtests
         self.model = policy.name
         self._looked = ""
-        self.sight = Sight(policy, journal, router, plane, blobs, EvidenceLog(policy.name, log, labels), clock)
+        evidence = EvidenceLog(policy.name, log, labels, policy.monitor.segments)
+        self.sight = Sight(policy, journal, router, plane, blobs, evidence, clock)
         self.told = ReleaseLog(policy.name, journal, clock)
         self.hooks = Hooks(policy.release.hooks, hook, journal, clock) if hook else None
 
@@ -87,7 +92,8 @@ class Releases:
         for a bundle that can't be read; `ConfigError`."""
         records = self.rollouts.all(self.model)
         self._admit(candidate, records, despite)
-        self.sight.bundle(candidate.bundle)
+        rules = self.policy.release
+        check_segments(self.sight.bundle(candidate.bundle).schema, rules.only, rules.never)
         now, identity = self.clock.now_ms(), f"R{len(records) + 1}"
         asked = Rollout(
             id=identity,
@@ -123,6 +129,8 @@ class Releases:
         if rollout is None:
             return self._clear()
         standing = self._standing(rollout, records)
+        if standing.move.do is Do.HOLD and self._replay(standing):
+            standing = self._standing(rollout, records)
         return self._dropped(standing, records) or self._act(standing, records)
 
     def order(self, release: str, what: str, reason: str, who: str) -> Event:
@@ -172,6 +180,10 @@ class Releases:
         return found
 
     def _admit(self, candidate: Version, records: Sequence[Rollout], despite: str) -> None:
+        begun, ended = (self.journal.read(self.model, f"experiment.{what}") for what in ("started", "ended"))
+        if len(begun) > len(ended):
+            way_out = "End one first; the experiment with: homeostat experiment stop"
+            raise Refused(f"experiment {begun[-1].subject} is under way", where=f"model {self.model}", way_out=way_out)
         same = [one for one in records if one.candidate.bundle == candidate.bundle]
         under_way = next((one for one in same if one.status.open or one.status is Status.QUEUED), None)
         if under_way:
@@ -191,7 +203,8 @@ class Releases:
         now, serves = self.clock.now_ms(), serving(records)
         champion = serves.candidate if serves else None
         recent = self.log.read(self.model, now - LOOK_BACK_MS, now + 1)
-        way, notes = steps.plan(self.policy.release, traffic(recent, now), champion is None)
+        recorded = self.backtests is not None and not answered(recent).is_empty()
+        way, notes = steps.plan(self.policy.release, traffic(recent, now), champion is None, recorded)
         slow_us = slow_limit(recent, champion.number) if champion else 0
         against = f"version {champion.number}" if champion else "nobody"
         reason = f"Version {rollout.candidate.number} against {against}: {', '.join(map(str, way))}."
@@ -237,7 +250,19 @@ class Releases:
             raise Refused("harm was seen, and on_harm is rollback", where=where, way_out="Release another version.")
         if harm and standing.rollout.status is not Status.WAITING:
             raise Refused("harm was just seen", where=where, way_out="Order again when the release waits for a person.")
-        return harm
+        return harm and standing.rollout.step.kind is not StepKind.BACKTEST
+
+    def _replay(self, standing: Standing) -> bool:
+        """A piece of the release's backtest, if that is where it stands. → whether it is done: what it found is in the
+        journal."""
+        rollout = standing.rollout
+        due = replays(rollout) and not standing.seen.replayed
+        done = self.backtests.work(rollout) if due and self.backtests else None
+        if done is None:
+            return False
+        key, now = f"{rollout.id}:backtest", self.clock.now_ms()
+        self.journal.append(Event(now, self.model, BACKTEST, key, rollout.id, done.sentence, asdict(done)))
+        return True
 
     def _standing(self, rollout: Rollout, records: Sequence[Rollout]) -> Standing:
         seen = self.sight.gather(rollout, records)
@@ -246,7 +271,7 @@ class Releases:
     def _ahead(self, standing: Standing) -> Standing:
         """With its outlook."""
         rollout, seen = standing.rollout, standing.seen
-        if rollout.status is not Status.RUNNING or rollout.champion is None:
+        if rollout.status is not Status.RUNNING or rollout.champion is None or replays(rollout):
             return standing
         since_ms = since(rollout, resumed(self.sight.orders(rollout)))
         rows, labels = self.sight.evidence.read(rollout.id, since_ms, seen.now_ms)
@@ -273,7 +298,7 @@ class Releases:
             return self._enter(standing, records)
         self._testify(standing)
         if move.do is Do.ROUTE:
-            self._publish(_route(rollout, move.weight, move.shadow, records))
+            self._publish(_route(rollout, move.weight, move.shadow, records, self.policy.release))
             return move
         if move.do is Do.PROMOTE:
             self.tracker.alias(rollout.candidate, "champion")
@@ -334,7 +359,9 @@ class Releases:
         return Move(Do.ROUTE, "The first release ended: nobody answers.")
 
 
-def _route(rollout: Rollout, weight: int, shadow: bool, records: Sequence[Rollout]) -> Route | None:
+def _route(
+    rollout: Rollout, weight: int, shadow: bool, records: Sequence[Rollout], rules: ReleasePolicy
+) -> Route | None:
     """Without weight and shadow: what was in force before this release, None if nothing was."""
     candidate = Arm(rollout.candidate.number, rollout.candidate.bundle)
     if weight == ALL and not shadow:
@@ -345,4 +372,5 @@ def _route(rollout: Rollout, weight: int, shadow: bool, records: Sequence[Rollou
     if rollout.champion is None:
         return None
     champion = Arm(rollout.champion.number, rollout.champion.bundle)
-    return Route(rollout.id, champion, candidate, weight, shadow, rollout.salt)
+    kept = rules.only, rules.never
+    return Route(rollout.id, champion, candidate, weight, shadow, rollout.salt, (), *kept)

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from homeostat.domain.prediction import SETTLED_MS, Role
+from homeostat.domain.prediction import PINNED, SETTLED_MS, Role
 from homeostat.domain.schema import Schema, Task
 from homeostat.ports import LabelLog, PredictionLog
 
@@ -14,8 +14,9 @@ _KEPT = ("id", "at_ms", "score", "scores")
 
 
 def scored_by(log: pl.DataFrame, version: int) -> pl.DataFrame:
-    """Each row that `version` scored, to answer or in shadow, once; in order of time."""
-    seen = pl.col("role").is_in([Role.ANSWER.value, Role.SHADOW.value])
+    """Each row that `version` scored, to answer or in shadow, once; in order of time. Without callers' tests."""
+    tests = pl.col("release").str.starts_with(PINNED)
+    seen = pl.col("role").is_in([Role.ANSWER.value, Role.SHADOW.value]) & ~tests
     rows = log.filter(seen & (pl.col("version") == version) & (pl.col("status") == "ok"))
     return rows.unique("id", keep="first", maintain_order=True).sort("at_ms", maintain_order=True)
 

@@ -8,10 +8,10 @@ from typing import Any
 import polars as pl
 
 from homeostat.domain.errors import NotFound
-from homeostat.domain.prediction import UNRELEASED, Role
+from homeostat.domain.prediction import PINNED, UNRELEASED, Role
 from homeostat.domain.rollout import Rollout
 from homeostat.domain.trace import Label, Score, Trace
-from homeostat.ports import LabelLog, PredictionLog, Rollouts
+from homeostat.ports import LabelLog, PredictionLog, Rollouts, Tracker
 from homeostat.services.bundles import Bundles
 
 _FOREVER = 2**62
@@ -20,8 +20,17 @@ _FOREVER = 2**62
 class Traces:
     """Reads only."""
 
-    def __init__(self, model: str, log: PredictionLog, labels: LabelLog, rollouts: Rollouts, bundles: Bundles) -> None:
+    def __init__(
+        self,
+        model: str,
+        log: PredictionLog,
+        labels: LabelLog,
+        rollouts: Rollouts,
+        bundles: Bundles,
+        tracker: Tracker,
+    ) -> None:
         self.model, self.log, self.labels, self.rollouts, self.bundles = model, log, labels, rollouts, bundles
+        self.tracker = tracker
 
     def trace(self, prediction: str) -> Trace:
         """Errors: `NotFound`; `Corrupt` when what is stored about it was damaged."""
@@ -52,13 +61,16 @@ class Traces:
         )
 
     def _served(self, row: Mapping[str, Any]) -> tuple[Rollout | None, str]:
-        """The release in force, and the bundle that answered; None and "" where there is none."""
+        """The release in force, and the bundle that answered; None and "" where there is none. The variants of an
+        experiment need not have been released."""
         if row["release"].startswith(UNRELEASED):
             return None, row["release"].partition(":")[2]
-        rollout = next((one for one in self.rollouts.all(self.model) if one.id == row["release"]), None)
-        sides = (rollout.candidate, rollout.champion) if rollout else ()
-        answered = row["role"] not in (Role.REJECTED, Role.SHED)
-        return rollout, next((one.bundle for one in sides if one and answered and one.number == row["version"]), "")
+        release = row["release"].removeprefix(PINNED)
+        rollout = next((one for one in self.rollouts.all(self.model) if one.id == release), None)
+        if row["role"] in (Role.REJECTED, Role.SHED):
+            return rollout, ""
+        versions = (rollout.candidate, rollout.champion) if rollout else self.tracker.versions(self.model)
+        return rollout, next((one.bundle for one in versions if one and one.number == row["version"]), "")
 
     def _label(self, prediction: str) -> Label | None:
         found = self.labels.read(-_FOREVER, _FOREVER).filter(pl.col("id") == prediction)

@@ -61,6 +61,7 @@ class Shelf:
         self._blobs, self._runtime, self._kept = blobs, runtime, kept
         self._loaded: dict[str, Loaded] = {}
         self._reasons: dict[str, str] = {}
+        self._refused: set[str] = set()
         self._lock = threading.Lock()
 
     def get(self, bundle: str) -> Loaded | None:
@@ -73,7 +74,7 @@ class Shelf:
     def load(self, bundle: str) -> Loaded | None:
         """None when it can't answer: see `reason`."""
         with self._lock:
-            if bundle not in self._loaded:
+            if bundle not in self._loaded and bundle not in self._refused:
                 try:
                     self._loaded[bundle] = self._open(bundle)
                     self._reasons.pop(bundle, None)
@@ -89,6 +90,18 @@ class Shelf:
             spare = [bundle for bundle in self._loaded if bundle not in used]
             while len(spare) > self._kept or (len(spare) > 1 and self._size() > room):
                 del self._loaded[spare.pop(0)]
+
+    def refuse(self, bundle: str, reason: str) -> None:
+        """Unload it, and load it no more until it is pardoned."""
+        with self._lock:
+            self._refused.add(bundle)
+            self._reasons[bundle] = reason
+            self._loaded.pop(bundle, None)
+
+    def pardon(self, routed: set[str]) -> None:
+        """Those that are not routed any more may be loaded again: it would be for another release."""
+        with self._lock:
+            self._refused &= routed
 
     def _size(self) -> int:
         return sum(loaded.size for loaded in self._loaded.values())

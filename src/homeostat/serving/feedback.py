@@ -1,4 +1,4 @@
-"""Labels by prediction id: late, repeated or corrected."""
+"""What became of predictions, by id: labels and named signals, late, repeated or corrected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from homeostat.domain.prediction import LabelBatch
+from homeostat.domain.prediction import LabelBatch, SignalBatch
 from homeostat.domain.schema import Schema
 from homeostat.engines.labels import canonical
 from homeostat.serving.messages import Refusal
@@ -25,8 +25,18 @@ class Given(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     at: _Ms | datetime | None = None
 
 
+class Signal(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A number that a caller measured: conversion (true or false is 1 or 0), amount, rating."""
+
+    id: _Id
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    value: float | bool
+    at: _Ms | datetime | None = None
+
+
 class Body(msgspec.Struct, forbid_unknown_fields=True):
-    labels: list[Given]
+    labels: Annotated[list[Given], msgspec.Meta(min_length=1)] = []
+    signals: Annotated[list[Signal], msgspec.Meta(min_length=1)] = []
     model: str | None = None
 
 
@@ -41,8 +51,8 @@ def parse(body: bytes) -> Body:
         raise Refusal(422, f"not feedback: {error}", rule="form") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refusal(400, "the body is not JSON", rule="json") from None
-    if not parsed.labels:
-        raise Refusal(422, "labels must not be empty", rule="not empty", name="labels")
+    if not (parsed.labels or parsed.signals):
+        raise Refusal(422, "send labels or signals", rule="not empty", name="labels")
     return parsed
 
 
@@ -55,6 +65,15 @@ def batch(schema: Schema, labels: Sequence[Given], now_ms: int) -> LabelBatch:
         except (ValueError, OverflowError) as error:
             raise Refusal(422, str(error), rule="label", name="label", record=record) from None
     return LabelBatch([str(one.id) for one in labels], texts, [_ms(one.at, now_ms) for one in labels])
+
+
+def signal_batch(signals: Sequence[Signal], now_ms: int) -> SignalBatch:
+    return SignalBatch(
+        [str(one.id) for one in signals],
+        [one.name for one in signals],
+        [float(one.value) for one in signals],
+        [_ms(one.at, now_ms) for one in signals],
+    )
 
 
 def _ms(at: int | datetime | None, now_ms: int) -> int:

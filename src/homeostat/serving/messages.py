@@ -24,6 +24,7 @@ _SHOWN_IDS = 100
 HEADERS = (
     "accept",
     "accept-encoding",
+    "authorization",
     "content-encoding",
     "content-type",
     "idempotency-key",

@@ -22,6 +22,7 @@ from homeostat.serving.typed import Name, media, name_text, type_of, unread
 CSV = "text/csv"
 _CODES = {
     400: "BAD_REQUEST",
+    403: "PERMISSION_DENIED",
     404: "RESOURCE_DOES_NOT_EXIST",
     422: "INVALID_PARAMETER_VALUE",
     500: "INTERNAL_ERROR",

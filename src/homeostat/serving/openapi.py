@@ -251,18 +251,23 @@ def _feedback(models: Mapping[str, Served]) -> Object:
     given = {**_object({"id": _ID, "label": label, "at": at}, ("id", "label")), "additionalProperties": False}
     model: Object = {"enum": [*models, None] if len(models) == 1 else list(models)}
     labels = {"type": "array", "minItems": 1, "items": given}
-    required = ("labels",) if len(models) == 1 else ("labels", "model")
-    shape = {**_object({"labels": labels, "model": model}, required), "additionalProperties": False}
+    signal = _object({"id": _ID, "name": _SIGNAL_NAME, "value": {"type": ["number", "boolean"]}, "at": at}, _SIGNAL)
+    signals = {"type": "array", "minItems": 1, "items": {**signal, "additionalProperties": False}}
+    known_as = {"labels": labels, "signals": signals, "model": model}
+    shape = {**_object(known_as, () if len(models) == 1 else ("model",)), "additionalProperties": False}
+    shape["anyOf"] = [{"required": ["labels"]}, {"required": ["signals"]}]
     example = {"labels": [{"id": "a1", "label": known[0] if known else 1.5}]}
     answer = {JSON: {"schema": _object({"accepted": {"type": "integer"}})}}
     body = _body({JSON: _media(shape, example)})
-    operation = _operation("Labels by prediction id: late, repeated or corrected", body, answer, "Error")
+    operation = _operation("Labels and signals by prediction id: late, repeated or corrected", body, answer, "Error")
     operation["parameters"] = []
     operation["responses"]["404"] = _error(404, "Error")
     operation["responses"]["200"].pop("headers")
     return operation
 
 
+_SIGNAL_NAME: Object = {"type": "string", "minLength": 1, "maxLength": 64}
+_SIGNAL = ("id", "name", "value")
 _MOMENT: Object = {"type": "string", "format": "date-time"}
 
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
-from homeostat.domain.rollout import Route, Routing
-from homeostat.domain.units import ALL
+from homeostat.domain.rollout import Routing
 from homeostat.serving import mlflow, openapi, v2
 from homeostat.serving.binary import EXTENSION
 from homeostat.serving.bundles import Shelf
 from homeostat.serving.messages import RETRY, Refusal, Request, Response, json, refused
 from homeostat.serving.mlflow import Mlflow
+from homeostat.serving.pins import VARIANT, Barred, may_choose, variants
 from homeostat.serving.records import Record, Records
 from homeostat.serving.score import Served
 from homeostat.serving.v2 import V2
@@ -23,14 +23,15 @@ class Target:
     """Where a prediction request goes."""
 
     served: Served
-    codec: Records | Record | V2 | Mlflow
+    codec: Records | Record | V2 | Mlflow | Barred
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Replaced whole. `missing` says of a model why its champion can't answer; `complete`: every bundle that the
     document names is loaded; `started`: since this worker came up, every champion has been ready once. `cold`: models
-    for which there is no room until somebody asks for them; `slow`: the paths of models that take long."""
+    for which there is no room until somebody asks for them; `slow`: the paths of models that take long; `variants`: of
+    each model, by name and by number, for `testers`."""
 
     version: int = 0
     models: Mapping[str, Served] = field(default_factory=dict)
@@ -41,6 +42,21 @@ class Plan:
     started: bool = False
     cold: frozenset[str] = frozenset()
     slow: frozenset[str] = frozenset()
+    variants: Mapping[str, Mapping[str, Served]] = field(default_factory=dict)
+    testers: Mapping[str, str] = field(default_factory=dict)
+
+    def chosen(self, target: Target, request: Request) -> Target:
+        """The variant that the caller chose; one that refuses, where it may not or where there is none."""
+        known = self.variants[target.served.model]
+        if not may_choose(request.headers.get("authorization", ""), self.testers):
+            refusal = Refusal(403, f"{VARIANT} needs a token: authorization: Bearer TOKEN", rule="token", name=VARIANT)
+        elif request.headers[VARIANT] not in known:
+            refusal = Refusal(
+                404, f"there is no such variant now, but {', '.join(known)}", rule="variant", name=VARIANT
+            )
+        else:
+            return replace(target, served=known[request.headers[VARIANT]])
+        return replace(target, codec=Barred(target.codec, refusal))
 
     def asks_cold(self, path: str) -> str | None:
         """The model that is to be loaded first, if the path is one's."""
@@ -109,7 +125,7 @@ class Plan:
         if rest[-1:] == ["ready"] and name in self.missing and name not in self.models:
             return self._state(request, "ready", False)
         served = self.one(name)
-        versions = [arm.version for arm in (served.route.champion, served.route.candidate) if arm]
+        versions = [arm.version for arm in (served.route.champion, *(share.arm for share in served.route.shares))]
         match rest:
             case ["versions", number, *_] if number not in map(str, versions):
                 raise Refusal(404, f"version {number} of {name} is not served here", rule="version")
@@ -151,49 +167,38 @@ def build(routing: Routing, shelf: Shelf, before: Plan, room: float, used: Mappi
     cold: set[str] = set()
     complete = True
     for name in sorted(routing.routes, key=lambda name: -used.get(name, 0)):
-        route = routing.routes[name]
+        route = routing.in_force(name)
         if sum(served.size for served in models.values()) >= room:
             cold.add(name)
             continue
         champion = shelf.load(route.champion.bundle)
-        candidate = shelf.load(route.candidate.bundle) if route.candidate else None
+        beside = [shelf.load(share.arm.bundle) for share in route.shares]
         if champion is not None:
-            models[name] = Served(name, route, champion, candidate)
+            models[name] = Served(name, route, champion, beside[0] if beside else None, tuple(beside[1:]))
         elif name in before.models:
             models[name] = before.models[name]
         if champion is None:
             arm = route.champion
             missing[name] = f"{name} version {arm.version} is not ready: {shelf.reason(arm.bundle)}"
-        complete = complete and champion is not None and (route.candidate is None or candidate is not None)
-    predict = {path: target for served in models.values() for path, target in _paths(served)}
-    bundles = {bundle for served in models.values() for bundle in _bundles(served)}
+        complete = complete and champion is not None and None not in beside
+    chosen = {name: variants(served) for name, served in models.items()}
+    predict = {path: target for served in models.values() for path, target in _paths(served, chosen[served.model])}
+    bundles = {loaded.id for served in models.values() for loaded in served.loaded}
     if len(models) == len(routing.routes) == 1:
         (only,) = models.values()
         predict["/invocations"] = Target(only, only.champion.mlflow)
     started = before.started or (bool(models) and not missing)
     slow = frozenset(path for path, target in predict.items() if target.served.slow)
-    return Plan(routing.version, models, missing, predict, bundles, complete, started, frozenset(cold), slow)
+    known = frozenset(cold), slow, chosen, routing.testers
+    return Plan(routing.version, models, missing, predict, bundles, complete, started, *known)
 
 
-def _bundles(served: Served) -> Iterator[str]:
-    yield served.champion.id
-    if served.candidate is not None:
-        yield served.candidate.id
-
-
-def _paths(served: Served) -> Iterator[tuple[str, Target]]:
+def _paths(served: Served, chosen: Mapping[str, Served]) -> Iterator[tuple[str, Target]]:
     champion, name = served.champion, served.model
     yield f"/v1/models/{name}/predict", Target(served, champion.records)
     yield f"/v1/models/{name}/record", Target(served, champion.records.one)
     yield f"/v1/models/{name}/invocations", Target(served, champion.mlflow)
     yield f"/v2/models/{name}/infer", Target(served, champion.v2)
-    for number, weight in _pins(served.route):
-        pinned = replace(served, route=replace(served.route, weight=weight))
-        yield f"/v2/models/{name}/versions/{number}/infer", Target(pinned, champion.v2)
-
-
-def _pins(route: Route) -> Iterator[tuple[int, int]]:
-    """A caller who names a version gets that one: for its rows the candidate's weight is nothing or all."""
-    yield route.champion.version, 0
-    if route.candidate is not None:
-        yield route.candidate.version, ALL
+    for number, pinned in chosen.items():
+        if number.isdigit():
+            yield f"/v2/models/{name}/versions/{number}/infer", Target(pinned, champion.v2)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from types import MappingProxyType
 from typing import Any
 
 from homeostat.domain.prediction import LogBatch, Role
-from homeostat.domain.rollout import Arm
+from homeostat.domain.rollout import Arm, Route
 from homeostat.domain.schema import Value
+from homeostat.domain.units import ALL
 from homeostat.engines.answer import answers
 from homeostat.serving.bundles import Loaded
 from homeostat.serving.messages import Row
@@ -25,21 +27,24 @@ class Page:
         self._served, self._at_ms = served, at_ms
         self._columns: dict[str, Sequence[Any]] = {}
         self._inputs: dict[str, Sequence[Value]] = {}
+        self._arms = arms_of(served.route) if served.route.more else _ARMS
+        self._kept: Sequence[bool] = ()
 
     def answered(self, batch: Batch, scored: Scored) -> None:
-        """Every row of the batch, and the candidate's failed attempts beside them."""
-        n = len(batch.ids)
-        arms = [_ARMS[chosen] for chosen in scored.on_candidate.tolist()]
+        """Every row of the batch, and the failed attempts beside them. Before anything else."""
+        n, names = len(batch.ids), self._arms
+        arms = [names[chosen] for chosen in scored.arm.tolist()]
         who = (batch.ids, batch.keys, scored.version, arms, [Role.ANSWER.value] * n, scored.status, scored.us)
         self._add((*who, scored.score, scored.label, scored.scores), batch.columns)
-        if scored.failed is not None:
-            self._failed(batch, scored.failed)
+        self._kept = () if scored.kept is None else scored.kept.tolist()
+        for number, made in scored.failed:
+            self._failed(batch, number, made)
 
-    def _failed(self, batch: Batch, made: Attempt) -> None:
-        arm = self._served.route.candidate
+    def _failed(self, batch: Batch, number: int, made: Attempt) -> None:
+        version = self._served.route.shares[number - 1].arm.version
         rows = made.rows[~made.good].tolist()
         named = [batch.ids[row] for row in rows], [batch.keys[row] for row in rows]
-        self._unscored(*named, (arm.version if arm else 0, _ARMS[1], Role.FAILED.value, made.status, made.us))
+        self._unscored(*named, (version, self._arms[number], Role.FAILED.value, made.status, made.us))
 
     def rejected(self, rows: Sequence[Row], ids: Sequence[str], keys: Sequence[str | None]) -> None:
         """Rows that no model saw."""
@@ -74,14 +79,29 @@ class Page:
         for name, values in given.items():
             self._inputs[name] = [*self._inputs[name], *values]
 
-    def batch(self) -> LogBatch | None:
-        """None when there is nothing to write."""
-        route = self._served.route
-        if not self._columns or not self._columns["id"]:
-            return None
-        return LogBatch(
-            self._served.model, self._at_ms, route.release, route.weight, inputs=self._inputs, **self._columns
-        )
+    def batches(self) -> list[LogBatch]:
+        """Nothing when there is nothing to write; two where a rule keeps some rows, which have no weight."""
+        route, n = self._served.route, len(self._columns.get("id", ()))
+        weight = ALL - route.weights[0] if route.more else route.weight
+        if not any(self._kept):
+            return [self._batch(weight, self._columns, self._inputs)] if n else []
+        kept = [*self._kept, *[False] * (n - len(self._kept))]
+        parts = (0, kept), (weight, [not one for one in kept])
+        return [self._batch(w, _some(self._columns, rows), _some(self._inputs, rows)) for w, rows in parts if any(rows)]
+
+    def _batch(
+        self, weight: int, columns: Mapping[str, Sequence[Any]], inputs: Mapping[str, Sequence[Value]]
+    ) -> LogBatch:
+        return LogBatch(self._served.model, self._at_ms, self._served.route.release, weight, inputs=inputs, **columns)
+
+
+def arms_of(route: Route) -> tuple[str, ...]:
+    """As the log names them."""
+    return (*_ARMS, *(f"version {share.arm.version}" for share in route.more))
+
+
+def _some(columns: Mapping[str, Sequence[Any]], rows: Sequence[bool]) -> dict[str, list[Any]]:
+    return {name: list(compress(column, rows)) for name, column in columns.items()}
 
 
 def shadowed(

@@ -11,17 +11,17 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat.domain.rollout import Route
+from homeostat.domain.rollout import Route, Share
 from homeostat.domain.schema import Kind, Schema, Value
 from homeostat.engines.answer import answers, width
-from homeostat.engines.routing import to_candidate
+from homeostat.engines.routing import arms, kept
 from homeostat.engines.transform import codes, matrix, narrow
 from homeostat.ports import Clock
 from homeostat.serving.bundles import Loaded
 from homeostat.serving.limits import Fault
 from homeostat.serving.messages import Row
 
-OK, ERROR, NONFINITE, TIMEOUT = "ok", "error", "nonfinite", "timeout"
+OK, ERROR, NONFINITE, TIMEOUT, MEMORY = "ok", "error", "nonfinite", "timeout", "memory"
 Index = NDArray[np.intp]
 Output = NDArray[np.float64]
 _CALLS = 4  # of candidates at a time, those that were given up included
@@ -31,26 +31,39 @@ _log = logging.getLogger("homeostat.serving")
 @dataclass(frozen=True, slots=True)
 class Served:
     """A route with its bundles in memory. The candidate is None when there is none, or when it is not ready: then
-    what is assigned to it counts as its failure."""
+    what is assigned to it counts as its failure. So is each of `more`."""
 
     model: str
     route: Route
     champion: Loaded
     candidate: Loaded | None
+    more: tuple[Loaded | None, ...] = ()
+
+    @property
+    def loaded(self) -> tuple[Loaded, ...]:
+        """What is in memory, the champion last."""
+        return (*filter(None, (self.candidate, *self.more)), self.champion)
+
+    @property
+    def beside(self) -> tuple[tuple[Share, Loaded | None], ...]:
+        """Every arm but the champion's, in the order of their numbers from 1 on."""
+        return tuple(zip(self.route.shares, (self.candidate, *self.more), strict=False))
 
     @property
     def size(self) -> int:
         """Bytes of memory."""
-        return self.champion.size + (self.candidate.size if self.candidate else 0)
+        return sum(one.size for one in self.loaded)
 
     @property
     def slow(self) -> bool:
-        return self.champion.slow or (self.candidate is not None and self.candidate.slow)
+        return any(one.slow for one in self.loaded)
 
     @property
     def typed(self) -> Mapping[str | None, Value]:
         """Labels as text → as the data has them."""
-        return {**self.candidate.typed, **self.champion.typed} if self.candidate else self.champion.typed
+        if self.candidate is None and not self.more:
+            return self.champion.typed
+        return {text: value for one in self.loaded for text, value in one.typed.items()}
 
 
 @dataclass(slots=True)
@@ -84,8 +97,9 @@ def _views(schema: Schema, exact: NDArray[np.float64]) -> dict[str, Sequence[Val
 
 @dataclass(slots=True)
 class Attempt:
-    """One call of one model on `rows` of the batch. `good` says which outputs can be used, `status` why the others
-    can't; `us` is how long the call took."""
+    """One model's answers to `rows` of the batch: `output` (n, c), `good` says which can be used, `status` why the
+    others can't; `us` is how long its call took, or how long it was waited for in vain: what it costs to hand a call
+    to another thread is not the model's."""
 
     rows: Index
     output: Output
@@ -94,7 +108,15 @@ class Attempt:
     us: int
 
 
+AGAIN_NS = 20_000_000
+"""How long the rows of a failed call may be tried apart."""
 Call = Callable[[], Output]
+Within = Callable[[Call], Output]
+"""Calls a model, for so long and with so much memory as it may take."""
+
+
+class OutOfRoom(Exception):
+    """A candidate's calls have taken more memory than there was for it."""
 
 
 def patiently(call: Call) -> Output:
@@ -106,15 +128,49 @@ def attempt(
     rows: Index,
     x: Callable[[Index], NDArray[np.float32]],
     clock: Clock,
-    within: Callable[[Call], Output] = patiently,
+    within: Within = patiently,
 ) -> Attempt:
     """`x` gives the model's input for the rows, `within` calls the model. Never raises: a model that fails is an
-    outcome."""
+    outcome. A call that fails is made again in halves, as long as that takes no more than `AGAIN_NS`: so a row that the
+    model can't take fails alone, and not everybody who was asked about with it."""
+    once = partial(_attempted, loaded, x, clock, within)
+    made = once(rows)
+    if loaded is None or made.status != ERROR or len(rows) == 1:
+        return made
+    _log.error("bundle %s failed on %d rows; they are tried apart", loaded.id[:12], len(rows))
+    end_ns = clock.timer_ns() + AGAIN_NS
+    return _apart(made, once, lambda: clock.timer_ns() < end_ns)
+
+
+def _apart(made: Attempt, once: Callable[[Index], Attempt], may: Callable[[], bool]) -> Attempt:
+    if made.status != ERROR or len(made.rows) == 1 or not may():
+        return made
+    middle = len(made.rows) // 2
+    one, other = (_apart(once(rows), once, may) for rows in (made.rows[:middle], made.rows[middle:]))
+    output, good = np.concatenate([one.output, other.output]), np.concatenate([one.good, other.good])
+    status = one.status if one.good.sum() < len(one.good) else other.status
+    return Attempt(made.rows, output, good, status, max(one.us, other.us))
+
+
+def _attempted(
+    loaded: Loaded | None, x: Callable[[Index], NDArray[np.float32]], clock: Clock, within: Within, rows: Index
+) -> Attempt:
+    """One call."""
+    took_ns: list[int] = []
+
+    def timed(call: Call) -> Output:
+        began = clock.timer_ns()
+        try:
+            return call()
+        finally:
+            took_ns.append(clock.timer_ns() - began)
+
     started = clock.timer_ns()
-    output, status = _call(loaded, rows, x, within)
-    us = (clock.timer_ns() - started) // 1_000
+    output, status = _call(loaded, rows, x, lambda call: within(partial(timed, call)))
+    us = (took_ns[0] if took_ns else clock.timer_ns() - started) // 1_000
     if output is None:
-        return Attempt(rows, np.full((len(rows), 1), np.nan), np.zeros(len(rows), bool), status, us)
+        columns = width(loaded.schema) if loaded else 1
+        return Attempt(rows, np.full((len(rows), columns), np.nan), np.zeros(len(rows), bool), status, us)
     return Attempt(rows, output, np.asarray(np.isfinite(output).all(axis=1)), NONFINITE, us)
 
 
@@ -122,7 +178,7 @@ def _call(
     loaded: Loaded | None,
     rows: Index,
     x: Callable[[Index], NDArray[np.float32]],
-    within: Callable[[Call], Output],
+    within: Within,
 ) -> tuple[Output | None, str]:
     if loaded is None:
         return None, ERROR
@@ -130,8 +186,11 @@ def _call(
         output = within(lambda: loaded.model(x(rows)))
     except TimeoutError:
         return None, TIMEOUT
+    except OutOfRoom:
+        return None, MEMORY
     except Exception:  # a model may raise anything
-        _log.exception("bundle %s failed", loaded.id[:12])
+        if len(rows) == 1:
+            _log.exception("bundle %s failed", loaded.id[:12])
         return None, ERROR
     return (output if output.shape == (len(rows), width(loaded.schema)) else None), ERROR
 
@@ -160,20 +219,23 @@ class Patience:
 
 @dataclass(slots=True)
 class Scored:
-    """What the tick answers, row by row, and the candidate's failed attempts."""
+    """What the tick answers, row by row, and the failed attempts with the number of their arm. `kept`: rows that stay
+    with the champion by rule, None where there is no rule."""
 
-    on_candidate: NDArray[np.bool_]
+    arm: NDArray[np.int64]
+    kept: NDArray[np.bool_] | None
     version: list[int]
     status: list[str]
     us: list[int]
     score: list[float | None]
     label: list[str | None]
     scores: list[Sequence[float] | None]
-    failed: Attempt | None = None
+    failed: list[tuple[int, Attempt]] = field(default_factory=list)
 
     @classmethod
-    def blank(cls, n: int, on_candidate: NDArray[np.bool_]) -> Scored:
-        return cls(on_candidate, [0] * n, [ERROR] * n, [0] * n, [None] * n, [None] * n, [None] * n)
+    def blank(cls, arm: NDArray[np.int64], kept: NDArray[np.bool_] | None) -> Scored:
+        n = len(arm)
+        return cls(arm, kept, [0] * n, [ERROR] * n, [0] * n, [None] * n, [None] * n, [None] * n)
 
     def take(self, loaded: Loaded, version: int, made: Attempt) -> None:
         """Put the attempt's answers in their rows."""
@@ -195,45 +257,56 @@ def filled(made: Attempt) -> Output:
     return made.output if made.good.all() else np.where(made.good[:, None], made.output, 0.0)
 
 
-def score(served: Served, batch: Batch, clock: Clock, within: Callable[[Call], Output]) -> Scored:
-    """One call for each arm, the candidate's `within` its time. The champion answers its own rows and those on which
-    the candidate failed."""
+def score(served: Served, batch: Batch, clock: Clock, within: Callable[[Loaded | None], Within]) -> Scored:
+    """One call for each arm, those beside the champion's `within` their time. The champion answers its own rows and
+    those on which another failed."""
     route, n = served.route, len(batch.ids)
-    if route.candidate is None or not route.weight:  # nearly always
-        scored = Scored.blank(n, np.zeros(n, bool))
+    if not (route.weight or route.more):  # nearly always
+        scored = Scored.blank(np.zeros(n, np.int64), None)
         _champion(served, scored, attempt(served.champion, np.arange(n), batch.x.__getitem__, clock))
         return scored
-    keys = [name if key is None else key for key, name in zip(batch.keys, batch.ids, strict=True)]
-    chosen = to_candidate(route.salt, keys, route.weight)
-    scored = Scored.blank(n, chosen)
-    rest: Index = np.arange(n)
-    if chosen.any():
-        rows: Index = np.flatnonzero(chosen)
-        made = attempt(served.candidate, rows, partial(candidate_input, served, batch), clock, within)
-        if served.candidate is not None and made.good.any():
-            scored.take(served.candidate, route.candidate.version, made)
-        scored.failed = None if made.good.all() else made
-        rest = np.flatnonzero(~chosen | np.isin(np.arange(n), rows[~made.good]))
+    scored = _assigned(route, batch)
+    unanswered = scored.arm == 0
+    for number, (share, loaded) in enumerate(served.beside, 1):
+        rows: Index = np.flatnonzero(scored.arm == number)
+        if not len(rows):
+            continue
+        made = attempt(loaded, rows, partial(input_of, loaded, served, batch), clock, within(loaded))
+        if loaded is not None and made.good.any():
+            scored.take(loaded, share.arm.version, made)
+        if not made.good.all():
+            scored.failed.append((number, made))
+            unanswered[rows[~made.good]] = True
+    rest: Index = np.flatnonzero(unanswered)
     if len(rest):
         _champion(served, scored, attempt(served.champion, rest, batch.x.__getitem__, clock))
     return scored
 
 
+def _assigned(route: Route, batch: Batch) -> Scored:
+    """Whose turn it is, with nothing answered yet."""
+    keys = [name if key is None else key for key, name in zip(batch.keys, batch.ids, strict=True)]
+    arm = arms(route, keys)
+    if not (route.only or route.never):
+        return Scored.blank(arm, None)
+    stays = kept(route.only, route.never, batch.columns, len(keys))
+    return Scored.blank(np.where(stays, 0, arm), stays)
+
+
 def _champion(served: Served, scored: Scored, made: Attempt) -> None:
     version = served.route.champion.version
-    if made.status == NONFINITE:
+    if made.status == NONFINITE or made.good.any():
         scored.take(served.champion, version, made)
         return
     for row in made.rows.tolist():  # no output at all
         scored.version[row], scored.status[row], scored.us[row] = version, ERROR, made.us
 
 
-def candidate_input(served: Served, batch: Batch, rows: Index) -> NDArray[np.float32]:
-    """The candidate's input: the champion's when both have one schema. A field that only the candidate has is null:
+def input_of(loaded: Loaded | None, served: Served, batch: Batch, rows: Index) -> NDArray[np.float32]:
+    """The model's input: the champion's when both have one schema. A field that the champion does not have is null:
     nobody could send it yet."""
-    candidate = served.candidate
-    if candidate is None or candidate.schema == served.champion.schema:
+    if loaded is None or loaded.schema == served.champion.schema:
         return batch.x[rows]
     absent = (None,) * len(batch.ids)
-    columns: Mapping[str, Sequence[Value]] = {name: batch.columns.get(name, absent) for name in candidate.schema.names}
-    return matrix(candidate.schema, columns)[rows]
+    columns: Mapping[str, Sequence[Value]] = {name: batch.columns.get(name, absent) for name in loaded.schema.names}
+    return matrix(loaded.schema, columns)[rows]

@@ -11,6 +11,7 @@ import math
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Protocol
@@ -21,11 +22,13 @@ from homeostat.domain.prediction import LogBatch
 from homeostat.domain.rollout import Routing
 from homeostat.ports import Blobs, Clock, LabelLog, PredictionLog, Router, Runtime, TickTrace, Tracing
 from homeostat.serving import feedback
-from homeostat.serving.bundles import Shelf
+from homeostat.serving.bundles import Loaded, Shelf
 from homeostat.serving.edge import Edge, model_of
 from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Request, Response, Row, json, refused
+from homeostat.serving.pins import VARIANT
 from homeostat.serving.plan import Plan, build, refuse
 from homeostat.serving.record import Page, shadowed
+from homeostat.serving.room import Room
 from homeostat.serving.score import (
     OK,
     Batch,
@@ -33,9 +36,10 @@ from homeostat.serving.score import (
     Patience,
     Scored,
     Served,
+    Within,
     attempt,
-    candidate_input,
     gather,
+    input_of,
     patiently,
     score,
 )
@@ -65,7 +69,8 @@ class Codec(Protocol):
 
 class Engine:
     """Holds what is loaded; everything else comes in through ports. `ids` gives fresh prediction ids; a candidate that
-    has not answered after `timeout_s` has failed; models beyond `memory` (bytes) are loaded when they are asked for."""
+    has not answered after `timeout_s` has failed, and so has one whose calls take more than the models leave of
+    `memory` (bytes); models beyond that are loaded when they are asked for."""
 
     def __init__(
         self,
@@ -81,7 +86,8 @@ class Engine:
         memory: float = math.inf,
     ) -> None:
         self._memory, self._used = memory, dict[str, int]()
-        self._within = Patience(timeout_s) if timeout_s else patiently
+        self._rooms: dict[str, Room] = {}
+        self._within: Within = Patience(timeout_s) if timeout_s else patiently
         self._tracing = tracing or PassedOn()
         self._log, self._labels, self._clock, self._router, self._ids = log, labels, clock, router, ids
         self._shelf, self._edge = Shelf(blobs, runtime), Edge(blobs)
@@ -104,6 +110,7 @@ class Engine:
         except Exception:  # the data plane goes on with what it has
             _log.exception("the routing document can't be read")
             return False
+        self._unload(routing)
         changed, now_ms = routing.version != self._plan.version, self._clock.now_ms()
         if not changed and (self._plan.complete or now_ms < self._again_ms):
             return False
@@ -115,7 +122,24 @@ class Engine:
         with self._planning:
             self._plan = build(routing, self._shelf, self._plan, self._memory, self._used)
             self._shelf.retain(self._plan.bundles, self._memory)
-            self._routing = routing
+            self._shelf.pardon({arm.bundle for name in routing.routes for arm in routing.in_force(name).arms})
+            self._routing, self._rooms = routing, self._furnished(self._plan)
+
+    def _furnished(self, plan: Plan) -> dict[str, Room]:
+        """What is left of the memory is for the calls of a candidate; at least what it takes itself."""
+        if self._memory == math.inf:
+            return {}
+        left = self._memory - sum(served.size for served in plan.models.values())
+        found = [one for served in plan.models.values() for one in served.loaded[:-1]]
+        return {one.id: self._rooms.get(one.id) or Room(one, max(left, one.size)) for one in found}
+
+    def _unload(self, routing: Routing) -> None:
+        """Candidates that took too much memory go; the champion answers for them."""
+        over = [bundle for bundle, room in self._rooms.items() if room.over]
+        for bundle in over:
+            self._shelf.refuse(bundle, "its calls took more memory than serving.memory leaves")
+        if over:
+            self._build(routing)
 
     def _warm(self, requests: Sequence[Request]) -> None:
         """Load the cold models that are asked for; those that were not asked for longest make room."""
@@ -160,7 +184,7 @@ class Engine:
         are on their way."""
         later = self._later if later is None else later
         for _ in range(len(later) if ticks is None else min(ticks, len(later))):
-            self._write(later.popleft()())
+            self._write(*filter(None, (later.popleft()(),)))
 
     def shed(self, requests: Sequence[Request]) -> list[Response]:
         """Refuse them unread, in the log too."""
@@ -173,7 +197,7 @@ class Engine:
             if path in plan.predict:
                 page = Page(plan.predict[path].served, now_ms)
                 page.shed(names)
-                self._write(page.batch())
+                self._write(*page.batches())
         return [_shed(request, name) for request, name in zip(requests, ids, strict=True)]
 
     def _tick(
@@ -187,7 +211,7 @@ class Engine:
         now_ms = self._used[served.model] = self._clock.now_ms()
         batch = self._checked(served, asks)
         trace.stage("check")
-        scored = score(served, batch, self._clock, self._within) if batch else None
+        scored = score(served, batch, self._clock, self._patience) if batch else None
         trace.stage("predict")
         page = Page(served, now_ms)
         if batch and scored:
@@ -195,7 +219,7 @@ class Engine:
         for ask in asks:
             if ask.refusal:
                 page.rejected(ask.rows, ask.ids, ask.keys)
-        if not self._write(page.batch()):
+        if not self._write(*page.batches()):
             for ask in asks:
                 failure = Refusal(503, "the prediction log can't be written", rule="log")
                 responses[ask.at] = ask.codec.refuse(failure)
@@ -217,6 +241,8 @@ class Engine:
             if target is None or request.method != "POST":
                 responses[i] = self._other(plan, request)
                 continue
+            if VARIANT in request.headers:
+                target = plan.chosen(target, request)
             codec, served = target.codec, target.served
             try:
                 ask = codec.decode(request)
@@ -255,11 +281,11 @@ class Engine:
                 ask.refusal = Refusal(422, fault.message, rule=fault.rule, name=fault.field, record=bad)
         return _gather(served, asks)
 
-    def _write(self, page: LogBatch | None) -> bool:
+    def _write(self, *pages: LogBatch) -> bool:
         """An answer without a record is no answer."""
         try:
-            if page is not None:
-                with self._writing:
+            with self._writing:
+                for page in pages:
                     self._log.append(page)
         except Exception:  # a full disk must not end the worker
             if self._writable:  # told once, however long it lasts
@@ -273,11 +299,16 @@ class Engine:
         route = served.route
         if not route.shadow or route.candidate is None or served.candidate is None:
             return
-        good = np.array([status == OK for status in scored.status])
-        if scored.failed is not None:  # the champion has answered these already
-            good[scored.failed.rows[~scored.failed.good]] = False
+        rest = np.ones(len(scored.status), bool)  # the rows that broke one version too: they may break both
+        for _, made in scored.failed:  # the champion has answered these already
+            rest[made.rows[~made.good]] = False
+        if scored.kept is not None:  # logged as their answers are: without weight
+            rows, rest = np.flatnonzero(rest & scored.kept), rest & ~scored.kept
+            if len(rows):
+                unweighted = replace(served, route=replace(route, weight=0))
+                yield partial(self._shadowed, unweighted, batch, 0, rows, at_ms)
         for arm in (0, 1):
-            rows = np.flatnonzero(good & (scored.on_candidate == bool(arm)))
+            rows = np.flatnonzero(rest & (scored.arm == arm))
             if len(rows):
                 yield partial(self._shadowed, served, batch, arm, rows, at_ms)
 
@@ -288,8 +319,14 @@ class Engine:
             return shadowed(served, at_ms, batch, arm, served.champion, served.route.champion, made)
         if served.candidate is None or served.route.candidate is None:
             return None
-        made = attempt(served.candidate, rows, partial(candidate_input, served, batch), self._clock, self._within)
+        x, within = partial(input_of, served.candidate, served, batch), self._patience(served.candidate)
+        made = attempt(served.candidate, rows, x, self._clock, within)
         return shadowed(served, at_ms, batch, arm, served.candidate, served.route.candidate, made)
+
+    def _patience(self, loaded: Loaded | None) -> Within:
+        """How a candidate is called: within its time and its memory."""
+        room = self._rooms.get(loaded.id) if loaded else None
+        return partial(room, self._within) if room else self._within
 
     # Everything but predictions
 
@@ -311,13 +348,17 @@ class Engine:
 
     def _feedback(self, plan: Plan, body: bytes) -> Response:
         parsed = feedback.parse(body)
-        batch = feedback.batch(plan.one(parsed.model).champion.schema, parsed.labels, self._clock.now_ms())
+        now_ms = self._clock.now_ms()
+        batch = feedback.batch(plan.one(parsed.model).champion.schema, parsed.labels, now_ms)
         try:
-            self._labels.append(batch)
+            if parsed.labels:
+                self._labels.append(batch)
+            if parsed.signals:
+                self._labels.append_signals(feedback.signal_batch(parsed.signals, now_ms))
         except Exception:  # as in _write
             _log.exception("the label log can't be written")
             raise Refusal(503, "the label log can't be written", rule="log") from None
-        return json(200, {"accepted": len(batch.id)})
+        return json(200, {"accepted": len(parsed.labels) + len(parsed.signals)})
 
     def _bundle(self, bundle: str) -> Response:
         """Whether a bundle can answer. Asking has it loaded at the next `refresh`."""

@@ -16,7 +16,7 @@ import polars as pl
 
 from homeostat.stores import health
 from homeostat.stores.days import DAY, DayTables
-from homeostat.stores.follow import LABELS, PREDICTIONS, B, Format, load
+from homeostat.stores.follow import LABELS, PREDICTIONS, SIGNALS, B, Format, load
 from homeostat.stores.segments import CLOSED, Scan, close_orphans, segments
 
 GROUP = 32 << 20
@@ -35,15 +35,15 @@ class SegmentArchive:
         """Move all closed segments. → rows moved, and damaged records passed over."""
         with _alone(self._root):
             health.forget_the_dead(self._root)
-            one, two = self._stream(PREDICTIONS), self._stream(LABELS)
-        return one[0] + two[0], one[1] + two[1]
+            done = self._stream(PREDICTIONS), self._stream(LABELS), self._stream(SIGNALS)
+        return sum(moved for moved, _ in done), sum(lost for _, lost in done)
 
     def days(self) -> Mapping[date, int]:
         """Bytes of each day in the tables."""
         return self._tables.days()
 
     def remove(self, before: date) -> None:
-        """The days before that one, with their labels."""
+        """The days before that one, with their labels and signals."""
         with _alone(self._root):
             self._tables.remove(before)
 

@@ -35,7 +35,8 @@ class DayTables:
 
     def names(self) -> list[str]:
         """Of the logs; what else lies in the folder is none of its business."""
-        logs = [*self._root.glob("predictions/*/_delta_log"), *self._root.glob("labels/_delta_log")]
+        places = ("predictions/*", "labels", "signals")
+        logs = [path for place in places for path in self._root.glob(f"{place}/_delta_log")]
         return sorted(str(path.parent.relative_to(self._root)) for path in logs)
 
     def append(self, name: str, rows: pl.DataFrame) -> None:

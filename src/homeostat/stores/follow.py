@@ -11,18 +11,18 @@ from typing import Generic, TypeVar
 
 import polars as pl
 
-from homeostat.domain.prediction import LabelBatch, LogBatch
+from homeostat.domain.prediction import LabelBatch, LogBatch, SignalBatch
 from homeostat.stores import frames
 from homeostat.stores.segments import CLOSED, Scan, segments
 
-B = TypeVar("B", LogBatch, LabelBatch)
+B = TypeVar("B", LogBatch, LabelBatch, SignalBatch)
 _CHUNKS = 64  # after so many polls with news a segment's frame is laid out afresh
 _SLICE = 4 << 20  # bytes of records that are Python objects at the same time
 KEPT = 256 << 20  # bytes of closed segments' rows that are kept from one read to the next
 _YEAR_10000_MS = 253_402_300_800_000
 _PLAIN = (pl.Int64, pl.Float64, pl.Boolean, pl.String, pl.Null, pl.Int128)
 _ONCE: dict[type, tuple[str, ...]] = {LogBatch: ("model", "at_ms", "release", "weight", "inputs")}
-_NAME = re.compile(r"labels|predictions/(?!\.)[^/\0]+").fullmatch
+_NAME = re.compile(r"labels|signals|predictions/(?!\.)[^/\0]+").fullmatch
 _log = logging.getLogger("homeostat.log")
 
 Record = tuple[int, bytes]
@@ -90,7 +90,7 @@ def _slices(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
         yield records[start:]
 
 
-def _even(batch: LogBatch | LabelBatch) -> None:
+def _even(batch: LogBatch | LabelBatch | SignalBatch) -> None:
     """Errors: ValueError unless all columns are equally long."""
     columns = [getattr(batch, one.name) for one in fields(batch) if one.name not in _ONCE.get(type(batch), ())]
     inputs = batch.inputs.values() if isinstance(batch, LogBatch) else ()
@@ -235,4 +235,14 @@ LABELS: Format[LabelBatch] = Format(
     lambda rows: rows,
     ("id", "label", "at_ms"),
     _DAY_OF_ARRIVAL,  # a label's own time is the sender's to choose: one day may bring labels of a hundred
+)
+
+SIGNALS: Format[SignalBatch] = Format(
+    "signals",
+    frames.unpack_signals,
+    lambda _: "signals",
+    frames.signal_rows,
+    lambda rows: rows,
+    ("id", "name", "value", "at_ms"),
+    _DAY_OF_ARRIVAL,
 )

@@ -7,7 +7,7 @@ side; readers get them back as the struct `inputs`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from itertools import chain
 from typing import Any
@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from homeostat.domain.prediction import LABEL_COLUMNS, LOG_COLUMNS, LabelBatch, LogBatch
+from homeostat.domain.prediction import LABEL_COLUMNS, LOG_COLUMNS, SIGNAL_COLUMNS, LabelBatch, LogBatch, SignalBatch
 
 STAMP = "stamp"
 _LONG = 16
@@ -37,11 +37,18 @@ _FLAT: dict[str, pl.DataType | type[pl.DataType]] = {
     "scores": pl.List(pl.Float64),
 }
 _LABELS: dict[str, pl.DataType | type[pl.DataType]] = {"id": pl.String, "label": pl.String, "at_ms": pl.Int64}
+_SIGNALS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "id": pl.String,
+    "name": pl.String,
+    "value": pl.Float64,
+    "at_ms": pl.Int64,
+}
 _ONCE = frozenset({"model", "at_ms", "release", "weight", "inputs"})  # one value a batch, not one a row
 _EACH = [field.name for field in fields(LogBatch) if field.name not in _ONCE]
 
 Stamped = tuple[int, LogBatch]
 Marked = tuple[int, LabelBatch]
+Signalled = tuple[int, SignalBatch]
 
 
 def _pack(values: Sequence[Any], floats: Callable[..., bytes]) -> Any:
@@ -85,6 +92,14 @@ def pack_labels(batch: LabelBatch) -> bytes:
 
 def unpack_labels(payload: bytes) -> LabelBatch:
     return LabelBatch(**msgspec.msgpack.decode(payload))
+
+
+def pack_signals(batch: SignalBatch) -> bytes:
+    return msgspec.msgpack.encode({name: list(getattr(batch, name)) for name in SIGNAL_COLUMNS})
+
+
+def unpack_signals(payload: bytes) -> SignalBatch:
+    return SignalBatch(**msgspec.msgpack.decode(payload))
 
 
 def flat(batches: Sequence[Stamped]) -> pl.DataFrame:
@@ -146,12 +161,28 @@ def from_table(rows: pl.DataFrame) -> pl.DataFrame:
 
 def label_rows(batches: Sequence[Marked]) -> pl.DataFrame:
     """(rows, `LABEL_COLUMNS` and `stamp`)."""
+    return _stamped(batches, _LABELS)
+
+
+def signal_rows(batches: Sequence[Signalled]) -> pl.DataFrame:
+    """(rows, `SIGNAL_COLUMNS` and `stamp`)."""
+    return _stamped(batches, _SIGNALS)
+
+
+def _stamped(
+    batches: Sequence[Marked] | Sequence[Signalled], kinds: Mapping[str, pl.DataType | type[pl.DataType]]
+) -> pl.DataFrame:
     sizes = [len(batch.id) for _, batch in batches]
-    columns = {name: _joined([getattr(batch, name) for _, batch in batches]) for name in LABEL_COLUMNS}
-    frame = pl.DataFrame({name: pl.Series(name, columns[name], kind) for name, kind in _LABELS.items()})
+    columns = {name: _joined([getattr(batch, name) for _, batch in batches]) for name in kinds}
+    frame = pl.DataFrame({name: pl.Series(name, columns[name], kind) for name, kind in kinds.items()})
     return frame.with_columns(pl.Series(STAMP, _repeated([stamp for stamp, _ in batches], sizes), pl.Int64))
 
 
 def last_labels(rows: pl.DataFrame) -> pl.DataFrame:
     """`LABEL_COLUMNS`, rows in order of arrival: the last of each id."""
     return rows.unique("id", keep="last", maintain_order=True).select(LABEL_COLUMNS)
+
+
+def last_signals(rows: pl.DataFrame) -> pl.DataFrame:
+    """`SIGNAL_COLUMNS`, rows in order of arrival: the last of each id and name."""
+    return rows.unique(["id", "name"], keep="last", maintain_order=True).select(SIGNAL_COLUMNS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from homeostat.domain.prediction import LabelBatch, LogBatch
+from homeostat.domain.prediction import LabelBatch, LogBatch, SignalBatch
 from homeostat.stores import frames
 
 _CHUNKS = 64  # after so many reads with news the frame is laid out afresh
@@ -77,6 +77,7 @@ class MemoryLabels:
     def __init__(self) -> None:
         self._waiting: list[frames.Marked] = []
         self._frame = frames.label_rows([])
+        self._signals: list[frames.Signalled] = []
 
     def append(self, batch: LabelBatch) -> None:
         self._waiting.append((0, batch))
@@ -86,3 +87,10 @@ class MemoryLabels:
             self._frame = pl.concat([self._frame, frames.label_rows(self._waiting)])
             self._waiting = []
         return frames.last_labels(self._frame.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left")))
+
+    def append_signals(self, batch: SignalBatch) -> None:
+        self._signals.append((0, batch))
+
+    def signals(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        rows = frames.signal_rows(self._signals)
+        return frames.last_signals(rows.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left")))

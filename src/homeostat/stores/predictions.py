@@ -11,10 +11,10 @@ from pathlib import Path
 
 import polars as pl
 
-from homeostat.domain.prediction import LabelBatch, LogBatch
+from homeostat.domain.prediction import LabelBatch, LogBatch, SignalBatch
 from homeostat.stores import frames
 from homeostat.stores.days import DayTables
-from homeostat.stores.follow import LABELS, PREDICTIONS, Stream
+from homeostat.stores.follow import LABELS, PREDICTIONS, SIGNALS, Stream
 from homeostat.stores.health import WRITING, Health
 from homeostat.stores.segments import Rules, Writer
 
@@ -86,25 +86,38 @@ class SegmentLog:
 
 
 class SegmentLabels:
-    """`ports.LabelLog` in segments under `root` and the table `labels`, which keeps every label ever received. It is
-    always strict: whoever sends labels can send them again."""
+    """`ports.LabelLog` in segments under `root` and the tables `labels` and `signals`, which keep everything that was
+    received. It is always strict: whoever sends labels can send them again."""
 
     def __init__(self, root: Path, worker: str, tables: DayTables, rules: Rules = RULES) -> None:
         self._root, self._tables = root, tables
         self._writer = Writer(root / worker, "labels", rules)
-        self._stream = Stream(root, LABELS)
+        self._signals = Writer(root / worker, "signals", rules)
+        self._stream, self._signal_stream = Stream(root, LABELS), Stream(root, SIGNALS)
 
     def append(self, batch: LabelBatch) -> None:
         """Errors: OSError."""
         self._writer.append(frames.pack_labels(batch))
 
     def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        recent = self._stream.rows("labels", start_ms, end_ms)
+        return frames.last_labels(self._received("labels", [frames.label_rows([]), *recent], start_ms, end_ms))
+
+    def append_signals(self, batch: SignalBatch) -> None:
+        """Errors: OSError."""
+        self._signals.append(frames.pack_signals(batch))
+
+    def signals(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        recent = self._signal_stream.rows("signals", start_ms, end_ms)
+        return frames.last_signals(self._received("signals", [frames.signal_rows([]), *recent], start_ms, end_ms))
+
+    def _received(self, table: str, parts: list[pl.DataFrame], start_ms: int, end_ms: int) -> pl.DataFrame:
+        """The table's rows and `parts`, in order of arrival."""
         rule = pl.col("at_ms").is_between(start_ms, end_ms, closed="left")
-        recent = [part.filter(rule) for part in self._stream.rows("labels", start_ms, end_ms)]
-        stored = self._tables.read("labels")
-        whole = frames.label_rows([])
-        parts = recent if stored is None else [stored.filter(rule).select(whole.columns).collect(), *recent]
-        return frames.last_labels(pl.concat([whole, *parts]).sort("stamp", maintain_order=True))
+        stored = self._tables.read(table)
+        old = [] if stored is None else [stored.filter(rule).select(parts[0].columns).collect()]
+        return pl.concat([*old, *(part.filter(rule) for part in parts)]).sort("stamp", maintain_order=True)
 
     def close(self) -> None:
         self._writer.close()
+        self._signals.close()

@@ -50,12 +50,15 @@ from homeostat.ports import (
     Tracker,
 )
 from homeostat.rehearsal import Loop, Rehearsal
+from homeostat.services.backtest import Backtests
 from homeostat.services.bundles import Bundles
 from homeostat.services.data import Data
+from homeostat.services.experiments import Experiments
 from homeostat.services.leader import Leader
 from homeostat.services.monitors import Monitors
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
+from homeostat.services.tokens import Tokens
 from homeostat.services.trace import Traces
 from homeostat.services.training import Rows, Training, native
 from homeostat.services.triggers import Triggers
@@ -210,7 +213,13 @@ class System:
             s.blobs,
             self.clock,
             self.hook,
+            self.backtests,
         )
+
+    @cached_property
+    def backtests(self) -> Backtests:
+        s = self.stores
+        return Backtests(self.policy, s.log, s.labels, self.bundles, OnnxRuntime(), self.clock)
 
     @cached_property
     def monitors(self) -> Monitors:
@@ -235,11 +244,30 @@ class System:
     @cached_property
     def traces(self) -> Traces:
         s = self.stores
-        return Traces(self.policy.name, s.log, s.labels, s.rollouts, self.bundles)
+        return Traces(self.policy.name, s.log, s.labels, s.rollouts, self.bundles, s.tracker)
+
+    @cached_property
+    def experiments(self) -> Experiments:
+        s = self.stores
+        return Experiments(
+            self.policy,
+            s.journal,
+            s.router,
+            self.plane,
+            s.log,
+            s.labels,
+            s.tracker,
+            s.rollouts,
+            self.clock,
+        )
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        return Tokens(self.stores.router)
 
     @cached_property
     def control(self) -> Control:
-        return Control(self.releases, self.monitors, self.triggers, self.runs, self.clock)
+        return Control(self.releases, self.monitors, self.triggers, self.runs, self.experiments, self.clock)
 
     @cached_property
     def engine(self) -> Engine:

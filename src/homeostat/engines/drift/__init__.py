@@ -49,15 +49,20 @@ def _find(reference: Reference, window: Profile, subject: str, name: str, window
     return test.find(old, new, size)
 
 
+def _chance(p: float, digits: int) -> str:
+    """`p = 3e-05`; what is too small for a float is not 0."""
+    return f"p = {p:.{digits}g}" if p else "p < 1e-300"
+
+
 def _reading(subject: str, name: str, found: Found | None, asked: int, false_alarms: float) -> Reading:
     if found is None:
         return Reading(subject, name, Verdict.UNKNOWN, 0.0, 1.0, f"{subject}: no row with a value to compare")
     found = replace(found, p=min(1.0, found.p * asked))
     sure, large = found.p <= false_alarms, found.effect >= TESTS[name].least_effect
     if sure and large:
-        words = f"{subject}: {found.words} (p = {found.p:.1g} over all columns, alarm at {false_alarms:g})"
+        words = f"{subject}: {found.words} ({_chance(found.p, 1)} over all columns, alarm at {false_alarms:g})"
     elif sure:
         words = f"{subject}: as before; a change of {found.effect:.2g} is sure, but below {TESTS[name].least_effect:g}"
     else:
-        words = f"{subject}: as before (p = {found.p:.2g} over all columns, alarm at {false_alarms:g})"
+        words = f"{subject}: as before ({_chance(found.p, 2)} over all columns, alarm at {false_alarms:g})"
     return Reading(subject, name, Verdict.HARM if sure and large else Verdict.OK, found.effect, found.p, words)

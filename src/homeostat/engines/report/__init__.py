@@ -1,5 +1,6 @@
 """Reports: typed views in, self-contained HTML out. No network, no script; light and dark."""
 
+from homeostat.engines.report.backtest import backtest_report, backtest_sentence
 from homeostat.engines.report.markdown import release_markdown
 from homeostat.engines.report.outlook import because
 from homeostat.engines.report.rehearsal import rehearsal_report, rehearsal_sentence
@@ -11,6 +12,8 @@ __all__ = [
     "ReleaseView",
     "RunExtra",
     "Snapshot",
+    "backtest_report",
+    "backtest_sentence",
     "because",
     "comparison_report",
     "rehearsal_report",

@@ -22,6 +22,9 @@ def release_markdown(view: ReleaseView) -> str:
     if outlook:
         turns = [(ahead.assumption(one.assumed), *ahead.after(one, rollout, outlook.now_ms)) for one in outlook.turns]
         parts += _table(("If the candidate", "the next move", "is expected"), turns)
+    if view.backtest:
+        parts += [_safe(f"Backtest: {view.backtest.sentence}"), "It cannot know:"]
+        parts += ["\n".join(f"- {_safe(one)}" for one in view.backtest.result.cannot_know)]
     happened = [(words.time(event.at_ms), ahead.happened(event), event.text) for event in view.history]
     parts += _table(("When", "what", "why"), happened)
     return "\n\n".join(parts) + "\n"

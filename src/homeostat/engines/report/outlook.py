@@ -38,6 +38,14 @@ LANES = {
         0.0,
         "at the margin",
     ),
+    "segments": Says(
+        "Segments",
+        "Is its loss larger for one value of a guarded input?",
+        "mean difference of the loss there, candidate minus champion",
+        "label",
+        0.0,
+        "at the margin",
+    ),
     "sample_ratio": Says(
         "Assignment", "Did each version get the share it was due?", "", "caller", margin="at another share"
     ),
@@ -141,7 +149,7 @@ def change(lane: Lane, outlook: Outlook | None) -> str:
         return "Nothing: harm stands."
     if lane.verdict is Verdict.INVALID:
         return "A person: it could not be measured."
-    if outlook is None or lane.name == "sample_ratio":
+    if outlook is None or lane.name in ("sample_ratio", "segments"):
         return ""
     noun, at_margin = says(lane.name).noun, says(lane.name).margin
     now, worse = outlook.forecast(lane.name, Assumed.AS_NOW), outlook.forecast(lane.name, Assumed.AT_MARGIN)

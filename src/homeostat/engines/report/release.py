@@ -8,6 +8,7 @@ from itertools import groupby
 
 from markupsafe import Markup
 
+from homeostat.domain.backtest import Backtested
 from homeostat.domain.event import Event
 from homeostat.domain.outlook import FUTURES, Assumed, Forecast, Outlook
 from homeostat.domain.rollout import Lane, Rollout, Status
@@ -15,6 +16,7 @@ from homeostat.domain.units import show_share
 from homeostat.engines.looks import FLOOR
 from homeostat.engines.report import outlook as ahead
 from homeostat.engines.report import svg, words
+from homeostat.engines.report.backtest import backtest_section
 from homeostat.engines.report.outlook import Says, says
 from homeostat.engines.report.page import Badge, Block, Cell, Column, Details, Facts, Figure, Section, Table, Text, page
 from homeostat.engines.report.plot import EventKind, Limit, Look, Mark, Point, Series, lines
@@ -35,8 +37,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseView:
-    """`snapshots` in order of time. `holds`: why it holds now, "" when it is over. `tolerated`: by a lane's name,
-    the value at which the candidate is as bad as it may be."""
+    """`snapshots` of live requests, in order of time; `backtest`: of recorded ones, before them. `holds`: why it holds
+    now, "" when it is over. `tolerated`: by a lane's name, the value at which the candidate is as bad as it may be."""
 
     rollout: Rollout
     snapshots: Sequence[Snapshot]
@@ -44,10 +46,13 @@ class ReleaseView:
     holds: str = ""
     outlook: Outlook | None = None
     tolerated: Mapping[str, float] = field(default_factory=dict)
+    backtest: Backtested | None = None
 
     @property
     def latest(self) -> tuple[Lane, ...]:
-        return self.snapshots[-1].lanes if self.snapshots else ()
+        """What decides: live evidence, once there is any."""
+        recorded = self.backtest.lanes if self.backtest else ()
+        return self.snapshots[-1].lanes if self.snapshots else recorded
 
     def course(self, name: str) -> list[tuple[Snapshot, Lane]]:
         """A lane over time."""
@@ -63,9 +68,10 @@ def release_report(view: ReleaseView) -> str:
     """HTML."""
     rollout = view.rollout
     sections = [
-        Section("", [*_pictures(view), _latest(view)]),
+        Section("", [*(_pictures(view) if view.snapshots else ()), _latest(view)]),
         *([Section("What comes next", _next(rollout, view.outlook))] if view.outlook else []),
         *(Section(says(name).title, _lane(view, name)) for name in view.names),
+        *([backtest_section(view.backtest)] if view.backtest else []),
         Section("History", [_history(view.history), _looks(view), _record(rollout), _method()]),
     ]
     title = f"Release {rollout.id} of {rollout.model}: {_versions(rollout)}"
@@ -304,7 +310,9 @@ def _method() -> Details:
         "100 at most, however often one looks (Ville's inequality); so harm is declared when it reaches its limit. "
         "Errors and slow answers: a mixture of likelihood ratios over the share of bad events that fall on the "
         "candidate (Lindon & Malek 2022). Quality: a bettor's wealth on the paired differences of the loss "
-        "(Waudby-Smith & Ramdas 2023). Intervals invert these tests and hold at all times at once.",
+        "(Waudby-Smith & Ramdas 2023); labels that are not mature count only where each outcome speaks against the "
+        "candidate. Segments: the same for each value of a guarded input, by e-BH over all of them (Wang & Ramdas "
+        "2022). Intervals invert these tests and hold at all times at once.",
         f"Forecasts continue the evidence there is into {FUTURES} futures. As it looks now: each future draws its "
         "candidate from what the evidence leaves open. As bad as is tolerated: at the margin of the policy, or at the "
         "ratio that the step must exclude. Traffic, labels and base rates are taken to stay as they were in this step, "

@@ -29,6 +29,7 @@ _READ = frozenset(HEADERS) - _FRAMING
 _SAID = frozenset({"retry-after", "traceparent", "tracestate", "x-model-version", "x-prediction-id", "x-release-id"})
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
+    403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     422: grpc.StatusCode.INVALID_ARGUMENT,
     503: grpc.StatusCode.UNAVAILABLE,
