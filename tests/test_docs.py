@@ -19,7 +19,7 @@ from homeostat.config import read_policy
 from homeostat.demo.story import make
 from homeostat.demo.stream import Script
 from homeostat.domain.policy import Budget, Policy
-from homeostat.engines import drift, metrics, steps, trigger
+from homeostat.engines import drift, inject, metrics, steps, trigger
 
 ROOT = Path(__file__).parents[1]
 DOCS = {path.name: path.read_text() for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
@@ -44,6 +44,9 @@ def test_every_kind_is_documented() -> None:
         if name not in ("canary", "full", "manual"):  # written as a share; asked for by hand
             assert f"{name}" in DOCS["policy.md"], name
     assert drift.TESTS
+    for kind in inject.KINDS:
+        form = inject.form(kind).replace("|", r"\|")  # in a table
+        assert f"| `{form}` |" in DOCS["scenarios.md"]
 
 
 def test_every_command_is_documented() -> None:

@@ -28,6 +28,7 @@ from homeostat.domain.prediction import Role
 from homeostat.domain.rehearsal import RehearsalResult
 from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.domain.units import DAY_MS
+from homeostat.engines.inject import told
 from homeostat.rehearsal import WEEK_MS, known_at
 from homeostat.serving.messages import Request
 from homeostat.wiring.system import System, rehearsal
@@ -141,7 +142,7 @@ def test_a_label_is_there_when_its_horizon_is_over_and_not_before(root: Path, hi
 def test_the_baselines_know_as_little(history: pl.DataFrame, root: Path) -> None:
     policy = read_policy(root)
     now = START_MS + WEEK_MS
-    known = known_at(history, now, policy)
+    known = known_at(told(history, "fraud", HORIZON_MS), now, policy)
     assert known[EVENT_MS].max() == now - HORIZON_MS
     assert known[EVENT_MS].min() == max(
         int(history[EVENT_MS][0]), now - HORIZON_MS - policy.train.window + DAY_MS // 72

@@ -128,18 +128,34 @@ def rehearse(
         _time("--from", "Stream from here on, instead of after the warm-up."),
     ] = None,
     to: Annotated[int | None, _time("--to", "Stream until here.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the trainings; the policy's by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the trainings and scenarios; the policy's by default.")] = None,
+    inject: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WHAT@WHEN", help="A scenario to lay over the history: drift:amount:+0.5sd@2012-03."),
+    ] = None,
+    policies: Annotated[
+        list[Path] | None, typer.Option("--policy", help="Laid over homeostat.yaml; several: side by side.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """The whole loop on the project's own history, beside doing nothing and retraining every week.
 
-    Example: homeostat rehearse -p price --warmup 90d
+    Example: homeostat rehearse -p price --warmup 90d --inject broken-release@2012-03
     """
     from homeostat import terminal
 
+    project, scenario = _open(folder), inject or []
     with terminal.progress() as progress:
-        result = _open(folder).rehearse(warmup, start, to, seed, progress)
-    _show(result.json(), as_json, lambda: terminal.rehearsed(result))
+        if policies:
+            compared = project.compare(
+                policies, warmup_ms=warmup, from_ms=start, to_ms=to, seed=seed, progress=progress, inject=scenario
+            )
+        else:
+            result = project.rehearse(warmup, start, to, seed, progress, inject=scenario)
+    if policies:
+        _show(compared.json(), as_json, lambda: terminal.compared(compared))
+    else:
+        _show(result.json(), as_json, lambda: terminal.rehearsed(result))
 
 
 @app.command()

@@ -24,16 +24,17 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _Path = tuple[str | int, ...]
 
 
-def read_policy(root: Path, overlay: str | None = None) -> Policy:
-    """The policy of the project in folder `root`, with conf/<overlay>.yaml laid over it.
+def read_policy(root: Path, overlay: str | Path | None = None) -> Policy:
+    """The policy of the project in folder `root`, with conf/<overlay>.yaml laid over it, or the file of that path.
 
     Errors: `ConfigError` that names file, line and setting.
     """
     origin: dict[_Path, str] = {}
     tree = _load(root / POLICY_FILE, POLICY_FILE, origin)
     if overlay:
-        name = f"conf/{overlay}.yaml"
-        tree = _merged(tree, _load(root / name, name, origin))
+        name = str(overlay) if isinstance(overlay, Path) else f"conf/{overlay}.yaml"
+        path = overlay if isinstance(overlay, Path) else root / name
+        tree = _merged(tree, _load(path, name, origin))
     tree = _expanded(tree, (), origin)
     try:
         return _adapter().validate_python(tree)

@@ -32,6 +32,7 @@ from homeostat.domain.run import RunResult
 from homeostat.domain.schema import Value
 from homeostat.domain.trace import Trace
 from homeostat.domain.trigger import Trigger
+from homeostat.engines.inject import read as read_injections
 from homeostat.engines.lanes import bound
 from homeostat.engines.report import (
     ReleaseView,
@@ -39,6 +40,7 @@ from homeostat.engines.report import (
     Snapshot,
     backtest_report,
     because,
+    comparison_report,
     rehearsal_report,
     release_report,
     run_report,
@@ -87,6 +89,18 @@ class Status:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Several policies on the same history, by name. `report`: the page that shows them side by side."""
+
+    policies: Mapping[str, RehearsalResult]
+    report: str
+
+    def json(self) -> Mapping[str, Any]:
+        results = {name: result.json() for name, result in self.policies.items()}
+        return {"policies": results, "report": self.report}
+
+
 class Project:
     """An open project. Make one with `homeostat.load`."""
 
@@ -133,17 +147,34 @@ class Project:
         to_ms: int | None = None,
         seed: int | None = None,
         progress: Progress = _quiet,
+        *,
+        inject: Sequence[str] = (),
+        name: str = "",
     ) -> RehearsalResult:
-        """The whole loop on the project's history. Errors: `DataError` where there is nothing to rehearse on."""
+        """The whole loop on the project's history, with scenarios laid over it (`inject`: "label-delay:14d", …).
+        `name` tells its report from others. Errors: `DataError` where there is nothing to rehearse on; `UsageError`
+        for an injection that is none."""
         seeded = self.policy if seed is None else replace(self.policy, train=replace(self.policy.train, seed=seed))
         history = self.data()
         warmup = self.policy.rehearsal.warmup if warmup_ms is None else warmup_ms
         start = int(history[EVENT_MS][0]) + warmup if from_ms is None else from_ms
         end = int(history[EVENT_MS][-1]) + 1 if to_ms is None else to_ms
-        staged, _ = rehearsal(self.root, seeded, history, start, end)
+        injections = read_injections(inject, history, self.policy.data.target, start, end)
+        staged, _ = rehearsal(self.root, seeded, history, start, end, injections, seed or 0)
         result = staged.run(progress)
-        html = rehearsal_report(result)
-        return replace(result, report=write_report(self.root, f"rehearsal-seed{result.seed}", html))
+        html, suffix = rehearsal_report(result), f"-{name}" if name else ""
+        return replace(result, report=write_report(self.root, f"rehearsal{suffix}-seed{result.seed}", html))
+
+    def compare(self, policies: Sequence[str | Path], **options: Any) -> Comparison:
+        """Rehearse each policy file, laid over homeostat.yaml, on the same history and scenarios; `options` are
+        those of `rehearse`. Errors: as there; `UsageError` for policies that can't be compared."""
+        laid = {Path(one).stem: Project(self.root, read_policy(self.root, Path(one))) for one in policies}
+        metrics = {project.policy.train.metric for project in laid.values()}
+        if len(laid) < len(policies) or len(metrics) > 1:
+            what = f"the policies measure {', '.join(sorted(metrics))}" if len(metrics) > 1 else "two have one name"
+            raise UsageError(what, where="--policy", way_out="Compare files of different names with one train.metric.")
+        results = {name: project.rehearse(**options, name=name) for name, project in laid.items()}
+        return Comparison(results, write_report(self.root, "policies", comparison_report(results)))
 
     def retrain(self, reason: str = "") -> Trigger:
         """Ask the control loop for a training; its challenger is released like any other."""

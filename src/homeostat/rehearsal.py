@@ -1,7 +1,7 @@
 """The whole loop on the project's own history: the real serving code and the real control loop on a simulated clock.
 
 No look-ahead: the training data is what the source held before the start plus what was served since and whose labels
-have come; a label comes `label_horizon` after its row, at the next turn of the control loop.
+have come; a label comes `label_horizon` after its row, or when a scenario says, at the next turn of the control loop.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -18,16 +18,20 @@ from numpy.typing import NDArray
 
 from homeostat.control import Control
 from homeostat.domain.dataset import ENTITY, EVENT_MS
-from homeostat.domain.errors import DataError
+from homeostat.domain.errors import DataError, UsageError
 from homeostat.domain.event import LOOK, Event
 from homeostat.domain.gate import Measurement
 from homeostat.domain.policy import Policy
 from homeostat.domain.prediction import Role
 from homeostat.domain.rehearsal import Course, RehearsalResult
+from homeostat.domain.rollout import Rollout
+from homeostat.domain.scenario import Injection
 from homeostat.domain.schema import Schema
 from homeostat.domain.units import DAY_MS, HOUR_MS, iso
 from homeostat.engines import labels, metrics
 from homeostat.engines.answer import output_of
+from homeostat.engines.inject import BROKEN_RELEASE, DUE_MS, TOLD, misled
+from homeostat.engines.reaction import SCENARIO, Life, false_alarms, reactions
 from homeostat.ports import Journal, PredictionLog, Progress
 from homeostat.serving.messages import Request
 from homeostat.serving.tick import Engine
@@ -53,7 +57,7 @@ Fit = Callable[[pl.DataFrame], Callable[[pl.DataFrame], Array]]
 @dataclass(frozen=True)
 class Loop:
     """A whole system of its own, built by wiring for one rehearsal. `fit` makes the baselines, without gates or
-    releases."""
+    releases; `release`: train a version on these rows alone and start its release, None where its gates refuse it."""
 
     control: Control
     engine: Engine
@@ -62,6 +66,7 @@ class Loop:
     journal: Journal
     schema: Callable[[], Schema]
     fit: Fit
+    release: Callable[[pl.DataFrame], Rollout | None]
 
 
 def _nothing(_now_ms: int) -> None:
@@ -70,14 +75,15 @@ def _nothing(_now_ms: int) -> None:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """`history`: the prepared frame, labels included, sorted by event time; rows in [start_ms, end_ms) are streamed.
-    `each_turn` is called with the time after every turn of the control loop."""
+    """`history`: the prepared frame, sorted by event time, with its labels as they are told (`engines.inject`); rows in
+    [start_ms, end_ms) are streamed. `each_turn` is called with the time after every turn of the control loop."""
 
     policy: Policy
     history: pl.DataFrame
     start_ms: int
     end_ms: int
     loop: Loop
+    injections: tuple[Injection, ...] = ()
     each_turn: Callable[[int], None] = _nothing
 
     def run(self, progress: Progress) -> RehearsalResult:
@@ -107,21 +113,26 @@ class Rehearsal:
 
     def _stream(self, rows: pl.DataFrame, progress: Progress) -> int:
         """Every row once, in event time, with the turns of the control loop between. → the requests that failed."""
-        at_ms, due_ms = rows[EVENT_MS].to_numpy(), rows[EVENT_MS].to_numpy() + self.policy.data.label_horizon
-        labels_of, requests = rows[self.policy.data.target].to_list(), self._requests(rows)
+        at_ms, requests = rows[EVENT_MS].to_numpy(), self._requests(rows)
+        told = rows.select(pl.int_range(pl.len()).alias("row"), TOLD, DUE_MS).sort(DUE_MS, maintain_order=True)
+        broken = [one for one in self.injections if one.kind == BROKEN_RELEASE]
+        waiting: Sequence[Injection] = sorted(broken, key=lambda one: one.from_ms)
         failed = done = labelled = 0
         for turn_ms in range(self.start_ms + TURN_MS, self.end_ms + TURN_MS, TURN_MS):
             until = int(np.searchsorted(at_ms, turn_ms))
             for row in range(done, until):
                 failed += self._ask(int(at_ms[row]), next(requests))
-            matured = int(np.searchsorted(due_ms, turn_ms, side="right"))
+            matured = int(told[DUE_MS].search_sorted(turn_ms, "right"))
             self.loop.clock.move_to(turn_ms)
-            self._label(labelled, labels_of[labelled:matured])
+            self._label(told[labelled:matured])
+            waiting = self._broken_releases(waiting, turn_ms)
             self.loop.control.turn()
             self.each_turn(turn_ms)
             self.loop.engine.refresh()
             done, labelled = until, matured
             progress(done, len(rows), f"{self.policy.name} on {iso(turn_ms)[:10]}")
+        for one in waiting:
+            self._tell(turn_ms, one, "waited", "", "another release was always under way")
         return failed
 
     def _requests(self, rows: pl.DataFrame) -> Iterator[bytes]:
@@ -138,13 +149,31 @@ class Rehearsal:
         self.loop.engine.shadow()
         return response.status != 200
 
-    def _label(self, first: int, values: Sequence[Any]) -> None:
-        given = [{"id": f"r{first + i}", "label": value} for i, value in enumerate(values)]
+    def _label(self, told: pl.DataFrame) -> None:
+        given = [{"id": f"r{row}", "label": value} for row, value in told.select("row", TOLD).iter_rows()]
         if given:
             body = msgspec.json.encode({"labels": given})
             response = self.loop.engine.answer([Request("POST", "/v1/feedback", body)])[0]
             if response.status >= 300:
                 raise DataError(f"labels were refused: {response.body.decode()}")
+
+    def _broken_releases(self, waiting: Sequence[Injection], now_ms: int) -> Sequence[Injection]:
+        """Release a version that learned turned labels where its time has come, once no release is under way. → those
+        that still wait."""
+        under_way = any(one.ended_ms is None for one in self.loop.control.releases.history())
+        if under_way or not waiting or waiting[0].from_ms > now_ms:
+            return waiting
+        known = self.history.filter(pl.col(DUE_MS) <= now_ms)
+        release = self.loop.release(misled(plain(known), self.policy.data.target))
+        if release is None:
+            self._tell(now_ms, waiting[0], "refused", "", "its gates refused it")
+        else:
+            self._tell(now_ms, waiting[0], "released", release.id, f"released as {release.id}")
+        return waiting[1:]
+
+    def _tell(self, now_ms: int, one: Injection, kind: str, subject: str, what: str) -> None:
+        key, text = SCENARIO + one.text, f"{one.text}: {what}"
+        self.loop.journal.append(Event(now_ms, self.policy.name, SCENARIO + kind, key, subject, text))
 
     def _result(self, rows: pl.DataFrame, failed: int, compared: Baselines, wall_ms: int) -> RehearsalResult:
         """Metrics on the answered rows, the same for all three."""
@@ -161,6 +190,10 @@ class Rehearsal:
             periods = tuple(_periods(metric, period_ms, at_ms, y, output))
             return Course(metrics.measure(metric, y, output), periods, trainings)
 
+        kept = course(output_of(schema, served), sum(event.kind.startswith("training.") for event in events))
+        higher = metrics.METRICS[self.policy.train.metric].higher_is_better
+        settle_ms = self.policy.data.label_horizon + 2 * max(self.policy.monitor.windows)
+        life = Life(events, kept.periods, period_ms, higher, self.end_ms, settle_ms)
         return RehearsalResult(
             model=name,
             rows=len(rows),
@@ -168,8 +201,8 @@ class Rehearsal:
             until_ms=int(rows[EVENT_MS][-1]),
             period_ms=period_ms,
             label_horizon_ms=self.policy.data.label_horizon,
-            higher_is_better=metrics.METRICS[self.policy.train.metric].higher_is_better,
-            loop=course(output_of(schema, served), sum(event.kind.startswith("training.") for event in events)),
+            higher_is_better=higher,
+            loop=kept,
             frozen=course(compared.frozen[answered], 1),
             weekly=course(compared.weekly[answered], compared.trainings),
             releases=tuple(self.loop.control.releases.history()),
@@ -178,6 +211,8 @@ class Rehearsal:
             failed_requests=failed,
             seed=self.policy.train.seed,
             wall_ms=wall_ms,
+            reactions=reactions(self.injections, life),
+            false_alarms=false_alarms(self.injections, life) if self.injections else None,
         )
 
 
@@ -198,24 +233,37 @@ class Baselines:
 
 def baselines(policy: Policy, history: pl.DataFrame, rows: pl.DataFrame, fit: Fit, progress: Progress) -> Baselines:
     """A champion trained once, at the first of `rows`, and one trained anew every week: the same training function on
-    the same window of labels that were there at the time, promoted at once."""
+    the same window of labels that were there at the time, promoted at once. A week whose training fails keeps the model
+    before it."""
     start_ms, at_ms = int(rows[EVENT_MS][0]), rows[EVENT_MS].to_numpy()
     weeks = range(start_ms, int(at_ms[-1]) + 1, WEEK_MS)
     frozen, parts = np.empty((0, 0)), []
     for number, week_ms in enumerate(weeks):
-        predict = fit(known_at(history, week_ms, policy))
+        try:
+            predict = fit(known_at(history, week_ms, policy))
+        except UsageError:
+            if number == 0:
+                raise
         if number == 0:
             frozen = predict(rows)
-        parts.append(predict(rows.filter(pl.col(EVENT_MS).is_between(week_ms, week_ms + WEEK_MS, closed="left"))))
+        week = rows.filter(pl.col(EVENT_MS).is_between(week_ms, week_ms + WEEK_MS, closed="left"))
+        if len(week):
+            parts.append(predict(week))
         progress(number + 1, len(weeks), "the same, retrained every week")
     return Baselines(frozen, np.concatenate(parts), len(weeks))
 
 
 def known_at(history: pl.DataFrame, now_ms: int, policy: Policy) -> pl.DataFrame:
     """The rows of the training window whose labels had come by `now_ms`."""
-    newest = now_ms - policy.data.label_horizon
-    known = history.filter(pl.col(EVENT_MS) <= newest)
-    return known.filter(pl.col(EVENT_MS) > newest - policy.train.window) if policy.train.window else known
+    newest, target = now_ms - policy.data.label_horizon, policy.data.target
+    known = history.filter(pl.col(EVENT_MS) <= newest, pl.col(DUE_MS) <= now_ms)
+    known = known.filter(pl.col(EVENT_MS) > newest - policy.train.window) if policy.train.window else known
+    return plain(known.with_columns(pl.col(TOLD).alias(target)))
+
+
+def plain(history: pl.DataFrame) -> pl.DataFrame:
+    """A prepared frame, without what a rehearsal adds."""
+    return history.drop(TOLD, DUE_MS)
 
 
 def _periods(

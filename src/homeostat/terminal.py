@@ -30,7 +30,7 @@ from homeostat.domain.run import RunResult
 from homeostat.domain.trace import Score, Trace
 from homeostat.domain.units import show_share
 from homeostat.engines.looks import FLOOR
-from homeostat.engines.report import ReleaseView, rehearsal_sentence, release_sentence, run_sentence, words
+from homeostat.engines.report import ReleaseView, rehearsal_sentence, release_sentence, run_sentence, scenario, words
 from homeostat.engines.report.backtest import facts, milliseconds, outcome
 from homeostat.engines.report.outlook import after, assumption, because, change, expected, happened, says
 from homeostat.engines.report.rehearsal import OUTCOMES
@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # whoever has one to show has imported it
     from homeostat.batch import BatchResult
     from homeostat.demo import Line
     from homeostat.domain.experiment import Plan
-    from homeostat.project import Status
+    from homeostat.project import Comparison, Status
     from homeostat.scaffold import Made
     from homeostat.services.experiments import Found
     from homeostat.services.release_log import Served
@@ -208,7 +208,33 @@ def rehearsed(result: RehearsalResult) -> None:
         whole = course.whole
         table.add_row(name, words.number(whole.value), words.span(whole.low, whole.high), f"{course.trainings:,}")
     out.print(table)
+    if result.reactions:
+        _scenario(result)
     lines(f"{result.rows:,} rows in {words.duration(result.wall_ms)}.", f"Report: {result.report}")
+
+
+def _scenario(result: RehearsalResult) -> None:
+    """What was injected, and how the loop answered."""
+    for one in result.reactions:
+        out.print(Text(one.injection.text, style="bold"), soft_wrap=True)
+        noticed = f"noticed {scenario.noticed(one)}" if one.noticed else "not noticed"
+        lines(
+            *(f"  {said}" for said in (noticed, f"the loop: {scenario.did(one)}", f"the metric: {scenario.harm(one)}"))
+        )
+    lines(scenario.wolf(result))
+
+
+def compared(found: Comparison) -> None:
+    """Policies side by side."""
+    lines(scenario.comparison_sentence(found.policies))
+    table = _table(
+        *(one.name.lower() for one in scenario.HEADINGS),
+        numeric=[one.name.lower() for one in scenario.HEADINGS if one.numeric],
+    )
+    for name, result in found.policies.items():
+        table.add_row(*map(Text, scenario.row(name, result)))
+    out.print(table)
+    lines(f"Report: {found.report}")
 
 
 def is_up(model: str, host: str, port: int) -> None:

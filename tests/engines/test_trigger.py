@@ -37,10 +37,25 @@ def test_a_cause_is_held_back_and_the_rule_named(seen: TriggerSeen, rule: str) -
 
 def test_a_cause_fires_once() -> None:
     outcome = fire(RetrainPolicy(), SEEN)
-    assert outcome == Trigger("performance:abc:0", "performance", "the loss rose", NOW)
+    assert outcome == Trigger("performance:abc:0", "performance", "the loss rose", NOW, since_ms=3 * DAY_MS)
     again = fire(RetrainPolicy(), replace(SEEN, fired=frozenset({outcome.key})))
     assert isinstance(again, NotFired)
     assert again.cause == ""
+
+
+def test_a_change_that_a_training_did_not_repair_began_when_it_began() -> None:
+    again = replace(SEEN, watched_ms=3 * DAY_MS - HOUR_MS, began_ms=DAY_MS)
+    calm = replace(HARM, verdict=Verdict.OK, evidence=9.0)
+    for seen, since in ((again, DAY_MS), (replace(again, watched_ms=DAY_MS), 3 * DAY_MS)):
+        outcome = fire(RetrainPolicy(), seen)
+        assert isinstance(outcome, Trigger)
+        assert outcome.since_ms == since
+    scheduled = fire(WEEKLY, replace(again, change=calm))
+    assert isinstance(scheduled, Trigger)
+    assert scheduled.since_ms == 0
+    suspected = fire(WEEKLY, replace(SEEN, change=replace(calm, evidence=11.0)))
+    assert isinstance(suspected, Trigger)
+    assert suspected.since_ms == 3 * DAY_MS
 
 
 def test_no_harm_no_training() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Measurement
 from homeostat.domain.rollout import Rollout, Status
+from homeostat.domain.scenario import Reaction
 from homeostat.domain.units import iso
 
 
@@ -27,7 +28,8 @@ class RehearsalResult:
     """The loop beside a champion frozen at the start and one retrained every week, on the same `rows` rows.
 
     `period_ms`: the event time that each period covers. `settled`: decisions that would have been a person's and that
-    the best estimate took instead. `report`: where the HTML is.
+    the best estimate took instead. `reactions`: one for each injection; `false_alarms`: the alerts outside of their
+    effects, None where nothing was injected. `report`: where the HTML is.
     """
 
     model: str
@@ -47,6 +49,8 @@ class RehearsalResult:
     seed: int
     wall_ms: int
     report: str = ""
+    reactions: tuple[Reaction, ...] = ()
+    false_alarms: int | None = None
 
     @property
     def rollbacks(self) -> int:
@@ -75,6 +79,8 @@ class RehearsalResult:
             "rollbacks": self.rollbacks,
             "settled_by_best_estimate": self.settled,
             "failed_requests": self.failed_requests,
+            "injections": [reaction.json() for reaction in self.reactions],
+            "false_alarms": self.false_alarms,
             "wall_s": self.wall_ms / 1_000,
             "report": self.report,
         }

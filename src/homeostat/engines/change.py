@@ -48,6 +48,10 @@ class Baseline:
         """The same losses in another unit."""
         return Baseline(self.mean * factor, self.n, tuple(mean * factor for mean in self.block_means))
 
+    def worse(self, ratio: float) -> float:
+        """The mean loss whose odds are so many times as high."""
+        return ratio * self.mean / (1 - self.mean + ratio * self.mean)
+
     @property
     def error(self) -> float:
         """Standard error of `mean`."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from cronsim import CronSim, CronSimError
@@ -12,7 +13,7 @@ from homeostat.domain.errors import ConfigError
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import RetrainPolicy, Schedule
 from homeostat.domain.trigger import Trigger
-from homeostat.domain.units import duration_ms, is_duration, show_duration
+from homeostat.domain.units import DAY_MS, duration_ms, is_duration, show_duration
 from homeostat.engines.change import Change
 
 
@@ -22,7 +23,9 @@ class TriggerSeen:
 
     `change` is the champion's, and `change_key` names what it was measured on; `trained_ms`: when the champion was
     trained and released; `trainings`: when each training was triggered, in order; `fired`: the keys of the causes that
-    fired; `asked`: manual orders that did not fire yet; `release`: the open release, "" when there is none.
+    fired; `asked`: manual orders that did not fire yet; `release`: the open release, "" when there is none;
+    `watched_ms`: from when on `change` was measured; `began_ms`: when the change began that the last trigger answered,
+    0 for none.
     """
 
     now_ms: int
@@ -33,6 +36,8 @@ class TriggerSeen:
     fired: frozenset[str] = frozenset()
     asked: tuple[Trigger, ...] = ()
     release: str = ""
+    watched_ms: int = 0
+    began_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +113,19 @@ def fire(policy: RetrainPolicy, seen: TriggerSeen) -> Trigger | NotFired:
         elif cause.key not in seen.fired:
             forbidden = _forbidden(policy, seen, cause)
             if forbidden is None:
-                return cause
+                return replace(cause, since_ms=_began(seen))
             held = held or forbidden
     return held or NotFired("; ".join(reasons) or "every cause fired already")
+
+
+def _began(seen: TriggerSeen) -> int:
+    """When the change began that the evidence speaks for, if not yet aloud: halfway, on its logarithm, to harm. A
+    champion that was worse from its first day on has not repaired the change that it was trained for."""
+    change = seen.change
+    if change is None or change.since is None or change.evidence < math.sqrt(change.threshold):
+        return 0
+    since_ms = change.since * DAY_MS
+    return seen.began_ms if seen.began_ms and since_ms <= seen.watched_ms + DAY_MS else since_ms
 
 
 def _kinds(policy: RetrainPolicy) -> Iterator[tuple[str, str]]:

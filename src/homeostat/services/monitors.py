@@ -32,6 +32,10 @@ from homeostat.services.scored import LiveRows, inputs_of, labelled, scored_by
 
 POOLED = 5
 """Trainings whose holdouts make the baseline."""
+SILENT = 3
+"""Days without a label until quality is unknown."""
+EXCUSED = 2.0
+"""How much worse, in odds, an outdated model may have been and still tell what is ordinary."""
 LOG = "log "
 """How the titles of alerts about the log itself begin."""
 CATCH_UP = 31
@@ -41,12 +45,14 @@ CATCH_UP = 31
 @dataclass(frozen=True, slots=True)
 class Performance:
     """The champion's losses since `since_ms`; `key` names the champion and that moment. `trained_ms`: when its release
-    started, for what it learned from may be much older."""
+    started, for what it learned from may be much older. `silent`: so many days with answers are the last ones and have
+    no label, though their labels are due."""
 
     change: Change
     key: str
     since_ms: int
     trained_ms: int
+    silent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +119,8 @@ class Monitors:
         now = self.clock.now_ms()
         end = (now - self.policy.data.label_horizon) // DAY_MS * DAY_MS
         if self._performance is None or self._performance[0] != (key, end):
-            change = self._change(champion, since, end, now)
-            self._performance = (key, end), Performance(change, key, since, champion.started_ms)
+            change, silent = self._change(champion, since, end, now)
+            self._performance = (key, end), Performance(change, key, since, champion.started_ms, silent)
         return self._performance[1]
 
     def alerts(self) -> tuple[Alert, ...]:
@@ -143,7 +149,21 @@ class Monitors:
         made = [record.candidate.bundle for record in self.rollouts.all(self.policy.name)]
         before = dict.fromkeys(made[: made.index(bundle_id)] if bundle_id in made else ())
         bundles = [*(self.load(one) for one in list(before)[-(POOLED - 1) :]), champion]
-        return pooled([self._evaluated(one).scaled(one.loss_scale / champion.loss_scale) for one in bundles])
+        losses = [(one, self._evaluated(one).scaled(one.loss_scale / champion.loss_scale)) for one in bundles]
+        steady = [loss for one, loss in losses if not self._outdated(one)]
+        if not steady:
+            return pooled([loss for _, loss in losses])
+        limit = pooled(steady).worse(EXCUSED)
+        return pooled([loss for _, loss in losses if loss in steady or loss.mean < limit])
+
+    def _outdated(self, bundle: Bundle) -> bool:
+        """Was it evaluated when it had learned mostly from before the change that it answers? Then its holdout may say
+        what an outdated model loses, and would excuse the next one."""
+        trained = self.journal.read(self.policy.name, "training.done")
+        causes = {event.subject for event in trained if event.body["run"] == bundle.run}
+        fired = self.journal.read(self.policy.name, "trigger.fired")
+        began = max((event.body.get("since_ms", 0) for event in fired if event.subject in causes), default=0)
+        return bundle.evaluated_until_ms - self.policy.train.window // 2 < began
 
     def _evaluated(self, bundle: Bundle) -> Baseline:
         return codec.decode(self.blobs.get(bundle.files["evaluation.json"]), Evaluation).loss
@@ -206,7 +226,12 @@ class Monitors:
 
     def _alert_performance(self) -> None:
         performance = self.performance()
-        if performance is None or performance.change.verdict is Verdict.UNKNOWN:
+        if performance is None:
+            return
+        silent = f"no label came for the last {performance.silent} days that are due"
+        missing = Reading("label", "labels", Verdict.HARM, float(performance.silent), 1.0, silent)
+        self._settle("labels", [missing] if performance.silent >= SILENT else [], self.clock.now_ms())
+        if performance.change.verdict is Verdict.UNKNOWN:
             return
         change = performance.change
         harm = [Reading("loss", "change", change.verdict, change.mean, 1.0, change.reason)]
@@ -251,14 +276,22 @@ class Monitors:
         newer = [at for at in ended if at > champion.bundle.trained_until_ms]
         return max((champion.bundle.trained_until_ms, *newer))
 
-    def _change(self, champion: _Champion, since: int, end: int, now: int) -> Change:
+    def _change(self, champion: _Champion, since: int, end: int, now: int) -> tuple[Change, int]:
+        """→ the change, and the last days without a label. What nobody has told for days is not known to be well."""
         if self._live is None or not self._live.continues(champion.arm.version, since, end, now):
             self._live = LiveRows(champion.arm.version, since)
         rows, labels = self._live.extend(self.policy.name, self.log, self.labels, end, now)
         joined, y = labelled(champion.bundle.schema, rows, labels)
         output = output_of(champion.bundle.schema, joined)
         losses = metrics.losses(champion.bundle.schema.task, y, output, champion.bundle.loss_scale)
-        return detect(champion.baseline, losses, joined["at_ms"].to_numpy() // DAY_MS, self.rule)
+        days = joined["at_ms"].to_numpy() // DAY_MS
+        change = detect(champion.baseline, losses, days, self.rule)
+        told = int(days[-1]) if len(days) else -1
+        silent = len({day for day in (rows["at_ms"] // DAY_MS).unique().to_list() if day > told})
+        if silent >= SILENT and change.verdict is Verdict.OK:
+            reason = f"no label came for the last {silent} days that are due; before, {change.reason}"
+            change = replace(change, verdict=Verdict.UNKNOWN, reason=reason)
+        return change, silent
 
 
 def _without(hidden: Set[str], reference: Reference, inputs: pl.DataFrame) -> pl.DataFrame:

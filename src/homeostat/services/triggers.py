@@ -73,6 +73,8 @@ class Triggers:
             fired=keys,
             asked=tuple(cause for cause in self._read("trigger.asked") if cause.key not in keys),
             release=next((r.id for r in self.rollouts.all(self.policy.name) if r.status.open), ""),
+            watched_ms=performance.since_ms if performance else 0,
+            began_ms=fired[-1].since_ms if fired else 0,
         )
 
     def _note(self, outcome: NotFired) -> None:

@@ -28,7 +28,10 @@ from homeostat.adapters.tracking import MlflowTracker
 from homeostat.control import Control
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.policy import Policy
+from homeostat.domain.rollout import Rollout
+from homeostat.domain.scenario import Injection
 from homeostat.domain.schema import Schema
+from homeostat.engines import inject
 from homeostat.engines.transform import matrix
 from homeostat.ports import (
     Blobs,
@@ -296,18 +299,33 @@ def write_report(root: Path, name: str, html: str) -> str:
 
 
 def rehearsal(
-    root: Path, policy: Policy, history: pl.DataFrame, start_ms: int, end_ms: int
+    root: Path,
+    policy: Policy,
+    history: pl.DataFrame,
+    start_ms: int,
+    end_ms: int,
+    injections: tuple[Injection, ...] = (),
+    seed: int = 0,
 ) -> tuple[Rehearsal, System]:
     """A rehearsal in memory, with the code of the project in folder `root`, and the system that it runs. What live is
-    a person's to decide is decided by the best estimate."""
+    a person's to decide is decided by the best estimate. `seed` is that of the injections' chance."""
     alone = tuple(step for step in policy.release.steps if step.strip() != "pause")
     release = replace(policy.release, steps=alone, on_unknown="best_estimate", on_harm="rollback")
     unattended = replace(policy, release=release)
+    known = inject.told(history, policy.data.target, policy.data.label_horizon)
+    world = inject.apply(known, injections, policy.data.target, seed)
     before = history.filter(pl.col(EVENT_MS) < start_ms)
     clock, s = SimulatedClock(start_ms), in_memory()
     system = System(unattended, ProjectCode(root), lambda: before, s, clock, messages.ids("rehearsal"))
-    loop = Loop(system.control, system.engine, clock, s.log, s.journal, partial(_schema, system), system.fit)
-    return Rehearsal(unattended, history, start_ms, end_ms, loop), system
+    schema, release_of = partial(_schema, system), partial(_released, system)
+    loop = Loop(system.control, system.engine, clock, s.log, s.journal, schema, system.fit, release_of)
+    return Rehearsal(unattended, world, start_ms, end_ms, loop, injections), system
+
+
+def _released(system: System, rows: pl.DataFrame) -> Rollout | None:
+    """The release of a version that learned from `rows` alone; None where its gates refuse it."""
+    version = beside(system, lambda: rows).runs.run().version
+    return system.releases.start(version, by="the scenario") if version else None
 
 
 def beside(system: System, source: Callable[[], pl.DataFrame]) -> System:

@@ -6,6 +6,7 @@ from homeostat.engines.report.outlook import because
 from homeostat.engines.report.rehearsal import rehearsal_report, rehearsal_sentence
 from homeostat.engines.report.release import ReleaseView, Snapshot, release_report, release_sentence
 from homeostat.engines.report.run import RunExtra, run_report, run_sentence
+from homeostat.engines.report.scenario import comparison_report
 
 __all__ = [
     "ReleaseView",
@@ -14,6 +15,7 @@ __all__ = [
     "backtest_report",
     "backtest_sentence",
     "because",
+    "comparison_report",
     "rehearsal_report",
     "rehearsal_sentence",
     "release_markdown",

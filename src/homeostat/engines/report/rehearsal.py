@@ -11,6 +11,7 @@ from homeostat.domain.rollout import Rollout, Status
 from homeostat.engines.report import words
 from homeostat.engines.report.page import Badge, Block, Cell, Column, Details, Facts, Figure, Section, Table, Text, page
 from homeostat.engines.report.plot import EventKind, Look, Mark, Point, Series, lines
+from homeostat.engines.report.scenario import injected, reaction_marks
 from homeostat.engines.report.small import Bar, bars
 
 FOLD_FROM = 15
@@ -33,6 +34,7 @@ def rehearsal_report(view: RehearsalResult) -> str:
     span = f"{words.day(view.from_ms)} to {words.day(view.until_ms)}"
     sections = [
         Section("", [_curves(view), Text(_against_weekly(view))]),
+        *([Section("What was injected, and what the loop did", injected(view))] if view.reactions else []),
         Section("What it cost, what it gave", [_comparison(view), _trainings(view)]),
         Section("Releases", [_folded("releases", _releases(view.releases))]),
         Section("What happened", [_folded("events", _happened(view.events)), _details(view)]),
@@ -84,18 +86,21 @@ def _curves(view: RehearsalResult) -> Figure:
     better = "higher" if view.higher_is_better else "lower"
     caption = (
         f"{name} on labelled rows, {words.duration(view.period_ms)} a point; {better} is better. Bands are "
-        f"95 % intervals. {_key(view.events)}"
+        f"95 % intervals. {_key(view)}"
     )
-    return Figure(lines(series, list(_marks(view.events)), look), caption)
+    marks = [*reaction_marks(view.reactions), *_marks(view.events)]
+    return Figure(lines(series, marks, look), caption)
 
 
 def _points(course: Course) -> list[Point]:
     return [Point(at_ms, m.value, m.n, m.low, m.high) for at_ms, m in course.periods]
 
 
-def _key(events: Sequence[Event]) -> str:
+def _key(view: RehearsalResult) -> str:
     shapes = {"harm": "triangle", "invalid": "cross", "ok": "dot", "unknown": "ring", "note": "square"}
-    seen = dict.fromkeys(sign for sign in map(sign_of, events) if sign)
+    seen = dict.fromkeys(sign for sign in map(sign_of, view.events) if sign)
+    if view.reactions:
+        seen["injected", "invalid"] = None
     return "Marks: " + ", ".join(f"{shapes[kind]} {word}" for word, kind in seen) + "." if seen else ""
 
 

@@ -1,0 +1,164 @@
+"""The loop on a history into which something is injected whose right answer is known."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import projects
+from homeostat.adapters.source import Source
+from homeostat.config import read_policy
+from homeostat.domain.dataset import EVENT_MS
+from homeostat.domain.event import Event
+from homeostat.domain.gate import Verdict
+from homeostat.domain.rehearsal import RehearsalResult
+from homeostat.domain.scenario import Reaction
+from homeostat.domain.units import DAY_MS
+from homeostat.engines.inject import read
+from homeostat.engines.report import rehearsal_report
+from homeostat.services.monitors import SILENT
+from homeostat.wiring.system import rehearsal
+
+DAYS, WARMUP, A_DAY = 54, 10, 60
+START_MS, END_MS = projects.START_MS + WARMUP * DAY_MS, projects.START_MS + DAYS * DAY_MS
+POLICY = projects.POLICY.replace("{when: [performance, {schedule: 10d}]", "{when: [performance]").replace("20d", "14d")
+SHIFT = "drift:hour:+1sd@2026-01-13..2026-01-16"
+OUTAGE = "label-outage@2026-01-18..2026-01-25"
+RELEASE = "broken-release@2026-01-27"
+CONCEPT = "concept:amount:100%@2026-02-01"
+
+
+@dataclass(frozen=True)
+class Life:
+    result: RehearsalResult
+    verdicts: dict[int, Verdict]
+    """Of the champion's performance, at each turn."""
+
+    def of(self, text: str) -> Reaction:
+        return next(one for one in self.result.reactions if one.injection.text == text)
+
+    def between(self, kind: str, start: int, end: int) -> list[Event]:
+        """Events of a kind from one day of the history to another."""
+        days = range(projects.START_MS + start * DAY_MS, projects.START_MS + end * DAY_MS)
+        return [event for event in self.result.events if event.kind == kind and event.at_ms in days]
+
+
+def quiet(_done: int, _total: int, _doing: str) -> None:
+    pass
+
+
+def lived(root: Path, *texts: str) -> Life:
+    policy = read_policy(root)
+    history = Source(root, policy.data, policy.task)()
+    given = read(texts, history, policy.data.target, START_MS, END_MS)
+    staged, system = rehearsal(root, policy, history, START_MS, END_MS, given)
+    verdicts: dict[int, Verdict] = {}
+
+    def look(now_ms: int) -> None:
+        performance = system.monitors.performance()
+        assert performance is not None
+        verdicts[now_ms] = performance.change.verdict
+
+    return Life(replace(staged, each_turn=look).run(quiet), verdicts)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return projects.make(tmp_path_factory.mktemp("scenarios") / "cards", projects.rows(DAYS, A_DAY), POLICY)
+
+
+@pytest.fixture(scope="module")
+def life(root: Path) -> Life:
+    return lived(root, SHIFT, OUTAGE, RELEASE, CONCEPT)
+
+
+def test_a_shift_without_harm_alerts_and_trains_nothing(life: Life) -> None:
+    found = life.of(SHIFT)
+    assert found.noticed is not None
+    assert found.noticed.text.startswith("inputs drifted (1 d window): hour: ")
+    assert found.detect_ms == DAY_MS
+    assert (found.did, found.harmed_ms) == ((), None)
+
+
+def test_without_labels_quality_is_unknown_and_nothing_is_trained(life: Life) -> None:
+    found = life.of(OUTAGE)
+    begins = START_MS + 7 * DAY_MS
+    assert found.noticed is not None
+    assert found.noticed.subject == "labels"
+    assert found.detect_ms == SILENT * DAY_MS
+    silent = {verdict for at, verdict in life.verdicts.items() if begins + SILENT * DAY_MS < at < begins + 7 * DAY_MS}
+    assert silent == {Verdict.UNKNOWN}
+    assert found.did == ()
+    assert [event.subject for event in life.between("alert.closed", 24, 26)] == ["labels"]
+    assert life.verdicts[begins + 8 * DAY_MS] is Verdict.OK  # and when they come, they count
+
+
+def test_a_broken_version_is_taken_back_by_the_labels(life: Life) -> None:
+    found = life.of(RELEASE)
+    assert [event.kind for event in found.did] == ["scenario.released", "release.rolled_back"]
+    assert found.detect_ms is not None
+    assert found.detect_ms <= 3 * DAY_MS
+    assert life.result.rollbacks == 1
+
+
+def test_a_change_of_the_concept_is_trained_away(life: Life) -> None:
+    found = life.of(CONCEPT)
+    assert found.noticed is not None
+    assert found.noticed.subject == "performance"
+    assert found.did[0].kind == "trigger.fired"
+    assert found.detect_ms is not None
+    assert found.recover_ms is not None
+    assert found.detect_ms <= 5 * DAY_MS < found.recover_ms
+    assert life.result.loop.periods[-1][1].value > life.result.frozen.periods[-1][1].value + 0.5
+    assert life.result.loop.trainings <= 1 + life.result.weekly.trainings
+
+
+def test_no_alert_without_a_cause_and_no_request_failed(life: Life) -> None:
+    assert (life.result.false_alarms, life.result.failed_requests) == (0, 0)
+
+
+def test_the_report_shows_each_injection_and_what_became_of_it(life: Life) -> None:
+    page = rehearsal_report(life.result).replace("\N{NO-BREAK SPACE}", " ")
+    for text in (SHIFT, OUTAGE, RELEASE, CONCEPT):
+        assert page.count(text.replace("+", "&#43;")) + page.count(text) >= 2  # on the timeline and in the table
+    assert "0 alerts outside of these effects" in page
+    assert "after 1 d: inputs drifted" in page
+
+
+COLUMN = "broken:amount:stuck@2026-01-15..2026-01-18"
+
+
+def test_policies_side_by_side_from_the_command_line(root: Path) -> None:
+    """A broken column upstream is named by its alert, whatever the policy."""
+    (root / "calm.yaml").write_text("monitor: {windows: [1d]}\n")
+    (root / "eager.yaml").write_text("monitor: {windows: [1d]}\nretrain: {when: [{schedule: 4d}], cooldown: 1d}\n")
+    command = [sys.executable, "-m", "homeostat", "rehearse", "-p", root, "--to", "2026-01-20", "--inject", COLUMN]
+    command += ["--policy", root / "calm.yaml", "--policy", root / "eager.yaml", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    said = json.loads(done.stdout)
+    assert list(said["policies"]) == ["calm", "eager"]
+    for one in said["policies"].values():
+        (found,) = one["injections"]
+        assert found["noticed"]["text"].startswith("inputs drifted (1 d window): amount: ")
+        assert found["detect_ms"] == DAY_MS
+    assert said["policies"]["calm"]["trainings"] < said["policies"]["eager"]["trainings"]
+    page = Path(said["report"]).read_text()
+    assert "to recover" in page
+    assert "eager" in page
+
+
+def test_the_same_scenario_gives_the_same_history(root: Path) -> None:
+    policy = read_policy(root)
+    history = Source(root, policy.data, policy.task)()
+    given = read(["poison:20%@2026-01-20", "missing:country:9%@2026-01-20"], history, "fraud", START_MS, END_MS)
+    worlds = [rehearsal(root, policy, history, START_MS, END_MS, given, seed)[0].history for seed in (0, 0, 1)]
+    assert worlds[0].equals(worlds[1])
+    assert not worlds[0].equals(worlds[2])
+    before = pl.col(EVENT_MS) < START_MS
+    assert worlds[0].filter(before).equals(worlds[2].filter(before))
