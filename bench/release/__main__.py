@@ -31,7 +31,7 @@ def main() -> int:
     show(outcomes, sys.stderr if given.json else sys.stdout)
     if given.json:
         sys.stdout.write(json.dumps([one.json() for one in outcomes]) + "\n")
-    return 0 if all(one.as_it_should for one in outcomes) else 1
+    return 0 if all(one.as_it_should and one.foretold for one in outcomes) else 1
 
 
 def _tell(line: str) -> None:

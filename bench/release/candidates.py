@@ -30,6 +30,8 @@ class Candidate:
     data: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
 
 
+UNFORESEEN = "leaks memory"
+"""What no backtest can know."""
 SLOW = "3 x slower at the tail"
 CANDIDATES = (
     Candidate("throws on 5 % of rows", "errors", "bad answers", GOOD | {"FAULT": "throws"}),
@@ -37,7 +39,7 @@ CANDIDATES = (
     Candidate(SLOW, "slow", "calls over", GOOD | {"FAULT": "slow"}),
     Candidate("wrong for one segment", "segments", "es", GOOD, lambda frame: rows.turned_round(frame, "es")),
     Candidate("wrong everywhere, plausible", "quality", "loss", GOOD, rows.leaked),
-    Candidate("leaks memory", "hard stop", "memory", GOOD | {"FAULT": "leaks"}),
+    Candidate(UNFORESEEN, "hard stop", "memory", GOOD | {"FAULT": "leaks"}),
     Candidate("identical", "", "", {"EDITION": 2}),
     Candidate("good", "", "", GOOD),
 )

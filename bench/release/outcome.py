@@ -14,13 +14,16 @@ import polars as pl
 import homeostat
 from bench.release import peers, rows
 from bench.release.callers import Callers
-from bench.release.candidates import CANDIDATES, QUICK, SLOW, Candidate, project, train
+from bench.release.candidates import CANDIDATES, QUICK, SLOW, UNFORESEEN, Candidate, project, train
+from bench.release.foreseen import Foreseen, foresee
 from bench.release.live import RATE, Ended, Up, calling, running
 from bench.release.tail import rounds
 from homeostat.domain.prediction import Role
 from homeostat.wiring.system import System
 
 WARM_S = 5.0
+RECORD_S = 20.0
+"""So long requests and labels are recorded, for the backtests."""
 MOST_S = 1_500.0
 """For all of it."""
 
@@ -44,8 +47,16 @@ class Outcome:
     first_errors: tuple[str, ...]
     shed: int
     tail_ratio: float
+    foreseen: Foreseen
     peers: Mapping[str, peers.Verdict]
     as_it_should: bool
+
+    @property
+    def foretold(self) -> bool:
+        """The backtest named the culprit before; of what it can't know it says so."""
+        if self.candidate == UNFORESEEN:
+            return any("memory" in line for line in self.foreseen.cannot_know)
+        return self.expected in self.foreseen.harm if self.expected else not self.foreseen.harm
 
     def json(self) -> dict[str, Any]:
         return asdict(self)
@@ -61,30 +72,35 @@ async def all_of(folder: Path, quick: bool, tell: Callable[[str], None]) -> list
         await asyncio.sleep(WARM_S)
         versions = {one.name: await asyncio.to_thread(train, root, one) for one in chosen if one.name != SLOW}
         callers.labels = True
-        ended = [await _released(up, callers, one, versions, seed, tell) for seed, one in enumerate(chosen)]
+        await asyncio.sleep(RECORD_S)
+        lived = [await _released(up, callers, one, versions, seed, tell) for seed, one in enumerate(chosen)]
     system = homeostat.load(root).system
-    seen = enumerate(zip(chosen, ended, strict=True))
-    return [_outcome(system, one, end, seed, intervals) for seed, (one, end) in seen]
+    seen = enumerate(zip(chosen, lived, strict=True))
+    return [_outcome(system, one, *life, seed, intervals) for seed, (one, life) in seen]
 
 
 async def _released(
     up: Up, callers: Callers, candidate: Candidate, versions: Mapping[str, int], seed: int, tell: Callable[[str], None]
-) -> Ended:
-    """The slow one is made at the last moment: how slow it has to be depends on how busy the machine is."""
+) -> tuple[Foreseen, Ended]:
+    """Backtested, then released. The slow one is made at the last moment: how slow it has to be depends on how busy
+    the machine is."""
     if candidate.name == SLOW:
         tail = {"TAIL": await asyncio.to_thread(rounds, up.root)}
         sized = replace(candidate, settings={**candidate.settings, **tail})
         version = await asyncio.to_thread(train, up.root, sized)
     else:
         version = versions[candidate.name]
+    foreseen = await asyncio.to_thread(foresee, up.root, version)
     ended = await up.release(version, callers, seed)
     tell(f"{candidate.name}: {ended.record['status']} after {ended.took_s:.1f} s")
     if candidate.lane and ended.record["status"] == "promoted":
         await up.take_back(ended.record["id"])  # so that the next ones meet the same champion
-    return ended
+    return foreseen, ended
 
 
-def _outcome(system: System, candidate: Candidate, ended: Ended, seed: int, intervals: int) -> Outcome:
+def _outcome(
+    system: System, candidate: Candidate, foreseen: Foreseen, ended: Ended, seed: int, intervals: int
+) -> Outcome:
     record = ended.record
     log = system.stores.log.read("cards", record["started_ms"], record["ended_ms"] + 60_000)
     log = log.filter(pl.col("release") == record["id"])
@@ -106,6 +122,7 @@ def _outcome(system: System, candidate: Candidate, ended: Ended, seed: int, inte
         ended.heard.wrong[:3],
         ended.heard.shed,
         _tails(log, version),
+        foreseen,
         _peers(system, ended, log, seed, intervals),
         as_it_should and (stopped == bool(candidate.lane)),
     )

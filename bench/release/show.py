@@ -17,7 +17,7 @@ PEERS = ("Flagger", "Argo", "Kayenta")
 
 
 def show(outcomes: Sequence[Outcome], out: TextIO) -> None:
-    console = Console(file=out, highlight=False, width=None if out.isatty() else 170)
+    console = Console(file=out, highlight=False, width=None if out.isatty() else 190)
     console.print(sentence(outcomes))
     console.print()
     console.print(_table(outcomes))
@@ -37,12 +37,14 @@ def sentence(outcomes: Sequence[Outcome]) -> str:
     errors, rows = sum(one.caller_errors for one in outcomes), sum(one.answered for one in stopped)
     said = f"{right} of {len(outcomes)} releases ended as they should. "
     said += f"{len(stopped)} of {len(bad)} bad candidates were stopped, after {rows:,} rows from them together; "
-    return f"{said}callers saw {errors} errors."
+    said += f"callers saw {errors} errors. "
+    named = sum(one.foretold for one in bad if one.foreseen.harm)
+    return f"{said}The backtest had named {named} of the {len(bad)} before."
 
 
 def _table(outcomes: Sequence[Outcome]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("candidate", "ended by"):
+    for name in ("candidate", "backtest", "ended by"):
         table.add_column(name)
     for name in ("after", "rows from it", "rescued", "caller errors"):
         table.add_column(name, justify="right")
@@ -58,7 +60,13 @@ def _ours(one: Outcome) -> list[Text | str]:
     style = DARK["ok"] if one.as_it_should else DARK["harm"]
     ended = Text(f"{mark} {one.stopped_by or one.status}", style=style)
     errors = f"{one.caller_errors}" + (f" (+{one.shed} shed)" if one.shed else "")
-    return [ended, f"{one.after_s:.1f} s", f"{one.answered:,}", f"{one.rescued:,}", errors]
+    return [_foreseen(one), ended, f"{one.after_s:.1f} s", f"{one.answered:,}", f"{one.rescued:,}", errors]
+
+
+def _foreseen(one: Outcome) -> Text:
+    said = ", ".join(one.foreseen.harm) or ("not worse" if one.expected == "" else "no harm seen")
+    mark, style = ("✓", DARK["ok"]) if one.foretold else ("✗", DARK["harm"])
+    return Text(f"{mark} {said}", style=style)
 
 
 def _theirs(verdict: Verdict) -> str:
