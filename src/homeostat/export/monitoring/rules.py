@@ -20,6 +20,8 @@ LAG_S = 600
 """When the control loop says so too."""
 STUCK_S = 3_600
 """Longer than most trainings, which the control loop waits for."""
+LONGEST_S = 10.0
+"""The last bound of the histograms: no quantile is told to lie above it."""
 BESIDE = 1_000_000_000
 """Bytes that a worker may need beside its models."""
 
@@ -64,7 +66,7 @@ def _down(p: str) -> Sequence[Alert]:
 
 
 def _answers(p: str, policy: Policy) -> Sequence[Alert]:
-    slow, memory = policy.serving.timeout / SECOND_MS, policy.serving.memory + BESIDE
+    slow, memory = min(policy.serving.timeout / SECOND_MS, LONGEST_S), policy.serving.memory + BESIDE
     failed, seen = f'homeostat_predictions_total{{{p},role="failed"}}', f"homeostat_predictions_total{{{p}}}"
     by = "sum by (project, model, release, version)"
     fails = f"{by} (rate({failed}[5m])) / {by} (rate({seen}[5m])) > {FAILED:g}"
@@ -73,8 +75,8 @@ def _answers(p: str, policy: Policy) -> Sequence[Alert]:
               "More than 1 % of the requests for predictions get a 5xx.", "homeostat release rollback"),
         Alert("HomeostatShedding", "warning", "2m", f"homeostat:shed:ratio_rate5m{{{p}}} > {SHED:g}",
               "More than 1 % of the requests are refused because too many wait.", "homeostat serve --workers N"),
-        Alert("HomeostatSlow", "warning", "5m", f"homeostat:request_seconds:p99_rate5m{{{p}}} > {slow:g}",
-              "One answer in a hundred takes longer than serving.timeout.", "homeostat serve --workers N"),
+        Alert("HomeostatSlow", "warning", "5m", f"homeostat:request_seconds:p99_rate5m{{{p}}} >= {slow:g}",
+              "One answer in a hundred takes as long as serving.timeout.", "homeostat serve --workers N"),
         Alert("HomeostatCandidateFails", "info", "2m", fails,
               "A candidate fails; the champion answers in its place.", "homeostat release explain"),
         Alert("HomeostatMemory", "warning", "10m",
@@ -91,7 +93,7 @@ def _log(p: str) -> Sequence[Alert]:
         Alert("HomeostatLogLags", "warning", "5m", f"homeostat_log_lag_seconds{{{p}}} > {LAG_S}",
               "The log is not compacted. Nothing is lost: segments wait.", "homeostat compact"),
         Alert("HomeostatLogLarge", "warning", "0s", f'{failing}"log too large"}} == 1',
-              "The log is larger than log.max_size, and none of it may go.", "raise log.max_size or shorten train.window"),
+              "The log is larger than log.max_size, and none of it may go.", "raise log.max_size"),
     )  # fmt: skip
 
 
