@@ -106,6 +106,7 @@ CAUSE = {**PROJECT, **CONTROL}
 KIND = {**MODEL, **CONTROL}
 RATIO = {"model": "cards"}
 LONG = "10m", "1m"
+TURN = "homeostat_control_turn_timestamp_seconds"
 Case = tuple[list[dict[str, str]], list[dict[str, str]], dict[str, str], tuple[str, str]]
 CASES: dict[str, Case] = {
     # name: what raises it, what does not, its labels beside project and severity, (when to look, how often a sample)
@@ -118,8 +119,8 @@ CASES: dict[str, Case] = {
     ),
     "HomeostatControlDown": ([], one("up", CONTROL, "1"), {"job": "homeostat-control"}, LONG),
     "HomeostatControlStuck": (
-        one("homeostat_control_turn_timestamp_seconds", CONTROL, "0x70") + one("homeostat_control_leads", CONTROL, "1x70"),
-        one("homeostat_control_turn_timestamp_seconds", CONTROL, "0x70") + one("homeostat_control_leads", CONTROL, "0x70"),
+        one(TURN, CONTROL, "0x70") + one("homeostat_control_leads", CONTROL, "1x70"),
+        one(TURN, CONTROL, "0x70") + one("homeostat_control_leads", CONTROL, "0x70"),
         CONTROL,
         ("70m", "1m"),
     ),
@@ -148,7 +149,10 @@ CASES: dict[str, Case] = {
         LONG,
     ),
     "HomeostatLogLags": (
-        one("homeostat_log_lag_seconds", CONTROL, "601"), one("homeostat_log_lag_seconds", CONTROL, "600"), CONTROL, LONG
+        one("homeostat_log_lag_seconds", CONTROL, "601"),
+        one("homeostat_log_lag_seconds", CONTROL, "600"),
+        CONTROL,
+        LONG,
     ),
     "HomeostatLogLarge": (
         one("homeostat_log_failing", {**CAUSE, "cause": "log too large"}, "1"),
@@ -214,10 +218,13 @@ def unit_tests(alert: Alert, case: Case) -> list[dict[str, Any]]:
 def test_each_alert_is_raised_and_no_sooner(policy: Policy, folder: Path) -> None:
     known: Sequence[Alert] = alerts(policy)
     assert [alert.name for alert in known] == list(CASES)
-    tests = [test for alert in known for test in unit_tests(alert, CASES[alert.name])]
-    written = {"rule_files": ["cards.rules.yml"], "evaluation_interval": "1m", "tests": tests}
-    (folder / "tests.yml").write_text(json.dumps(written))  # JSON is YAML
-    assert "SUCCESS" in checked("promtool", "prometheus", "test", "rules", folder / "tests.yml")
+    for every in ("1m", "1h"):
+        cases = [(alert, CASES[alert.name]) for alert in known if CASES[alert.name][3][1] == every]
+        tests = [test for alert, case in cases for test in unit_tests(alert, case)]
+        written = {"rule_files": ["cards.rules.yml"], "evaluation_interval": every, "tests": tests}
+        (folder / f"{every}.yml").write_text(json.dumps(written))  # JSON is YAML
+    files = (folder / "1m.yml", folder / "1h.yml")
+    assert checked("promtool", "prometheus", "test", "rules", *files).count("SUCCESS") == 2
 
 
 def test_thresholds_follow_the_policy(policy: Policy, tmp_path: Path) -> None:
