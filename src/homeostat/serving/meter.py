@@ -7,6 +7,7 @@ jobs have answered stands under `edge` and `batch`, without the version that the
 from __future__ import annotations
 
 import os
+import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -74,13 +75,14 @@ class Alone:
 
 
 class Meter:
-    """Adds up. `rows` is called with the log's lock held, the rest on the event loop."""
+    """Adds up. `rows` is called with the log's lock held, `tick` and `refused` on the event loop, the rest anywhere."""
 
     def __init__(self, shared: Shared | None = None) -> None:
         self.shared = shared or Alone()
         self._sheet = Sheet(self.shared.own(), _lasting)
         self._rows = dict[tuple[str, str, int], Row]()
         self._requests = dict[tuple[str, str], Row]()
+        self._lock = threading.Lock()
         self._begin()
 
     def _begin(self) -> None:
@@ -162,7 +164,8 @@ class Meter:
             self._at(name)[READY] = state
 
     def labels(self, model: str, n: int) -> None:
-        self._at(key("model", model))[LABELS] += n
+        with self._lock:
+            self._at(key("model", model))[LABELS] += n
 
     def states(self, connections: int, queues: Mapping[str, tuple[int, int]]) -> None:
         """Once a second. `queues`: how many requests may wait in each, and how many do."""

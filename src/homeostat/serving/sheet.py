@@ -7,6 +7,7 @@ count is one addition. When every row is taken, a new key gets the one that was 
 from __future__ import annotations
 
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -30,6 +31,7 @@ class Sheet:
     def __init__(self, memory: Any, lasting: Callable[[str], bool]) -> None:
         """`memory`: `SHEET_BYTES` that can be written; `lasting`: keys whose rows are kept."""
         self._bytes, self._lasting = memoryview(memory), lasting
+        self._lock = threading.Lock()
         if bytes(self._bytes[: len(_MAGIC)]) != _MAGIC:
             self._bytes[:] = bytes(SHEET_BYTES)
             self._bytes[: len(_MAGIC)] = _MAGIC
@@ -39,7 +41,8 @@ class Sheet:
     def row(self, key: str) -> Row:
         """The row of the key, all zeros when it is new. A key longer than a row has room for is cut."""
         text = key.encode()[:_KEY].decode(errors="ignore")
-        return self.rows.get(text) or self._begin(text)
+        with self._lock:
+            return self.rows.get(text) or self._begin(text)
 
     def _begin(self, key: str) -> Row:
         serial, place = 1 + max((serial for serial, _ in self._taken.values()), default=0), self._place()

@@ -1,4 +1,4 @@
-"""The Grafana dashboard of one project (schema version 39: Grafana 10.4 and later)."""
+"""The Grafana dashboard of one project (schema version 38: Grafana 10 and later)."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def dashboard(policy: Policy) -> dict[str, Any]:
         "title": f"Homeostat: {policy.name}",
         "description": MADE,
         "tags": ["homeostat"],
-        "schemaVersion": 39,
+        "schemaVersion": 38,
         "version": 1,
         "editable": True,
         "time": {"from": "now-6h", "to": "now"},
