@@ -34,7 +34,7 @@ class SharedMemory:
         return self._mapped
 
     def _claimed(self) -> int:
-        """The file of that name; of another one while a process of the same name lives."""
+        """The file of that name; another one while a process of the same name lives, or somebody just asks whether."""
         for again in count(1):
             name = self._name if again == 1 else f"{self._name}-{again}"
             file = os.open(self._folder / f"{name}{_SUFFIX}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
@@ -18,13 +19,18 @@ from homeostat.web.control import Loop
 
 
 class Scrape:
-    """Scrapes take turns, and keep nobody else waiting. `processes`: name → pid (None: it does not run)."""
+    """Scrapes take turns, and keep nobody else waiting. `gauges` are made for the first of them; `processes`: name →
+    pid (None: it does not run)."""
 
     def __init__(
-        self, model: str, gauges: Gauges, loop: Loop, processes: Callable[[], Mapping[str, int | None]]
+        self, model: str, gauges: Callable[[], Gauges], loop: Loop, processes: Callable[[], Mapping[str, int | None]]
     ) -> None:
-        self._model, self._gauges, self._loop, self._processes = model, gauges, loop, processes
+        self._model, self._make, self._loop, self._processes = model, gauges, loop, processes
         self._turns = threading.Lock()
+
+    @cached_property
+    def _gauges(self) -> Gauges:
+        return self._make()
 
     def answer(self, request: Request) -> Response:
         encode, media = choose_encoder(request.headers.get("accept", ""))

@@ -59,8 +59,12 @@ def up(project: Project, host: str, port: int, started: Callable[[], None], grpc
         compactor = Child("compactor", ["compact", "--project", str(project.root), "--follow"])
         # without the compactor nothing is lost, and an alert says so
         loop = Loop(project_system(project.root, project.policy, "control", leads=True), compactor.tend)
-        gauges = project_system(project.root, project.policy, "scrape").gauges
-        scrape = Scrape(project.policy.name, gauges, loop, lambda: {"control": os.getpid(), "compactor": compactor.pid})
+        scrape = Scrape(
+            project.policy.name,
+            lambda: project_system(project.root, project.policy, "scrape").gauges,
+            loop,
+            lambda: {"control": os.getpid(), "compactor": compactor.pid},
+        )
         app.add_route("/metrics", scrape.answer, include_in_schema=False)
         tell_load()
         plane.start()
