@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from homeostat.domain.event import LOOK
 from homeostat.domain.figures import Figures, LogFigures
 from homeostat.domain.policy import Policy
-from homeostat.domain.rollout import Rollout, Status
+from homeostat.domain.rollout import Rollout, Route, Status
 from homeostat.domain.units import ALL, DAY_MS
 from homeostat.ports import Clock, Journal, LabelLog, Rollouts, Router
 
@@ -39,13 +39,13 @@ class Gauges:
     def read(self) -> Figures:
         """What is recorded by now; of labels, what had come a minute ago."""
         releases = self._rollouts.all(self._policy.name)
-        route = self._router.read().routes.get(self._policy.name)
-        arms = zip((route.champion, route.candidate), route.weights, strict=True) if route else ()
+        routing = self._router.read()
+        route = routing.in_force(self._policy.name) if self._policy.name in routing.routes else None
         return Figures(
             alerts=self._alerts(),
             releases={status.value: sum(one.status is status for one in releases) for status in Status},
             release=route.release if route else "",
-            weights={arm.version: weight / ALL for arm, weight in arms if arm},
+            weights=dict(_weights(route)) if route else {},
             lanes=self._lanes(next((one for one in reversed(releases) if one.status.open), None)),
             trainings={what: len(self._journal.read(self._policy.name, f"training.{what}")) for what in TRAININGS},
             label_ms=self._label(),
@@ -72,3 +72,8 @@ class Gauges:
         self._label_ms = newest if isinstance(newest, int) else self._label_ms
         self._looked_ms = now
         return self._label_ms
+
+
+def _weights(route: Route) -> Iterator[tuple[int, float]]:
+    for arm, weight in zip(route.arms, route.weights, strict=False):  # no candidate: its weight is the last, and 0
+        yield arm.version, weight / ALL

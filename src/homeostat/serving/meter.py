@@ -28,7 +28,7 @@ STATUSES = (200, 400, 404, 405, 408, 413, 415, 422, 431, 500, 503)
 """Of answers; what is none of these is counted as the last but one."""
 _SCORED = (Role.ANSWER, Role.SHADOW, Role.FAILED)
 OUTCOMES = (
-    *((role.value, status) for role in _SCORED for status in ("ok", "error", "nonfinite", "timeout")),
+    *((role.value, status) for role in _SCORED for status in ("ok", "error", "nonfinite", "timeout", "memory")),
     (Role.REJECTED.value, "rejected"),
     (Role.SHED.value, "shed"),
 )
@@ -47,6 +47,7 @@ CONNECTIONS, ROUTING = 0, 1
 """In that of the worker: connections that are open, the version of the routing document that it follows."""
 _US = tuple(1e6 * bound for bound in SECONDS)
 _OUTCOME = {outcome: OUTCOME + i for i, outcome in enumerate(OUTCOMES)}
+_FAILED = _OUTCOME[Role.ANSWER.value, "error"]  # whatever else there may be: counting fails no answer
 _STATUS = {status: STATUS + i for i, status in enumerate(STATUSES)}
 Counted = list[tuple[str, str, int, int]]
 """Model, release, status and number of requests that were answered alike."""
@@ -100,13 +101,13 @@ class Meter:
         n, version, role, status = len(versions), versions[0], roles[0], statuses[0]
         if n == 1 or (versions.count(version) == n == roles.count(role) == statuses.count(status)):  # nearly always
             row = self._rows.get((batch.model, batch.release, version)) or self._row(batch, version)
-            row[_OUTCOME[role, status]] += n
+            row[_OUTCOME.get((role, status), _FAILED)] += n
             if us[0]:
                 row[CALL + bisect_left(_US, us[0])] += 1.0
                 row[CALL + _SUM] += us[0] / 1e6
             return
         for (version, role, status), some in Counter(zip(versions, roles, statuses, strict=True)).items():
-            self._row(batch, version)[_OUTCOME[role, status]] += some
+            self._row(batch, version)[_OUTCOME.get((role, status), _FAILED)] += some
         for version, _, one in set(zip(versions, roles, us, strict=True)):
             if one:
                 row = self._row(batch, version)

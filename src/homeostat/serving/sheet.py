@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 
 from homeostat.ports import SHEET_BYTES
 
-WIDTH = 32
+WIDTH = 40
 """Numbers of a row."""
-_KEY = 248
+_KEY = 184
 _ROW = 8 + _KEY + 8 * WIDTH
 _MAGIC = b"homeostat sheet 1"
 _HEAD = 64
