@@ -196,7 +196,7 @@ COMMANDS = [
         ("release", name)
         for name in ("start", "status", "history", "backtest", "explain", "approve", "reject", "rollback")
     ),
-    ("export", "edge"),
+    *(("export", name) for name in ("edge", "prometheus", "grafana")),
     *(("token", name) for name in ("add", "list", "remove")),
     *(("experiment", name) for name in ("plan", "start", "status", "stop")),
 ]

@@ -398,6 +398,9 @@ def retrain(reason: Reason = "", folder: Folder = HERE, as_json: Json = False) -
     _show(asked, as_json, lambda: terminal.out.print(f"Asked for: {asked.reason}. `homeostat up` carries it out."))
 
 
+Out = Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write to.")]
+
+
 @export.command("edge")
 def export_edge(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="An empty or new folder, or an older export.")],
@@ -414,6 +417,34 @@ def export_edge(
     made = _open(folder).export.edge(out, version)
     said = f"{made.model} version {made.version} is in {made.folder}; {made.checked} answers of it checked."
     _show(made, as_json, lambda: terminal.lines(said, f"Signed by {made.fingerprint}"))
+
+
+@export.command("prometheus")
+def export_prometheus(
+    out: Out,
+    port: Annotated[int, typer.Option(min=1, max=65_534, help="Of the control plane, as given to `up`.")] = 8_700,
+    host: Annotated[str, typer.Option(help="Where Prometheus finds it.")] = "127.0.0.1",
+    webhook: Annotated[str, typer.Option(metavar="URL", help="Where Alertmanager sends alerts.")] = "",
+    folder: Folder = HERE,
+    as_json: Json = False,
+) -> None:
+    """What Prometheus and Alertmanager need: what to scrape, recording and alert rules, routes.
+
+    Example: homeostat export prometheus deploy/prometheus --webhook http://127.0.0.1:9000/alerts -p price
+    """
+    from homeostat import terminal
+
+    made = _open(folder).export.prometheus(out, host, port, webhook)
+    _show(made, as_json, lambda: terminal.lines(*(f"{made.folder}/{name}" for name in made.files)))
+
+
+@export.command("grafana")
+def export_grafana(out: Out, folder: Folder = HERE, as_json: Json = False) -> None:
+    """A dashboard over what Prometheus has scraped. Example: homeostat export grafana deploy/grafana -p price"""
+    from homeostat import terminal
+
+    made = _open(folder).export.grafana(out)
+    _show(made, as_json, lambda: terminal.lines(*(f"{made.folder}/{name}" for name in made.files)))
 
 
 def main() -> None:

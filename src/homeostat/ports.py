@@ -85,6 +85,22 @@ class PredictionLog(Protocol):
         ...
 
 
+SHEET_BYTES = 262_144
+"""Of the memory that a process counts in."""
+
+
+class Shared(Protocol):
+    """Memory of `SHEET_BYTES` for each process of a data plane: it outlives its process, and the others can read it."""
+
+    def own(self) -> Any:
+        """This process's, with what it held when its process of this name was there last."""
+        ...
+
+    def all(self) -> Sequence[tuple[str, int | None, Any]]:
+        """Of every process there is or was: its name, its pid (None: it has ended), its memory."""
+        ...
+
+
 class LabelLog(Protocol):
     """What became of predictions, by id: labels, and signals by name. As received; nothing is overwritten."""
 

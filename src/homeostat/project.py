@@ -45,6 +45,7 @@ from homeostat.engines.report import (
     release_report,
     run_report,
 )
+from homeostat.export.monitoring.files import Written, grafana, prometheus
 from homeostat.ports import Progress
 from homeostat.services.backtest import WINDOW_MS
 from homeostat.services.experiments import Experiments, Found
@@ -447,6 +448,15 @@ class ExportVerbs:
         onnx = bundles.file(manifest, "model.onnx")
         key = project.root / STATE / "keys" / "edge.key"
         return export(chosen, manifest, onnx, OnnxRuntime().load(onnx), key, Path(folder))
+
+    def prometheus(self, folder: str | Path, host: str = "127.0.0.1", port: int = 8_700, webhook: str = "") -> Written:
+        """What Prometheus and Alertmanager need to watch a `homeostat up` at that address; alerts go to `webhook`.
+        Errors: `UsageError` when a file of that name is somebody else's."""
+        return prometheus(self._project.policy, Path(folder), host, port, webhook)
+
+    def grafana(self, folder: str | Path) -> Written:
+        """A dashboard over it. Errors: as `prometheus`."""
+        return grafana(self._project.policy, Path(folder))
 
 
 def view(found: Explanation, margin: float) -> ReleaseView:

@@ -70,6 +70,7 @@ class Hub:
             try:
                 inflate(request, self.limits.max_body)
             except Refusal as error:
+                self.engine.meter.refused(error.status)
                 request.answer(refuse(request, error))
                 return
         queue = self._slow if self.engine.slow(request) else self._quick
@@ -94,6 +95,8 @@ class Hub:
     def sweep(self) -> None:
         """Close connections that are idle or too slow; asks for itself again."""
         now = self.loop.time()
+        queues = {queue.name: queue.state for queue in (self._quick, self._slow)}
+        self.engine.meter.states(len(self.connections), queues)
         for connection in list(self.connections):
             connection.expire(now)
         self.loop.call_later(1.0, self.sweep)
@@ -300,6 +303,7 @@ class Connection(asyncio.Protocol):
         if self._deaf:
             return
         self._deaf, self._begun = True, False
+        self._hub.engine.meter.refused(error.status)
         slot = Slot("", "", connection=self, close=True)
         self._slots.append(slot)
         slot.answer(refused(error))

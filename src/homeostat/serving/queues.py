@@ -14,6 +14,7 @@ from functools import partial
 from homeostat.serving.compression import SMALL, packed
 from homeostat.serving.limit import Limit
 from homeostat.serving.messages import Refusal, Request, Response, Waiting, refused
+from homeostat.serving.meter import Counted, key
 from homeostat.serving.tick import Engine, Later
 
 _LATER = 256  # ticks whose shadow is still to be scored; beyond that the oldest are let go
@@ -35,12 +36,20 @@ class Queue:
         self._later: Later = deque(maxlen=_LATER)
         self._busy = False
         self._told, self._told_s = limit.value, 0.0
+        self.name, self._since, self._spent = key("queue", name), 0.0, 0.0
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """How many may wait, and how many do."""
+        return self.limit.value, len(self._waiting)
 
     def take(self, request: Waiting) -> bool:
         """False when too many wait. Questions about health and the like are always taken: they are few, and cost
         little."""
         if len(self._waiting) >= self.limit.value and request.method != "GET":
             return False
+        if not self._waiting:
+            self._since = time.perf_counter()
         self._waiting.append(request)
         if not self._busy:
             self._busy = True
@@ -49,7 +58,8 @@ class Queue:
 
     def _flush(self) -> None:
         requests, self._waiting = self._waiting, []
-        self._do(partial(self._answers, requests), partial(self._answered, requests))
+        counted: Counted = []
+        self._do(partial(self._answers, requests, counted), partial(self._answered, requests, counted, self._since))
 
     def _do(self, work: Callable[[], list[Response]], then: Callable[[list[Response]], None]) -> None:
         if self._pool is None:
@@ -58,10 +68,10 @@ class Queue:
             done = self._loop.run_in_executor(self._pool, work)
             done.add_done_callback(lambda one: then(one.result()))
 
-    def _answers(self, requests: Sequence[Request]) -> list[Response]:
+    def _answers(self, requests: Sequence[Request], counted: Counted) -> list[Response]:
         started = time.perf_counter()
         try:
-            answers = self._engine.answer(requests, self._later)
+            answers = self._engine.answer(requests, self._later, counted)
             responses = [
                 answer if len(answer.body) < SMALL else packed(request, answer)
                 for request, answer in zip(requests, answers, strict=True)
@@ -69,12 +79,17 @@ class Queue:
         except Exception:  # a defect of ours must not leave callers without an answer
             _log.exception("a tick failed")
             responses = [refused(Refusal(500, "the request got no answer")) for _ in requests]
-        self.limit.seen(len(requests), 1e6 * (time.perf_counter() - started))
+            counted[:] = [("", "", 500, len(requests))]
+        self._spent = time.perf_counter() - started
+        self.limit.seen(len(requests), 1e6 * self._spent)
         return responses
 
-    def _answered(self, requests: Sequence[Waiting], responses: Sequence[Response]) -> None:
+    def _answered(
+        self, requests: Sequence[Waiting], counted: Counted, since: float, responses: Sequence[Response]
+    ) -> None:
         for request, response in zip(requests, responses, strict=True):
             request.answer(response)
+        self._engine.meter.tick(self.name, len(requests), self._spent, counted, time.perf_counter() - since)
         self._tell()
         self._next()
 

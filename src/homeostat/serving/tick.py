@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,6 +25,7 @@ from homeostat.serving import feedback
 from homeostat.serving.bundles import Loaded, Shelf
 from homeostat.serving.edge import Edge, model_of
 from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Request, Response, Row, json, refused
+from homeostat.serving.meter import METRICS, Counted, Meter
 from homeostat.serving.pins import VARIANT
 from homeostat.serving.plan import Plan, build, refuse
 from homeostat.serving.record import Page, shadowed
@@ -84,7 +85,9 @@ class Engine:
         timeout_s: float | None = None,
         tracing: Tracing | None = None,
         memory: float = math.inf,
+        meter: Meter | None = None,
     ) -> None:
+        self.meter = meter or Meter()
         self._memory, self._used = memory, dict[str, int]()
         self._rooms: dict[str, Room] = {}
         self._within: Within = Patience(timeout_s) if timeout_s else patiently
@@ -124,6 +127,7 @@ class Engine:
             self._shelf.retain(self._plan.bundles, self._memory)
             self._shelf.pardon({arm.bundle for name in routing.routes for arm in routing.in_force(name).arms})
             self._routing, self._rooms = routing, self._furnished(self._plan)
+            self.meter.follows(routing.version, {name: name not in self._plan.missing for name in routing.routes})
 
     def _furnished(self, plan: Plan) -> dict[str, Room]:
         """What is left of the memory is for the calls of a candidate; at least what it takes itself."""
@@ -160,13 +164,16 @@ class Engine:
         plan = self._plan
         return (
             len(request.body) > LARGE
+            or request.path == METRICS
             or request.path in plan.slow
             or (bool(plan.cold) and plan.asks_cold(request.path) is not None)
         )
 
-    def answer(self, requests: Sequence[Request], later: Later | None = None) -> list[Response]:
+    def answer(
+        self, requests: Sequence[Request], later: Later | None = None, counted: Counted | None = None
+    ) -> list[Response]:
         """One response a request, in order; never raises for what a caller sent. What is to be scored in shadow goes
-        to `later`. Several threads may call it."""
+        to `later`, what was answered to `counted`. Several threads may call it."""
         if self._plan.cold:
             self._warm(requests)
         plan, later, trace = self._plan, self._later if later is None else later, self._tracing.tick()
@@ -176,6 +183,8 @@ class Engine:
         for served, asks in groups:
             self._tick(served, asks, responses, later, trace)
         answered = [response or _broken() for response in responses]
+        if counted is not None:
+            _count(groups, answered, counted)
         trace.end(requests, answered)
         return answered
 
@@ -195,9 +204,13 @@ class Engine:
             asked[request.path].append(name)
         for path, names in asked.items():
             if path in plan.predict:
-                page = Page(plan.predict[path].served, now_ms)
+                served = plan.predict[path].served
+                page = Page(served, now_ms)
                 page.shed(names)
                 self._write(*page.batches())
+                self.meter.refused(503, len(names), served.model, served.route.release)
+            else:
+                self.meter.refused(503, len(names))
         return [_shed(request, name) for request, name in zip(requests, ids, strict=True)]
 
     def _tick(
@@ -287,6 +300,7 @@ class Engine:
             with self._writing:
                 for page in pages:
                     self._log.append(page)
+                    self.meter.rows(page)
         except Exception:  # a full disk must not end the worker
             if self._writable:  # told once, however long it lasts
                 _log.exception("the prediction log can't be written")
@@ -342,14 +356,19 @@ class Engine:
             if request.path.startswith("/v1/bundles/") and request.path.endswith("/ready"):
                 _only(request, "GET, HEAD")
                 return self._bundle(request.path.split("/")[3])
+            if request.path == METRICS:
+                from homeostat.serving.exposition import exposed  # only those who are scraped need it
+
+                _only(request, "GET, HEAD")
+                return exposed(self.meter, request.headers.get("accept", ""))
             return plan.other(request)
         except Refusal as error:
             return refuse(request, error)
 
     def _feedback(self, plan: Plan, body: bytes) -> Response:
         parsed = feedback.parse(body)
-        now_ms = self._clock.now_ms()
-        batch = feedback.batch(plan.one(parsed.model).champion.schema, parsed.labels, now_ms)
+        served, now_ms = plan.one(parsed.model), self._clock.now_ms()
+        batch = feedback.batch(served.champion.schema, parsed.labels, now_ms)
         try:
             if parsed.labels:
                 self._labels.append(batch)
@@ -358,6 +377,7 @@ class Engine:
         except Exception:  # as in _write
             _log.exception("the label log can't be written")
             raise Refusal(503, "the label log can't be written", rule="log") from None
+        self.meter.labels(served.model, len(parsed.labels))
         return json(200, {"accepted": len(parsed.labels) + len(parsed.signals)})
 
     def _bundle(self, bundle: str) -> Response:
@@ -406,6 +426,23 @@ def _answered(served: Served, batch: Batch, scored: Scored) -> Answered:
         served.champion.schema.classes,
         scored.status.count(OK) == len(batch.ids),
     )
+
+
+def _count(groups: Collection[tuple[Served, list[Ask]]], responses: Sequence[Response], counted: Counted) -> None:
+    """By status; what is no prediction under no model."""
+    left = len(responses)
+    for served, asks in groups:
+        whole = len(asks) == len(responses)  # nearly always
+        statuses = [one.status for one in responses] if whole else [responses[ask.at].status for ask in asks]
+        model, release, first = served.model, served.route.release, statuses[0]
+        left -= len(asks)
+        if len(asks) == 1 or statuses.count(first) == len(asks):
+            counted.append((model, release, first, len(asks)))
+        else:
+            counted += [(model, release, status, n) for status, n in Counter(statuses).items()]
+    if left:
+        asked = {ask.at for _, asks in groups for ask in asks}
+        counted += [("", "", response.status, 1) for i, response in enumerate(responses) if i not in asked]
 
 
 def _encode(asks: Sequence[Ask], answered: Answered | None, responses: list[Response | None]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from homeostat.domain.figures import LogFigures
 from homeostat.domain.units import iso
 from homeostat.stores.segments import CLOSED, claimed, orphan
 
@@ -23,6 +24,7 @@ _SIZE = 512  # one sector: written at once
 _SUFFIX = ".health"
 _LATE_MS = 600_000
 WRITING, COMPACTING, LARGE = "log not written", "log not compacted", "log too large"
+CAUSES = (WRITING, COMPACTING, LARGE)
 _log = logging.getLogger("homeostat.log")
 
 
@@ -120,6 +122,27 @@ def troubles(root: Path) -> dict[str, str]:
     return found
 
 
+def figures(root: Path) -> LogFigures:
+    """The same in numbers."""
+    waiting = [stat for stat in map(_stat, root.glob(f"*/*{CLOSED}")) if stat is not None]
+    oldest = min((stat.st_mtime_ns for stat in waiting), default=None)
+    said = list(states(root))
+    return LogFigures(
+        len(waiting),
+        sum(stat.st_size for stat in waiting),
+        0 if oldest is None else max(0, time.time_ns() - oldest) // 1_000_000,
+        {cause: any(state.error and state.cause == cause for state in said) for cause in CAUSES},
+        sum(state.lost for state in said),
+    )
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:  # compacted meanwhile
+        return None
+
+
 def _unwritten(bad: list[State], root: Path) -> str:
     lost = sum(state.lost for state in bad)
     since = min((state.since_ms for state in bad if state.since_ms), default=0)
@@ -137,7 +160,5 @@ def _backlog(root: Path) -> State | None:
 
 
 def _changed_ms(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns // 1_000_000
-    except FileNotFoundError:  # compacted meanwhile
-        return time.time_ns() // 1_000_000
+    stat = _stat(path)
+    return (time.time_ns() if stat is None else stat.st_mtime_ns) // 1_000_000

@@ -6,7 +6,9 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from homeostat.config import read_policy
@@ -45,6 +47,15 @@ class _Heart(threading.Thread):
         self.join()
 
 
+@dataclass
+class Turns:
+    """Of a loop, since its process began; `last_s`: when the last good one was over, since 1970."""
+
+    done: int = 0
+    failed: int = 0
+    last_s: float = 0.0
+
+
 class Loop(threading.Thread):
     """A turn a second, while this process leads. A turn that fails is told and tried again, ever more slowly."""
 
@@ -55,6 +66,11 @@ class Loop(threading.Thread):
         self._control, self._leader, self._beside = system.control, system.stores.leader, beside
         self._heart = _Heart(self._leader, _tell)
         self._ended = threading.Event()
+        self.turns = Turns()
+
+    @property
+    def leads(self) -> bool:
+        return bool(self._leader.term())
 
     def run(self) -> None:
         self._heart.start()
@@ -66,10 +82,12 @@ class Loop(threading.Thread):
             try:
                 if term:
                     _turn(self._control, term != begun)
+                    self.turns.done, self.turns.last_s = self.turns.done + 1, time.time()
                 pause, begun = TURN_S, term
             except Deposed:
                 _log.warning("another control plane leads by now; this one is in reserve")
             except Exception:  # the next turn looks at the world anew
+                self.turns.failed += 1
                 pause = min(2 * pause or TURN_S, LONGEST_S)
                 _log.exception("a turn of the control loop failed; the next one is in %.0f s", pause)
 

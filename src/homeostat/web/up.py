@@ -23,6 +23,7 @@ from homeostat.project import Project
 from homeostat.web import api
 from homeostat.web.children import Child
 from homeostat.web.control import Loop
+from homeostat.web.metrics import Scrape
 from homeostat.web.workers import Workers, arguments, tell_load
 from homeostat.wiring.plane import STATE
 from homeostat.wiring.system import project_system
@@ -51,12 +52,20 @@ def up(project: Project, host: str, port: int, started: Callable[[], None], grpc
     with _alone(project.root / STATE / "control.lock"), _bound(host, port) as bound:
         for other in filter(None, (port + 1, grpc_port)):
             _free(host, other)
-        server = _Server(uvicorn.Config(api.create(project), log_level="warning", lifespan="off"))
+        app = api.create(project)
+        server = _Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
         worker = arguments(project.root, host, port + 1, grpc_port)
         plane = Workers(worker, *project.policy.serving.workers, server.leave)
         compactor = Child("compactor", ["compact", "--project", str(project.root), "--follow"])
         # without the compactor nothing is lost, and an alert says so
         loop = Loop(project_system(project.root, project.policy, "control", leads=True), compactor.tend)
+        scrape = Scrape(
+            project.policy.name,
+            lambda: project_system(project.root, project.policy, "scrape").gauges,
+            loop,
+            lambda: {"control": os.getpid(), "compactor": compactor.pid},
+        )
+        app.add_route("/metrics", scrape.answer, include_in_schema=False)
         tell_load()
         plane.start()
         loop.start()

@@ -16,6 +16,7 @@ from homeostat.domain.policy import Policy
 from homeostat.engines.privacy import Mask
 from homeostat.ports import Tracing
 from homeostat.serving import messages
+from homeostat.serving.meter import Meter
 from homeostat.serving.tick import Engine
 from homeostat.stores.blobs import FileBlobs
 from homeostat.stores.days import DayTables
@@ -23,6 +24,7 @@ from homeostat.stores.files import secret
 from homeostat.stores.predictions import SegmentLabels, SegmentLog
 from homeostat.stores.routing import FileRouter
 from homeostat.stores.segments import Rules
+from homeostat.stores.shared import SharedMemory
 
 STATE = ".homeostat"
 
@@ -35,7 +37,8 @@ def data_plane(root: Path, policy: Policy, worker: str = "plane") -> Engine:
     router = FileRouter(state / "routing.json")
     blobs = FileBlobs(state / "blobs")
     serving, runtime, clock = policy.serving, OnnxRuntime(), SystemClock()
-    rules = serving.timeout / 1_000, _tracing(), serving.memory
+    meter = Meter(SharedMemory(state / "metrics", worker))
+    rules = serving.timeout / 1_000, _tracing(), serving.memory, meter
     return Engine(blobs, runtime, log, labels, clock, router, ids, *rules)
 
 

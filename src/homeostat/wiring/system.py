@@ -27,6 +27,7 @@ from homeostat.adapters.source import Source
 from homeostat.adapters.tracking import MlflowTracker
 from homeostat.control import Control
 from homeostat.domain.dataset import EVENT_MS
+from homeostat.domain.figures import LogFigures
 from homeostat.domain.policy import Policy
 from homeostat.domain.rollout import Rollout
 from homeostat.domain.scenario import Injection
@@ -54,6 +55,7 @@ from homeostat.services.backtest import Backtests
 from homeostat.services.bundles import Bundles
 from homeostat.services.data import Data
 from homeostat.services.experiments import Experiments
+from homeostat.services.figures import Gauges
 from homeostat.services.leader import Leader
 from homeostat.services.monitors import Monitors
 from homeostat.services.rollouts import Releases
@@ -68,7 +70,7 @@ from homeostat.stores import sql
 from homeostat.stores.blobs import FileBlobs
 from homeostat.stores.cache import FileCache
 from homeostat.stores.files import write_atomic
-from homeostat.stores.health import troubles
+from homeostat.stores.health import figures, troubles
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
 from homeostat.stores.memory_data import MemoryBlobs, MemoryCache, MemoryTables
 from homeostat.stores.memory_log import MemoryLabels, MemoryLog
@@ -81,7 +83,7 @@ from homeostat.wiring.plane import STATE, database, logs
 @dataclass(frozen=True)
 class Stores:
     """Where everything is kept. `leader`: of a control plane. `troubles`: what is wrong with the log itself, cause →
-    evidence."""
+    evidence; `log_figures`: how the log stands."""
 
     tables: Tables
     blobs: Blobs
@@ -94,6 +96,7 @@ class Stores:
     tracker: Tracker
     leader: Leader | None = None
     troubles: Callable[[], Mapping[str, str]] = dict
+    log_figures: Callable[[], LogFigures] = LogFigures
 
 
 def embedded(root: Path, worker: str, policy: Policy, leads: bool = False) -> Stores:
@@ -117,6 +120,7 @@ def embedded(root: Path, worker: str, policy: Policy, leads: bool = False) -> St
         tracker=MlflowTracker(f"sqlite:///{state / 'mlflow.db'}", state / "mlflow"),
         leader=leader,
         troubles=partial(troubles, state / "log"),
+        log_figures=partial(figures, state / "log"),
     )
 
 
@@ -236,6 +240,11 @@ class System:
             self.bundles.load,
             troubles=s.troubles,
         )
+
+    @cached_property
+    def gauges(self) -> Gauges:
+        s = self.stores
+        return Gauges(self.policy, s.journal, s.rollouts, s.router, s.labels, self.clock, s.log_figures)
 
     @cached_property
     def triggers(self) -> Triggers:
