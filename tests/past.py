@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from homeostat import codec
 from homeostat.domain.backtest import Backtested
 from homeostat.domain.bundle import Bundle, Version
-from homeostat.domain.errors import NotFound
 from homeostat.domain.policy import DataPolicy, LogPolicy, Policy, ReleasePolicy, TrainPolicy
 from homeostat.domain.prediction import LabelBatch, LogBatch
 from homeostat.domain.schema import Field, Kind, Schema, Task
@@ -24,6 +22,7 @@ from homeostat.engines.transform import matrix
 from homeostat.ports import Model
 from homeostat.services.backtest import Backtests
 from homeostat.services.bundles import Bundles
+from homeostat.stores.memory_data import MemoryBlobs
 from homeostat.stores.memory_log import MemoryLabels, MemoryLog
 
 MODEL = "fraud"
@@ -107,23 +106,6 @@ class Clock:
         return self.ns
 
 
-class Blobs:
-    """`ports.Blobs` in a dict."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, bytes] = {}
-
-    def put(self, data: bytes) -> str:
-        digest = hashlib.sha256(data).hexdigest()
-        self.held[digest] = data
-        return digest
-
-    def get(self, digest: str) -> bytes:
-        if digest not in self.held:
-            raise NotFound(f"no blob {digest[:12]}")
-        return self.held[digest]
-
-
 class Past:
     """`n` requests at even steps over a week, answered by version 1; those of the last day have no label yet."""
 
@@ -131,7 +113,7 @@ class Past:
         data, train = DataPolicy("x.csv", "fraud", label_horizon=DAY_MS), TrainPolicy("roc_auc")
         rules = {"release": release or ReleasePolicy(), "log": kept or LogPolicy()}
         self.policy = Policy(MODEL, Task.BINARY, data, train, **rules)
-        self.log, self.labels, self.clock, self.blobs = MemoryLog(), MemoryLabels(), Clock(), Blobs()
+        self.log, self.labels, self.clock, self.blobs = MemoryLog(), MemoryLabels(), Clock(), MemoryBlobs()
         self.models: dict[bytes, Model] = {}
         self.champion = self.version(1, good)
         self.backtests = self.restart()

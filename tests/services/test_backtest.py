@@ -171,7 +171,7 @@ def test_outputs_that_are_no_probabilities_end_a_release() -> None:
 def test_a_candidate_that_can_not_be_loaded_fails_on_every_request() -> None:
     past = Past(400)
     candidate = past.version(2, good)
-    del past.blobs.held[codec.decode(past.blobs.get(candidate.bundle), dict)["files"]["model.onnx"]]
+    del past.blobs._blobs[codec.decode(past.blobs.get(candidate.bundle), dict)["files"]["model.onnx"]]
     found = past.backtests.between(past.champion, candidate, START_MS, END_MS, lambda *_: None)
     assert found.result.candidate_outputs.raised == 400
     assert "20 of the candidate's first 20 rows were bad" in found.result.hard_stop

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import polars as pl
 
@@ -21,6 +19,7 @@ from homeostat.engines.privacy import Mask
 from homeostat.services.monitors import Monitors
 from homeostat.services.triggers import Triggers
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
+from homeostat.stores.memory_data import MemoryBlobs
 
 MODEL, A_DAY = "price", 96
 SCHEMA = Schema((Field("hour", Kind.INTEGER), Field("amount", Kind.NUMBER)), Task.BINARY, "up", (0, 1))
@@ -84,19 +83,6 @@ class Labels:
         return within.unique("id", keep="last", maintain_order=True)
 
 
-class Blobs:
-    def __init__(self) -> None:
-        self.held: dict[str, bytes] = {}
-
-    def put(self, data: bytes) -> str:
-        digest = hashlib.sha256(data).hexdigest()
-        self.held[digest] = data
-        return digest
-
-    def get(self, digest: str) -> bytes:
-        return self.held[digest]
-
-
 class World:
     """`day` lives one day of traffic and labels; `monitors` and `triggers` are made anew by `restart`."""
 
@@ -104,7 +90,7 @@ class World:
         self.policy = policy
         self.mask = Mask(frozenset(policy.log.drop), frozenset(policy.log.hash), None, b"")
         self.troubles: dict[str, str] = {}
-        self.clock, self.log, self.labels, self.blobs = Clock(), Log(), Labels(), Blobs()
+        self.clock, self.log, self.labels, self.blobs = Clock(), Log(), Labels(), MemoryBlobs()
         self.journal, self.rollouts, self.router = MemoryJournal(), MemoryRollouts(), MemoryRouter()
         self.rng = np.random.default_rng(5)
         self.version = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -16,13 +15,13 @@ from numpy.typing import NDArray
 from homeostat import codec
 from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.domain.bundle import Bundle
-from homeostat.domain.errors import NotFound
 from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.ports import Model, PredictionLog, Tracing
 from homeostat.serving.messages import Request, Response
 from homeostat.serving.tick import Engine
 from homeostat.stores.memory import MemoryRouter
+from homeostat.stores.memory_data import MemoryBlobs
 from homeostat.stores.memory_log import MemoryLabels, MemoryLog
 
 FIELDS = (
@@ -46,21 +45,6 @@ class Clock:
     def timer_ns(self) -> int:
         self.ns += 7_000
         return self.ns
-
-
-class Blobs:
-    def __init__(self) -> None:
-        self.held: dict[str, bytes] = {}
-
-    def put(self, data: bytes) -> str:
-        digest = hashlib.sha256(data).hexdigest()
-        self.held[digest] = data
-        return digest
-
-    def get(self, digest: str) -> bytes:
-        if digest not in self.held:
-            raise NotFound(f"no blob {digest[:12]}")
-        return self.held[digest]
 
 
 class Runtime:
@@ -88,7 +72,7 @@ class World:
     log: PredictionLog = field(default_factory=MemoryLog)
     labels: MemoryLabels = field(default_factory=MemoryLabels)
     clock: Clock = field(default_factory=Clock)
-    blobs: Blobs = field(default_factory=Blobs)
+    blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
     runtime: Runtime = field(default_factory=Runtime)
     router: MemoryRouter = field(default_factory=MemoryRouter)
     ids: Iterator[str] = field(default_factory=lambda: (f"p{i}" for i in itertools.count(1)))
