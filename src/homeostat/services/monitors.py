@@ -6,11 +6,11 @@ logs, so a restart changes no outcome.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 
 import numpy as np
-import polars as pl
 
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
@@ -19,14 +19,13 @@ from homeostat.domain.policy import Policy
 from homeostat.domain.units import show_duration
 from homeostat.engines import metrics
 from homeostat.engines.answer import output_of
-from homeostat.engines.drift import drift
-from homeostat.engines.drift.counts import CategoryLayout
-from homeostat.engines.drift.profile import PREDICTION, Reference, profile
+from homeostat.engines.drift.profile import PREDICTION
 from homeostat.ports import Clock, Journal, LabelLog, PredictionLog
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champion, Champions
+from homeostat.services.drifts import KIND, Drifts
 from homeostat.services.performance import SILENT, Performances
-from homeostat.services.scored import inputs_of, labelled, scored_by
+from homeostat.services.scored import labelled, scored_by
 
 CATCH_UP = 31
 """Windows that are made up for after a standstill."""
@@ -43,11 +42,12 @@ class Monitors:
         journal: Journal,
         clock: Clock,
         champions: Champions,
+        drifts: Drifts,
         performances: Performances,
         alerts: Alerts,
     ) -> None:
         self.policy, self.log, self.labels, self.journal, self.clock = policy, log, labels, journal, clock
-        self.champions, self.performances, self.alerts = champions, performances, alerts
+        self.champions, self.drifts, self.performances, self.alerts = champions, drifts, performances, alerts
         self._ends: dict[tuple[str, int], int] = {}
 
     def watch(self) -> tuple[Reading, ...]:
@@ -58,8 +58,8 @@ class Monitors:
         if champion is None:
             return ()
         readings: list[Reading] = []
-        for length in self.policy.monitor.windows:
-            for start in self._due("monitor.drift", length, 0, champion):
+        for length in sorted(self.policy.monitor.windows):  # the longer ones are made of the shorter
+            for start in self._due(KIND, length, 0, champion):
                 readings += self._drift(champion, start, start + length)
             for start in self._due("monitor.metric", length, self.policy.data.label_horizon, champion):
                 readings += self._metric(champion, start, start + length)
@@ -78,18 +78,12 @@ class Monitors:
             self._ends[kind, length] = start + length
 
     def _drift(self, champion: Champion, start: int, end: int) -> Sequence[Reading]:
-        log = self.log.read(self.policy.name, start, end)
-        rows = scored_by(log, champion.arm.version)
-        if rows.is_empty():
+        judged = self.drifts.judge(champion, start, end)
+        if judged is None:
             return ()
-        hidden = self.policy.log.hidden
-        inputs = _without(hidden, champion.reference, inputs_of(log, rows))
-        window = profile(champion.reference, inputs, output_of(champion.bundle.schema, rows))
-        found = drift(champion.reference, window, self.policy.monitor.false_alarms, end - start)
-        readings = [reading for reading in found if reading.subject not in hidden]
-        self._alert_drift(readings, start, end)
-        self._record("monitor.drift", Window(start, end, len(rows)), readings, champion)
-        return readings
+        self._alert_drift(judged.readings, start, end)
+        self._record(KIND, Window(start, end, judged.rows), judged.readings, champion, {"profile": judged.profile})
+        return judged.readings
 
     def _metric(self, champion: Champion, start: int, end: int) -> Sequence[Reading]:
         """The policy's metric on the rows of the window that have a label."""
@@ -105,11 +99,18 @@ class Monitors:
         self._record("monitor.metric", Window(start, end, len(joined)), [reading], champion)
         return (reading,)
 
-    def _record(self, kind: str, window: Window, readings: Sequence[Reading], champion: Champion) -> None:
+    def _record(
+        self,
+        kind: str,
+        window: Window,
+        readings: Sequence[Reading],
+        champion: Champion,
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         length = window.end_ms - window.start_ms
         harm = [reading.reason for reading in readings if reading.verdict is Verdict.HARM]
         text = "; ".join(harm) or (readings[0].reason if kind == "monitor.metric" else "no drift")
-        body = {**asdict(window), "version": champion.arm.version, "readings": [asdict(r) for r in readings]}
+        body = {**asdict(window), "version": champion.arm.version, "readings": [asdict(r) for r in readings], **more}
         key = f"{kind}:{length}:{window.end_ms}"
         at = self.clock.now_ms()
         self.journal.append(Event(at, self.policy.name, kind, key, str(length), text, body))
@@ -135,10 +136,3 @@ class Monitors:
         harm = [Reading("loss", "change", change.verdict, change.mean, 1.0, change.reason)]
         self.alerts.settle("performance", harm if change.verdict is Verdict.HARM else [], self.clock.now_ms())
 
-
-def _without(hidden: Set[str], reference: Reference, inputs: pl.DataFrame) -> pl.DataFrame:
-    """The inputs with nulls for those that the log does not hold as they were served: they can't be compared."""
-    kinds = {
-        name: pl.String if isinstance(one, CategoryLayout) else pl.Float64 for name, one in reference.layouts.items()
-    }
-    return inputs.with_columns(pl.lit(None, kinds[name]).alias(name) for name in hidden & kinds.keys())

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Tables = NDArray[np.int64]
+Shares = NDArray[np.float64]
+
 
 @dataclass(frozen=True, slots=True)
 class Worth:
@@ -21,27 +24,57 @@ class Worth:
         return self.window * self.reference / (self.window + self.reference)
 
 
-def worth(rows: int, reference_rows: int, wobble: float, windows: int) -> Worth:
+def worth(rows: int, reference_rows: int, wobble: float, windows: float) -> Worth:
     """n* = n / (1 + n T) for the window; the reference's own wobble is averaged over its `windows`: T / windows."""
     return Worth(rows / (1 + rows * wobble), reference_rows / (1 + reference_rows * wobble / windows))
 
 
-def wobble(tables: NDArray[np.int64]) -> float:
-    """T, the chi-squared distance between one window and the others beyond what chance gives: mean over windows
+def wobble(tables: Tables, merged: int = 1, slots: NDArray[np.int64] | None = None, ranks: bool = False) -> float:
+    """T, the chi-squared distance between a window and the others beyond what chance gives: mean over windows
     plus one standard error, at least 0.
 
-    `tables` (w, b): rows of window w in bin b. For shares p of a window of n rows, q of the N others and r of all,
-    d = sum (p - q)^2 / r has expectation sum r (1 - r) / r (1/n + 1/N) = (b - 1)(1/n + 1/N) when all rows are
-    independent; T is the mean of d minus that. Fewer than two windows with rows tell nothing: 0.
+    `tables` (w, b): rows of window w in bin b, in order of time. For shares p of a window of n rows, q of the N others
+    and r of all, d = sum (p - q)^2 / r has expectation sum r (1 - r) / r (1/n + 1/N) = (b - 1)(1/n + 1/N) when all rows
+    are independent; T is the mean of d minus that. With `ranks` d is the one part of it that moves the mean rank: the
+    square of sum s (p - q) over the variance of the rank s, with expectation 1/n + 1/N. `merged`: a window is so many
+    in a row (they overlap: k of them tell as much as one). `slots` (w,), without merging: the others are those of the same slot.
+    Fewer than two windows with rows tell nothing: 0.
     """
-    tables = tables[tables.sum(axis=1) > 0]
-    if len(tables) < 2:
+    blocks = _blocks(tables, merged)
+    own = np.zeros(len(tables), np.int64) if slots is None else slots
+    totals = np.zeros((int(own.max(initial=0)) + 1, tables.shape[1]), np.int64)
+    np.add.at(totals, own, tables)
+    whole = totals[own[: len(blocks)]]
+    kept = (blocks.sum(axis=1) > 0) & ((whole - blocks).sum(axis=1) > 0)
+    if kept.sum() < 2:
         return 0.0
-    total = tables.sum(axis=0)
-    tables, total = tables[:, total > 0], total[total > 0]
-    n = tables.sum(axis=1)
-    others = total.sum() - n
-    p, q = tables / n[:, None], (total - tables) / others[:, None]
-    distance = np.sum((p - q) ** 2 / (total / total.sum()), axis=1)
-    excess = distance - (len(total) - 1) * (1 / n + 1 / others)
-    return max(0.0, float(excess.mean() + excess.std(ddof=1) / np.sqrt(len(excess))))
+    excess = _excess(blocks[kept], whole[kept], ranks)
+    return max(0.0, float(excess.mean() + excess.std(ddof=1) / np.sqrt(max(1.0, len(excess) / merged))))
+
+
+def _blocks(tables: Tables, merged: int) -> Tables:
+    summed = np.concatenate([np.zeros((1, tables.shape[1]), np.int64), np.cumsum(tables, axis=0)])
+    return summed[merged:] - summed[:-merged]
+
+
+def _excess(blocks: Tables, whole: Tables, ranks: bool) -> Shares:
+    """(w,) distances beyond chance; `whole` (w, b) is what each block and its others hold."""
+    n, every = blocks.sum(axis=1), whole.sum(axis=1)
+    others = every - n
+    moved = blocks / n[:, None] - (whole - blocks) / others[:, None]
+    shares = whole / every[:, None]
+    chance = 1 / n + 1 / others
+    if ranks:
+        scores, variance = rank_scores(shares)
+        level = np.sum(scores * moved, axis=1) ** 2
+        held = variance > 0
+        return np.divide(level, variance, out=np.zeros(len(n)), where=held) - chance * held
+    held = shares > 0
+    distance = np.sum(np.divide(moved**2, shares, out=np.zeros_like(moved), where=held), axis=1)
+    return np.asarray(distance - (held.sum(axis=1) - 1) * chance)
+
+
+def rank_scores(shares: Shares) -> tuple[Shares, Shares]:
+    """(…, b) the mid-rank of each bin less one half, and (…,) the variance of it over rows."""
+    scores = np.cumsum(shares, axis=-1) - shares / 2 - 0.5
+    return scores, np.sum(shares * scores**2, axis=-1)

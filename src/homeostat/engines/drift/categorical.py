@@ -1,4 +1,4 @@
-"""Texts: chi-squared over pooled categories. Rare things (missing, never seen): an exact test on their counts."""
+"""Texts: chi-squared over pooled categories. Rare things (missing, without a name): an exact test on their counts."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import numpy as np
 from scipy.special import gammaln
 
 from homeostat.engines.drift.calibrate import Worth
-from homeostat.engines.drift.counts import OTHER, Categories, CategoryLayout, Column, Counts, Layout
-from homeostat.engines.drift.numeric import LEAST_EXPECTED, chi_squared
+from homeostat.engines.drift.counts import Counts, NumberLayout, Numbers
+from homeostat.engines.drift.numeric import LEAST_EXPECTED, Distribution, chi_squared
 from homeostat.engines.drift.outcome import Found
+from homeostat.engines.drift.texts import RARE, Categories, Column, Layout, Prose, ProseLayout
 
 
 class Mix:
     """Have the shares of the categories moved?"""
 
     least_effect = 0.03
+    ranks = False
+    slow = True
 
     def applies(self, layout: Layout) -> bool:
-        return isinstance(layout, CategoryLayout)
+        return not isinstance(layout, NumberLayout)
 
     def table(self, reference: Column, window: Column, /) -> Counts:
         """(c,) rows of the window by category."""
@@ -34,13 +37,64 @@ class Mix:
         groups = pooled(old, new, worth)
         p = chi_squared(_grouped(old, groups), _grouped(new, groups), worth)
         most = int(np.argmax(np.abs(moved)))
-        name = every[most] if every[most] != OTHER else "values never seen before"
+        name = RARE_VALUES if every[most].startswith(RARE) else every[most]
         return Found(effect, p, f"{effect:.0%} of rows changed category, most of all {name} ({moved[most]:+.1%})")
+
+
+class Wording:
+    """Are texts that people write made of other pieces? Another language is."""
+
+    least_effect = 0.1
+    ranks = False
+    slow = False
+
+    def applies(self, layout: Layout) -> bool:
+        return isinstance(layout, ProseLayout)
+
+    def table(self, reference: Column, window: Column, /) -> Counts:
+        """(c,) rows of the window by piece."""
+        old, new = prose(reference).pieces, prose(window).pieces
+        return tally(new, names(old, new))
+
+    def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
+        """The effect is the total variation of the pieces."""
+        found = Mix().find(prose(reference).pieces, prose(window).pieces, worth)
+        return Found(found.effect, found.p, f"its texts are worded differently: {found.effect:.0%} of pieces of words moved")
+
+
+class Length:
+    """Have texts become longer or shorter? As `Distribution` says."""
+
+    least_effect = 0.1
+    ranks = False
+    slow = False
+    _numbers = Distribution()
+
+    def applies(self, layout: Layout) -> bool:
+        return isinstance(layout, ProseLayout)
+
+    def table(self, reference: Column, window: Column, /) -> Counts:
+        return self._numbers.table(prose(reference).length, prose(window).length)
+
+    def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
+        """The effect is D of the lengths."""
+        found = self._numbers.find(prose(reference).length, prose(window).length, worth)
+        return Found(found.effect, found.p, f"the lengths of its texts: {found.words}")
+
+
+RARE_VALUES = "values that the reference does not name"
+
+
+def prose(column: Column) -> Prose:
+    """Errors: TypeError when the column is not one of texts that people write."""
+    if not isinstance(column, Prose):
+        raise TypeError("a test of texts was given something else")
+    return column
 
 
 def names(reference: Column, window: Column) -> list[str]:
     """Every category of either, in one order."""
-    return sorted({*categories(reference).counts, *categories(window).counts, OTHER})
+    return sorted({*categories(reference).counts, *categories(window).counts, RARE})
 
 
 def tally(column: Column, every: Sequence[str]) -> Counts:
@@ -50,7 +104,9 @@ def tally(column: Column, every: Sequence[str]) -> Counts:
 
 def categories(column: Column) -> Categories:
     """Errors: TypeError when the column is not one of categories."""
-    if not isinstance(column, Categories):
+    if isinstance(column, Prose):
+        return column.values
+    if isinstance(column, Numbers):
         raise TypeError("a test of categories was given numbers")
     return column
 
@@ -75,12 +131,14 @@ class Rare:
     """Has the share of one rare thing moved? Fisher's exact test: given both totals, the count is hypergeometric."""
 
     least_effect = 0.01
+    ranks = False
+    slow = True
 
     def __init__(self, thing: str) -> None:
         self.thing = thing
 
     def applies(self, layout: Layout) -> bool:
-        return self.thing == "missing" or isinstance(layout, CategoryLayout)
+        return self.thing == "missing" or not isinstance(layout, NumberLayout)
 
     def table(self, _reference: Column, window: Column, /) -> Counts:
         """(2,) rows that are the thing, and the others."""
@@ -97,7 +155,7 @@ class Rare:
     def _count(self, column: Column) -> int:
         if self.thing == "missing":
             return column.missing
-        return column.counts.get(OTHER, 0) if isinstance(column, Categories) else 0
+        return categories(column).rare
 
 
 def p_exact(count: float, rows: float, other_count: float, other_rows: float) -> float:
