@@ -7,8 +7,9 @@ import pytest
 from watching import MODEL, POLICY, World
 
 from homeostat.domain.gate import Verdict
-from homeostat.domain.policy import LogPolicy
+from homeostat.domain.policy import LogPolicy, MonitorPolicy
 from homeostat.domain.units import DAY_MS, HOUR_MS
+from homeostat.engines.drift.profile import Profile
 
 
 def lived(restarts: bool) -> World:
@@ -123,3 +124,35 @@ def test_a_log_in_trouble_is_one_alert_as_long_as_it_lasts() -> None:
     world.monitors.watch()
     assert world.alerts.open() == ()
     assert world.kinds("alert.") == ["alert.opened", "alert.closed", "alert.opened", "alert.closed"]
+
+
+def test_a_longer_window_is_made_of_the_shorter_ones_and_reads_no_row_again() -> None:
+    world = World(replace(POLICY, monitor=MonitorPolicy((2 * DAY_MS, DAY_MS))))
+    world.day()
+    world.restart()  # the first day's profile is read from its blob
+    before = world.log.reads
+    world.day()
+    looks = world.log.reads - before
+    days = [world.journal.read(MODEL, "monitor.drift", str(length)) for length in (DAY_MS, 2 * DAY_MS)]
+    assert [event.body["rows"] for event in days[0]] == [96, 96]
+    (longer,) = days[1]
+    parts = [Profile.from_bytes(world.blobs.get(event.body["profile"])) for event in days[0]]
+    assert world.blobs.get(longer.body["profile"]) == Profile.total(parts).to_bytes()
+    again = World(replace(POLICY, monitor=MonitorPolicy((DAY_MS,))))
+    again.day()
+    before = again.log.reads
+    again.day()
+    metric = 1  # the longer window's metric is not due yet, for its labels are not mature
+    assert looks - (again.log.reads - before) <= metric
+
+
+def test_a_slow_drift_is_found_by_days_together_of_which_none_shows_it() -> None:
+    """A fifth of a standard deviation in 96 rows a day; the days before a restart are read from their blobs."""
+    world = World()
+    for day in range(15):
+        if day % 2:
+            world.restart()
+        world.day(shift=0.2 if day > 4 else 0.0)
+    (opened,) = world.journal.read(MODEL, "alert.opened", "inputs drifted (1 d window)")
+    assert "amount: its values are higher" in opened.text
+    assert "over the last 4 windows" in opened.text

@@ -18,6 +18,7 @@ from homeostat.engines.drift.profile import reference
 from homeostat.engines.privacy import Mask
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champions
+from homeostat.services.drifts import Drifts
 from homeostat.services.monitors import Monitors
 from homeostat.services.performance import Performances
 from homeostat.services.triggers import Triggers
@@ -106,7 +107,8 @@ class World:
             self.policy, self.log, self.labels, self.journal, self.rollouts, self.clock, self.champions
         )
         self.alerts = Alerts(self.policy, self.journal, self.clock, lambda: dict(self.troubles))
-        watched = (self.champions, self.performances, self.alerts)
+        drifts = Drifts(self.policy, self.log, self.journal, self.blobs)
+        watched = (self.champions, drifts, self.performances, self.alerts)
         self.monitors = Monitors(self.policy, self.log, self.labels, self.journal, self.clock, *watched)
         self.triggers = Triggers(self.policy, self.journal, self.rollouts, self.clock, self.performances.now)
 

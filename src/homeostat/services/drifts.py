@@ -74,7 +74,7 @@ class Drifts:
         for length in self.policy.monitor.windows:
             events = self.journal.read(self.policy.name, KIND, str(length))
             known = [event for event in events if event.body["version"] == self._version and "profile" in event.body]
-            for event in known[-max(SPANS) :]:
+            for event in known[-self._needed(length) :]:
                 self._keep(self._read(event, length))
 
     def _read(self, event: Event, length: int) -> _Kept:
@@ -83,7 +83,8 @@ class Drifts:
         return _Kept(event.body["start_ms"], length, Past(found, alarmed))
 
     def _keep(self, window: _Kept) -> None:
-        self._kept[window.length_ms] = [*self._kept[window.length_ms], window][-self._needed(window.length_ms) :]
+        before = [one for one in self._kept[window.length_ms] if one.start_ms < window.start_ms]
+        self._kept[window.length_ms] = [*before, window][-self._needed(window.length_ms) :]
 
     def _needed(self, length: int) -> int:
         """Windows of a length that are kept: for slow drifts, and to make the longer ones of."""
@@ -108,11 +109,11 @@ class Drifts:
         """From the log. What the log does not hold as it was served is null: it can't be compared."""
         log = self.log.read(self.policy.name, start, end)
         rows = scored_by(log, champion.arm.version)
-        hidden = self.policy.log.hidden & champion.reference.layouts.keys()
-        names = [name for name in champion.reference.layouts if name in {f.name for f in champion.bundle.schema.fields}]
-        inputs = inputs_of(log, rows).with_columns(pl.lit(None).alias(name) for name in hidden)
-        absent = [pl.lit(None).alias(name) for name in names if name not in inputs.columns]
-        return profile(champion.reference, inputs.with_columns(absent), output_of(champion.bundle.schema, rows))
+        inputs = inputs_of(log, rows) if len(rows) else pl.DataFrame()
+        shown = set(inputs.columns) - self.policy.log.hidden
+        names = champion.bundle.schema.names
+        columns = {name: inputs[name] if name in shown else pl.Series([None] * len(rows)) for name in names}
+        return profile(champion.reference, pl.DataFrame(columns), output_of(champion.bundle.schema, rows))
 
 
 def _alarmed(readings: Sequence[Reading]) -> frozenset[str]:

@@ -135,4 +135,3 @@ class Monitors:
         change = performance.change
         harm = [Reading("loss", "change", change.verdict, change.mean, 1.0, change.reason)]
         self.alerts.settle("performance", harm if change.verdict is Verdict.HARM else [], self.clock.now_ms())
-

@@ -56,6 +56,7 @@ from homeostat.services.backtest import Backtests
 from homeostat.services.bundles import Bundles
 from homeostat.services.champion import Champions
 from homeostat.services.data import Data
+from homeostat.services.drifts import Drifts
 from homeostat.services.experiments import Experiments
 from homeostat.services.figures import Gauges
 from homeostat.services.leader import Leader
@@ -244,8 +245,9 @@ class System:
 
     @cached_property
     def monitors(self) -> Monitors:
-        s, champions, performances = self.stores, self.champions, self.performances
-        return Monitors(self.policy, s.log, s.labels, s.journal, self.clock, champions, performances, self.alerts)
+        s, drifts = self.stores, Drifts(self.policy, self.stores.log, self.stores.journal, self.stores.blobs)
+        watched = (self.champions, drifts, self.performances, self.alerts)
+        return Monitors(self.policy, s.log, s.labels, s.journal, self.clock, *watched)
 
     @cached_property
     def gauges(self) -> Gauges:

@@ -13,7 +13,7 @@ from homeostat.domain.monitor import Reading
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.drift import TESTS, drift
-from homeostat.engines.drift.calibrate import wobble, worth
+from homeostat.engines.drift.calibrate import Worth, wobble
 from homeostat.engines.drift.categorical import p_exact
 from homeostat.engines.drift.counts import NumberLayout, Numbers
 from homeostat.engines.drift.numeric import distance
@@ -34,8 +34,35 @@ SCHEMA = Schema(
 numbers = st.lists(st.floats(allow_nan=True, width=64) | st.none(), max_size=60)
 
 
-ENGLISH = "the of and to in that was his he it with is for as had you not be her on at by which have or from this".split()
-GERMAN = "der die und in den von zu das mit sich des auf im dem nicht ein eine als auch es an werden aus er hat".split()
+ENGLISH = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "that",
+    "was",
+    "his",
+    "he",
+    "it",
+    "with",
+    "is",
+    "for",
+    "as",
+    "had",
+    "you",
+    "not",
+    "be",
+    "her",
+    "on",
+    "at",
+    "by",
+    "which",
+    "have",
+    "or",
+    "from",
+    "this",
+]
 
 
 def sentences(rng: np.random.Generator, rows: int, words: list[str]) -> list[str]:
@@ -109,7 +136,9 @@ def test_a_column_that_never_stays_is_no_news() -> None:
     for known in (dated, weekly):
         own = reference(SCHEMA, known, output)
         day = known.filter(pl.col(EVENT_MS) // DAY_MS == 29)
-        assert ("amount", "distribution") not in alarms(drift(own, profile(own, day, output[-240:]), 0.01, DAY_MS, 29 * DAY_MS))
+        assert ("amount", "distribution") not in alarms(
+            drift(own, profile(own, day, output[-240:]), 0.01, DAY_MS, 29 * DAY_MS)
+        )
 
 
 def test_a_window_without_values_is_unknown(ordinary: Reference) -> None:
@@ -179,7 +208,7 @@ def test_the_exact_test_is_fishers(table: tuple[float, float, float, float], p: 
 
 @given(st.integers(1, 10**7), st.integers(1, 10**7), st.floats(0, 10), st.integers(1, 500))
 def test_rows_are_never_worth_more_than_themselves(n: int, others: int, t: float, windows: int) -> None:
-    size = worth(n, others, t, windows)
+    size = Worth(n, others, t, windows)
     assert 0 < size.window <= n
     assert size.both <= min(size.window, size.reference)
 

@@ -12,7 +12,7 @@ from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Reading
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.drift import seasons
-from homeostat.engines.drift.calibrate import Worth, worth
+from homeostat.engines.drift.calibrate import Worth
 from homeostat.engines.drift.categorical import RARE_VALUES, Length, Mix, Rare, Wording
 from homeostat.engines.drift.numeric import Distribution, Level, Shape
 from homeostat.engines.drift.outcome import DriftTest, Found
@@ -104,7 +104,9 @@ class _Judge:
             return _Asked(1, self._corrected(test.find(old, new, size), 1))
         known, slot = season
         then, now = known.slots[slot].columns[subject], seasons.coarse(new, old)
-        size = worth(_rows(test, then, now), _rows(test, then, then), known.wobble[f"{name}:{subject}"], known.windows[slot])
+        size = Worth(
+            _rows(test, then, now), _rows(test, then, then), known.wobble[f"{name}:{subject}"], known.windows[slot]
+        )
         return _Asked(1, self._corrected(test.find(then, now, size), 1), seasons.words(known, slot))
 
     def _season(self, name: str, subject: str) -> tuple[Season, int] | None:
@@ -116,7 +118,7 @@ class _Judge:
         """A span too long to be calibrated wobbles, as far as is known, as the longest one that could be."""
         old = self.reference.profile.columns[key.partition(":")[2]]
         known = self.reference.calibration(windows * self.window_ms)
-        return worth(_rows(test, old, column), _rows(test, old, old), known.wobble[key], known.windows)
+        return Worth(_rows(test, old, column), _rows(test, old, old), known.wobble[key], known.windows)
 
     def _corrected(self, found: Found, windows: int) -> Found:
         readings = self.readings if windows == 1 else self.slow
@@ -148,7 +150,9 @@ def _words(told: _Asked, alarm: bool, least: float, false_alarms: float) -> str:
     beside = f", beside {told.reference}" if told.reference else ""
     if alarm:
         span = f", over the last {told.windows} windows" if told.windows > 1 else ""
-        return f"{told.found.words}{span}{beside} ({_chance(told.found.p, 1)} over all columns, alarm at {false_alarms:g})"
+        return (
+            f"{told.found.words}{span}{beside} ({_chance(told.found.p, 1)} over all columns, alarm at {false_alarms:g})"
+        )
     if told.found.p <= false_alarms:
         return f"as before{beside}; a change of {told.found.effect:.2g} is sure, but below {least:g}"
     return f"as before{beside} ({_chance(told.found.p, 2)} over all columns, alarm at {false_alarms:g})"

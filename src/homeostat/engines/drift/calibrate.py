@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import chdtri
 
 Tables = NDArray[np.int64]
 Shares = NDArray[np.float64]
@@ -13,20 +14,36 @@ Shares = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """Rows of the window and of the reference, each counted as the independent rows they are worth."""
+    """How many independent rows those of a window and of the reference are worth: n* = n / (1 + n T), T the `wobble`.
+    The reference's own is averaged over its `windows`: T / windows."""
 
-    window: float
-    reference: float
+    rows: int
+    reference_rows: int
+    wobble: float
+    windows: float
+
+    @property
+    def window(self) -> float:
+        return self.rows / (1 + self.rows * self.wobble)
+
+    @property
+    def reference(self) -> float:
+        return self.reference_rows / (1 + self.reference_rows * self.wobble / self.windows)
 
     @property
     def both(self) -> float:
         """The harmonic size m of a comparison of two samples: m = n N / (n + N)."""
         return self.window * self.reference / (self.window + self.reference)
 
+    def over(self, freedom: int) -> Worth:
+        """For chi-squared with so many degrees of freedom. Were the whole wobble in one direction, X2 would grow by
+        n T times a chi-squared of one degree; the law of so many expects more than that to begin with: T over the ratio
+        of the two laws' quantiles keeps the rate."""
+        ratio = chdtri(max(1, freedom), _FAR) / chdtri(1, _FAR)
+        return replace(self, wobble=self.wobble / float(ratio))
 
-def worth(rows: int, reference_rows: int, wobble: float, windows: float) -> Worth:
-    """n* = n / (1 + n T) for the window; the reference's own wobble is averaged over its `windows`: T / windows."""
-    return Worth(rows / (1 + rows * wobble), reference_rows / (1 + reference_rows * wobble / windows))
+
+_FAR = 1e-5  # about what a p must be below, once it is corrected
 
 
 def wobble(tables: Tables, merged: int = 1, slots: NDArray[np.int64] | None = None, ranks: bool = False) -> float:
@@ -37,8 +54,8 @@ def wobble(tables: Tables, merged: int = 1, slots: NDArray[np.int64] | None = No
     and r of all, d = sum (p - q)^2 / r has expectation sum r (1 - r) / r (1/n + 1/N) = (b - 1)(1/n + 1/N) when all rows
     are independent; T is the mean of d minus that. With `ranks` d is the one part of it that moves the mean rank: the
     square of sum s (p - q) over the variance of the rank s, with expectation 1/n + 1/N. `merged`: a window is so many
-    in a row (they overlap: k of them tell as much as one). `slots` (w,), without merging: the others are those of the same slot.
-    Fewer than two windows with rows tell nothing: 0.
+    in a row (they overlap: k of them tell as much as one). `slots` (w,), without merging: the others are those of the
+    same slot. Fewer than two windows with rows tell nothing: 0.
     """
     blocks = _blocks(tables, merged)
     own = np.zeros(len(tables), np.int64) if slots is None else slots
@@ -54,7 +71,7 @@ def wobble(tables: Tables, merged: int = 1, slots: NDArray[np.int64] | None = No
 
 def _blocks(tables: Tables, merged: int) -> Tables:
     summed = np.concatenate([np.zeros((1, tables.shape[1]), np.int64), np.cumsum(tables, axis=0)])
-    return summed[merged:] - summed[:-merged]
+    return np.asarray(summed[merged:] - summed[:-merged])
 
 
 def _excess(blocks: Tables, whole: Tables, ranks: bool) -> Shares:
@@ -68,7 +85,7 @@ def _excess(blocks: Tables, whole: Tables, ranks: bool) -> Shares:
         scores, variance = rank_scores(shares)
         level = np.sum(scores * moved, axis=1) ** 2
         held = variance > 0
-        return np.divide(level, variance, out=np.zeros(len(n)), where=held) - chance * held
+        return np.asarray(np.divide(level, variance, out=np.zeros(len(n)), where=held) - chance * held)
     held = shares > 0
     distance = np.sum(np.divide(moved**2, shares, out=np.zeros_like(moved), where=held), axis=1)
     return np.asarray(distance - (held.sum(axis=1) - 1) * chance)

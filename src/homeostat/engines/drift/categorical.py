@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,9 +14,13 @@ from homeostat.engines.drift.numeric import LEAST_EXPECTED, Distribution, chi_sq
 from homeostat.engines.drift.outcome import Found
 from homeostat.engines.drift.texts import RARE, Categories, Column, Layout, Prose, ProseLayout
 
+RARE_VALUES = "values that the reference does not name"
+FREQUENT, GROUPS = 24, 16
+"""Few bins: each further one makes the wobble less certain."""
+
 
 class Mix:
-    """Have the shares of the categories moved?"""
+    """Have the shares of the values moved? Those of the frequent ones, and of groups that the others are hashed to."""
 
     least_effect = 0.03
     ranks = False
@@ -25,20 +30,38 @@ class Mix:
         return not isinstance(layout, NumberLayout)
 
     def table(self, reference: Column, window: Column, /) -> Counts:
-        """(c,) rows of the window by category."""
-        return tally(window, names(reference, window))
+        """(c,) rows of the window: by frequent value of the reference, then by group of the others."""
+        return tally(categories(window), frequent(categories(reference)), GROUPS)
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
-        """The effect is the total variation, half the sum of |p - q|."""
-        every = names(reference, window)
-        old, new = tally(reference, every), tally(window, every)
+        """The effect is the total variation, half the sum of |p - q|. There are as many groups as 5 rows each allow."""
+        named = frequent(categories(reference))
+        others = self.table(reference, window)[len(named) :].sum() / max(1, window.present)
+        rows = worth.over(len(named) + GROUPS - 1).window
+        groups = 1 << int(np.clip(np.log2(max(1.0, others * rows / LEAST_EXPECTED)), 0, np.log2(GROUPS)))
+        old, new = (tally(categories(column), named, groups) for column in (reference, window))
         moved = new / max(1, new.sum()) - old / max(1, old.sum())
         effect = float(np.abs(moved).sum() / 2)
-        groups = pooled(old, new, worth)
-        p = chi_squared(_grouped(old, groups), _grouped(new, groups), worth)
+        together = pooled(old, new, worth)
+        p = chi_squared(_grouped(old, together), _grouped(new, together), worth)
         most = int(np.argmax(np.abs(moved)))
-        name = RARE_VALUES if every[most].startswith(RARE) else every[most]
+        name = named[most] if most < len(named) else "some that are less frequent"
         return Found(effect, p, f"{effect:.0%} of rows changed category, most of all {name} ({moved[most]:+.1%})")
+
+
+def frequent(reference: Categories) -> list[str]:
+    """At most `FREQUENT` values of the reference that are looked at one by one."""
+    named = [name for name in reference.counts if not name.startswith(RARE)]
+    return sorted(named, key=lambda name: (-reference.counts[name], name))[:FREQUENT]
+
+
+def tally(column: Categories, named: Sequence[str], groups: int) -> Counts:
+    """(len(named) + groups,) rows of each name, and of all others by the hash of their name or bucket."""
+    places = {name: place for place, name in enumerate(named)}
+    found = np.zeros(len(named) + groups, np.int64)
+    for name, rows in column.counts.items():
+        found[places[name] if name in places else len(named) + zlib.crc32(name.encode()) % groups] += rows
+    return found
 
 
 class Wording:
@@ -52,14 +75,15 @@ class Wording:
         return isinstance(layout, ProseLayout)
 
     def table(self, reference: Column, window: Column, /) -> Counts:
-        """(c,) rows of the window by piece."""
-        old, new = prose(reference).pieces, prose(window).pieces
-        return tally(new, names(old, new))
+        """(c,) rows of the window by piece, as `Mix` has them."""
+        return Mix().table(prose(reference).pieces, prose(window).pieces)
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is the total variation of the pieces."""
         found = Mix().find(prose(reference).pieces, prose(window).pieces, worth)
-        return Found(found.effect, found.p, f"its texts are worded differently: {found.effect:.0%} of pieces of words moved")
+        return Found(
+            found.effect, found.p, f"its texts are worded differently: {found.effect:.0%} of their pieces moved"
+        )
 
 
 class Length:
@@ -82,24 +106,11 @@ class Length:
         return Found(found.effect, found.p, f"the lengths of its texts: {found.words}")
 
 
-RARE_VALUES = "values that the reference does not name"
-
-
 def prose(column: Column) -> Prose:
     """Errors: TypeError when the column is not one of texts that people write."""
     if not isinstance(column, Prose):
         raise TypeError("a test of texts was given something else")
     return column
-
-
-def names(reference: Column, window: Column) -> list[str]:
-    """Every category of either, in one order."""
-    return sorted({*categories(reference).counts, *categories(window).counts, RARE})
-
-
-def tally(column: Column, every: Sequence[str]) -> Counts:
-    """(c,) rows by category, in the order of `every`."""
-    return np.array([categories(column).counts.get(name, 0) for name in every], np.int64)
 
 
 def categories(column: Column) -> Categories:
@@ -114,6 +125,7 @@ def categories(column: Column) -> Categories:
 def pooled(old: Counts, new: Counts, worth: Worth) -> Counts:
     """(c,) the group of each category: those expected in fewer than 5 rows of the window form one, which joins the
     smallest other group if it is still expected in fewer."""
+    worth = worth.over(len(old) - 1)
     shares = worth.window * new / max(1, new.sum()) + worth.reference * old / max(1, old.sum())
     expected = shares * worth.window / (worth.window + worth.reference)
     small = expected < LEAST_EXPECTED

@@ -81,7 +81,7 @@ class Shape:
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is the total variation over the bins, of which there are as many as 5 rows each allow."""
         old, new = numbers(reference), numbers(window)
-        edges = quantile_edges(old, int(np.clip(worth.window // LEAST_EXPECTED, 2, BINS)))
+        edges = quantile_edges(old, int(np.clip(worth.over(BINS - 1).window // LEAST_EXPECTED, 2, BINS)))
         before, now = binned(old, edges), binned(new, edges)
         effect = float(np.abs(now / max(1, now.sum()) - before / max(1, before.sum())).sum() / 2)
         return Found(effect, chi_squared(before, now, worth), f"{effect:.0%} of rows lie in other ranges than before")
@@ -121,8 +121,8 @@ def p_ks(largest: float, size: float) -> float:
 
 
 def p_ranks(above: float, reference: Numbers, window: Numbers, worth: Worth) -> float:
-    """Two-sided p of u = P(window > reference) + ties / 2 under the normal law: its variance is (1 - sum t^3) / 12 m for
-    shares t of tied values, over both samples."""
+    """Two-sided p of u = P(window > reference) + ties / 2 under the normal law: its variance is (1 - sum t^3) / 12 m
+    for shares t of tied values, over both samples."""
     both = Numbers.total([reference, window])
     share = _share(window, both) * worth.window + _share(reference, both) * worth.reference
     tied = float(np.sum((share / share.sum()) ** 3)) if share.sum() else 1.0
@@ -156,6 +156,7 @@ def chi_squared(reference: Counts, window: Counts, worth: Worth) -> float:
     held = (reference + window) > 0
     if held.sum() < 2 or not window.sum() or not reference.sum():
         return 1.0
+    worth = worth.over(int(held.sum()) - 1)
     p, q = window[held] / window.sum(), reference[held] / reference.sum()
     pooled = (worth.window * p + worth.reference * q) / (worth.window + worth.reference)
     return float(chdtrc(held.sum() - 1, worth.both * np.sum((p - q) ** 2 / pooled)))

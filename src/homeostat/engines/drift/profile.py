@@ -171,8 +171,10 @@ def _season(
     for key, known in plain.wobble.items():
         name, _, subject = key.partition(":")
         if seasons.seasonal(whole.columns[subject]) and name in seasons.TESTED:
-            here = wobble(windows.tables(whole, name, subject), 1, slots, TESTS[name].ranks)
-            if seasons.gains(known, here, rows, plain.windows, of_slot):
+            tables, ranks = windows.tables(whole, name, subject), TESTS[name].ranks
+            here = wobble(tables, 1, slots, ranks)
+            chance = (1 if ranks else tables.shape[1] - 1) / rows
+            if seasons.gains(chance, known * (1 + 1 / plain.windows), here * (1 + 1 / of_slot)):
                 found[key] = here
     if not found:
         return None

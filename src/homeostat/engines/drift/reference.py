@@ -1,12 +1,12 @@
-"""The reference profile of a bundle: what ordinary rows look like, how much ordinary windows wobble, and what comes round
-with the hour, the weekday or the month."""
+"""The reference profile of a bundle: what ordinary rows look like, how much ordinary windows wobble, and what comes
+round with the hour, the weekday or the month."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -14,6 +14,8 @@ import numpy as np
 from homeostat.domain.errors import Corrupt
 from homeostat.engines.drift.counts import NumberLayout, Numbers
 from homeostat.engines.drift.texts import Categories, CategoryLayout, Column, Layout, Prose, ProseLayout, total
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def _pack(plain: Any) -> bytes:
     return zlib.compress(msgspec.msgpack.encode(plain))
 
 
-def _unpack(data: bytes, read: Any, what: str) -> Any:
+def _unpack(data: bytes, read: Callable[[Any], T], what: str) -> T:
     try:
         return read(msgspec.msgpack.decode(zlib.decompress(data), strict=False))
     except (zlib.error, msgspec.MsgspecError, AttributeError, ValueError, TypeError, KeyError) as error:

@@ -1,7 +1,7 @@
-"""What comes round: windows of the same hour, weekday or month of the reference, where that tells more than all of them.
+"""What comes round: windows of the same hour, weekday or month of the reference, where they tell more than all do.
 
-A test is asked of its season when that at least halves the variance of what it compares; for the others all windows tell
-more. So a column without a season loses nothing, and one that swings with the hour raises no alarm each night.
+A test is asked of its season when that at least halves the variance of what it compares; for the others all windows
+tell more. So a column without a season loses nothing, and one that swings with the hour raises no alarm each night.
 """
 
 from __future__ import annotations
@@ -83,13 +83,14 @@ def slots(cycle: str, starts: Times, length_ms: int) -> Times:
     return CYCLES[cycle].slot(starts + length_ms // 2)
 
 
-def gains(plain: float, seasonal: float, rows: float, windows: float, of_slot: float) -> bool:
-    """Does the season leave at most `GAIN` of the variance? T beside all `windows` and beside those `of_slot`, of
-    windows with so many `rows`."""
-    return 1 / rows + seasonal * (1 + 1 / of_slot) <= GAIN * (1 / rows + plain * (1 + 1 / windows))
+def gains(chance: float, plain: float, seasonal: float) -> bool:
+    """Does the season leave at most `GAIN` of the variance: that of chance, and of windows beside all or their own?"""
+    return chance + seasonal <= GAIN * (chance + plain)
 
 
-def season_of(reference: Reference, test: str, subject: str, window_ms: int, start_ms: int) -> tuple[Season, int] | None:
+def season_of(
+    reference: Reference, test: str, subject: str, window_ms: int, start_ms: int
+) -> tuple[Season, int] | None:
     """The season that a test of a column is asked in, and the window's slot."""
     for season in reference.seasons:
         slot = int(slots(season.cycle, np.array([start_ms]), window_ms)[0])
@@ -122,4 +123,6 @@ def seasonal(column: Column) -> bool:
 
 def kept(profile: Profile, whole: Profile, subjects: frozenset[str]) -> Profile:
     """Of a slot, the columns that need it."""
-    return Profile(profile.rows, {name: coarse(profile.columns[name], whole.columns[name]) for name in sorted(subjects)})
+    return Profile(
+        profile.rows, {name: coarse(profile.columns[name], whole.columns[name]) for name in sorted(subjects)}
+    )

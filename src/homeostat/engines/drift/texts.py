@@ -1,7 +1,7 @@
 """What is kept of a column of texts, in bounded memory: the frequent values by name, the others by a hash.
 
-Of texts that people write, no two alike, two things more: how long they are, and of each one three characters at a place
-that its own hash chooses. One piece a row keeps rows independent, and another language moves the pieces at once.
+Of texts that people write, no two alike, two things more: how long they are, and of each one three characters at a
+place that its own hash chooses. One piece a row keeps rows independent, and another language moves them at once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from homeostat.engines.drift.counts import CHUNK, Counts, NumberLayout, Numbers, layout_of
+from homeostat.engines.drift.counts import CHUNK, NumberLayout, Numbers, layout_of
 
 KNOWN = 500
 """Values counted by name: the most frequent ones of the reference."""
@@ -121,7 +121,8 @@ def layout_of_texts(column: pl.Series) -> tuple[CategoryLayout | ProseLayout, bo
     chosen = frequent.height > KNOWN
     named = frequent.head(KNOWN).filter(pl.col("rows") > 1) if chosen else frequent
     values = CategoryLayout(tuple(sorted(named["value"].to_list())))
-    if not chosen or float(frequent["value"].str.contains(" ", literal=True).mean() or 0.0) < _PROSE:
+    spaced = frequent["value"].str.contains(" ", literal=True).sum()
+    if not chosen or spaced < _PROSE * frequent.height:
         return values, chosen
     return ProseLayout(values, layout_of(column.drop_nulls().str.len_chars().cast(pl.Float64))), chosen
 
@@ -169,8 +170,3 @@ def total(parts: Sequence[Column]) -> Column:
     if len(parts) not in (len(numbers), len(categories), len(prose)):
         raise TypeError("columns of two kinds do not add up")
     return Numbers.total(numbers) if numbers else Categories.total(categories) if categories else Prose.total(prose)
-
-
-def counts_of(column: Column) -> Counts:
-    """Rows that are missing, and the others."""
-    return np.array([column.missing, column.present], np.int64)
