@@ -144,6 +144,8 @@ class Rare:
         """The effect is the change of the share, in either direction."""
         old, new = self.table(reference, reference), self.table(reference, window)
         before, now = old[0] / max(1, old.sum()), new[0] / max(1, new.sum())
+        if not old[0] and not new[0]:
+            return Found(0.0, 1.0, f"no row is {self.thing}")
         p = p_exact(now * worth.window, worth.window, before * worth.reference, worth.reference)
         return Found(float(abs(now - before)), p, f"{now:.1%} of rows are {self.thing}, {before:.1%} before")
 

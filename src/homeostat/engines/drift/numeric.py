@@ -30,7 +30,7 @@ class Distribution:
     def table(self, reference: Column, window: Column, /) -> Counts:
         """(b,) rows of the window in quantile bins of the reference, b <= 5: few, since what moves D is broad, and
         each further bin makes the wobble less certain."""
-        return binned(numbers(window), quantile_edges(numbers(reference), BROAD))
+        return binned(numbers(window), numbers(reference).edges(BROAD))
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is D, the largest distance between the distribution functions."""
@@ -54,7 +54,7 @@ class Level:
 
     def table(self, reference: Column, window: Column, /) -> Counts:
         """(b,) rows of the window in quantile bins of the reference, b <= 20."""
-        return binned(numbers(window), quantile_edges(numbers(reference), BINS))
+        return binned(numbers(window), numbers(reference).edges(BINS))
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is |2 u - 1|, u the chance that a value of the window is above one of the reference."""
@@ -76,12 +76,12 @@ class Shape:
 
     def table(self, reference: Column, window: Column, /) -> Counts:
         """(b,) rows of the window in quantile bins of the reference, b <= 20."""
-        return binned(numbers(window), quantile_edges(numbers(reference), BINS))
+        return binned(numbers(window), numbers(reference).edges(BINS))
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is the total variation over the bins, of which there are as many as 5 rows each allow."""
         old, new = numbers(reference), numbers(window)
-        edges = quantile_edges(old, int(np.clip(worth.over(BINS - 1).window // LEAST_EXPECTED, 2, BINS)))
+        edges = old.edges(int(np.clip(worth.over(BINS - 1).window // LEAST_EXPECTED, 2, BINS)))
         before, now = binned(old, edges), binned(new, edges)
         together = pooled(before, now, worth)
         effect = float(np.abs(now / max(1, now.sum()) - before / max(1, before.sum())).sum() / 2)
@@ -139,13 +139,6 @@ def _share(part: Numbers, every: Numbers) -> NDArray[np.float64]:
     found = np.zeros(len(every.cells))
     found[np.searchsorted(every.cells, part.cells)] = part.counts
     return found / max(1, part.present)
-
-
-def quantile_edges(reference: Numbers, bins: int) -> NDArray[np.int64]:
-    """The last cell of each of at most `bins` bins that hold about equally many rows of the reference."""
-    cumulated = np.cumsum(reference.counts)
-    ranks = reference.present * np.arange(1, bins) / bins
-    return np.unique(reference.cells[np.searchsorted(cumulated, ranks)]) if len(cumulated) else reference.cells
 
 
 def binned(numbers: Numbers, edges: NDArray[np.int64]) -> Counts:
