@@ -16,6 +16,7 @@ from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.change import baseline_of
 from homeostat.engines.drift.profile import reference
 from homeostat.engines.privacy import Mask
+from homeostat.ports import Counted
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champions
 from homeostat.services.drifts import Drifts
@@ -24,6 +25,7 @@ from homeostat.services.performance import Performances
 from homeostat.services.triggers import Triggers
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
 from homeostat.stores.memory_data import MemoryBlobs
+from homeostat.stores.memory_log import MemoryCounts
 
 MODEL, A_DAY = "price", 96
 SCHEMA = Schema((Field("hour", Kind.INTEGER), Field("amount", Kind.NUMBER)), Task.BINARY, "up", (0, 1))
@@ -94,6 +96,7 @@ class World:
         self.policy = policy
         self.mask = Mask(frozenset(policy.log.drop), frozenset(policy.log.hash), None, b"")
         self.troubles: dict[str, str] = {}
+        self.counted: Counted = MemoryCounts()
         self.clock, self.log, self.labels, self.blobs = Clock(), Log(), Labels(), MemoryBlobs()
         self.journal, self.rollouts, self.router = MemoryJournal(), MemoryRollouts(), MemoryRouter()
         self.rng = np.random.default_rng(5)
@@ -107,7 +110,7 @@ class World:
             self.policy, self.log, self.labels, self.journal, self.rollouts, self.clock, self.champions
         )
         self.alerts = Alerts(self.policy, self.journal, self.clock, lambda: dict(self.troubles))
-        drifts = Drifts(self.policy, self.log, self.journal, self.blobs)
+        drifts = Drifts(self.policy, self.log, self.counted, self.journal, self.blobs)
         watched = (self.champions, drifts, self.performances, self.alerts)
         self.monitors = Monitors(self.policy, self.log, self.labels, self.journal, self.clock, *watched)
         self.triggers = Triggers(self.policy, self.journal, self.rollouts, self.clock, self.performances.now)

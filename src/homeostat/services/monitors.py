@@ -60,6 +60,8 @@ class Monitors:
         readings: list[Reading] = []
         for length in sorted(self.policy.monitor.windows):  # the longer ones are made of the shorter
             for start in self._due(KIND, length, 0, champion):
+                if self.drifts.waits(start + length, self.clock.now_ms()):
+                    break
                 readings += self._drift(champion, start, start + length)
             for start in self._due("monitor.metric", length, self.policy.data.label_horizon, champion):
                 readings += self._metric(champion, start, start + length)
