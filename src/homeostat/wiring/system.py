@@ -65,6 +65,7 @@ from homeostat.services.monitors import Monitors
 from homeostat.services.performance import Performances
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
+from homeostat.services.skew import Skew
 from homeostat.services.tokens import Tokens
 from homeostat.services.trace import Traces
 from homeostat.services.training import Rows, Training, native
@@ -251,7 +252,8 @@ class System:
     @cached_property
     def monitors(self) -> Monitors:
         s = self.stores
-        drifts = Drifts(self.policy, s.log, s.counted, s.journal, s.blobs)
+        skew = Skew(self.policy, s.log, s.blobs, OnnxRuntime())
+        drifts = Drifts(self.policy, s.log, s.counted, s.journal, s.blobs, skew)
         watched = (self.champions, drifts, self.performances, self.alerts)
         return Monitors(self.policy, s.log, s.labels, s.journal, self.clock, *watched)
 
