@@ -61,6 +61,7 @@ from homeostat.services.figures import Gauges
 from homeostat.services.leader import Leader
 from homeostat.services.monitors import Monitors
 from homeostat.services.performance import Performances
+from homeostat.services.quarantine import Quarantine
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
 from homeostat.services.tokens import Tokens
@@ -244,8 +245,23 @@ class System:
 
     @cached_property
     def monitors(self) -> Monitors:
-        s, champions, performances = self.stores, self.champions, self.performances
-        return Monitors(self.policy, s.log, s.labels, s.journal, self.clock, champions, performances, self.alerts)
+        s = self.stores
+        return Monitors(
+            self.policy,
+            s.log,
+            s.labels,
+            s.journal,
+            self.clock,
+            self.champions,
+            self.performances,
+            self.alerts,
+            self.quarantine,
+        )
+
+    @cached_property
+    def quarantine(self) -> Quarantine:
+        s = self.stores
+        return Quarantine(self.policy, s.log, s.journal, s.blobs, self.clock, self.alerts)
 
     @cached_property
     def gauges(self) -> Gauges:
