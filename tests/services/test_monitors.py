@@ -37,12 +37,14 @@ def test_each_whole_window_is_judged_once(world: World) -> None:
 
 
 def test_an_alert_opens_once_a_cause_and_closes_when_it_is_gone(world: World) -> None:
-    drift = world.journal.read(MODEL, "alert.", "inputs drifted (1 d window)")
+    drift = world.journal.read(MODEL, "alert.", "inputs amount")
     assert [(e.kind, e.at_ms // DAY_MS) for e in drift] == [("alert.opened", 41), ("alert.closed", 43)]
     assert "amount" in drift[0].text
     assert "hour" not in drift[0].text
     assert [alert.title for alert in world.alerts.open()] == ["performance"]
-    assert not world.journal.read(MODEL, "alert.", "predictions drifted (1 d window)")
+    assert (drift[0].body["severity"], drift[0].body["columns"]) == ("info", ("amount",))
+    assert world.log.find(drift[0].body["example"])["at_ms"][0] in range(40 * DAY_MS, 41 * DAY_MS)
+    assert not world.journal.read(MODEL, "alert.", "predictions")
 
 
 def test_harm_is_found_on_mature_labels_only(world: World) -> None:

@@ -13,6 +13,7 @@ from homeostat.domain.prediction import LABEL_COLUMNS, LOG_COLUMNS, LabelBatch, 
 from homeostat.domain.rollout import Arm, ReleaseStep, Rollout, Route, Routing, Status, StepKind
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import DAY_MS, HOUR_MS
+from homeostat.engines.broken import habits
 from homeostat.engines.change import baseline_of
 from homeostat.engines.drift.profile import reference
 from homeostat.engines.privacy import Mask
@@ -21,6 +22,7 @@ from homeostat.services.champion import Champions
 from homeostat.services.drifts import Drifts
 from homeostat.services.monitors import Monitors
 from homeostat.services.performance import Performances
+from homeostat.services.quarantine import Quarantine
 from homeostat.services.triggers import Triggers
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
 from homeostat.stores.memory_data import MemoryBlobs
@@ -108,7 +110,8 @@ class World:
         )
         self.alerts = Alerts(self.policy, self.journal, self.clock, lambda: dict(self.troubles))
         drifts = Drifts(self.policy, self.log, self.journal, self.blobs)
-        watched = (self.champions, drifts, self.performances, self.alerts)
+        self.quarantine = Quarantine(self.policy, self.log, self.journal, self.blobs, self.clock, self.alerts)
+        watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine)
         self.monitors = Monitors(self.policy, self.log, self.labels, self.journal, self.clock, *watched)
         self.triggers = Triggers(self.policy, self.journal, self.rollouts, self.clock, self.performances.now)
 
@@ -125,7 +128,9 @@ class World:
         profile = reference(SCHEMA, frame, np.column_stack([1 - score, score]), (DAY_MS,)).to_bytes()
         losses = np.where(rng.random((7, A_DAY)) < 0.1, 0.81, 0.01)
         loss = baseline_of(losses.ravel(), np.repeat(np.arange(7), A_DAY))
-        files = {"profile": self.blobs.put(profile), "evaluation.json": self.blobs.put(codec.encode({"loss": loss}))}
+        made = {"profile": profile, "habits.json": codec.encode(habits(SCHEMA, frame))}
+        files = {name: self.blobs.put(data) for name, data in made.items()}
+        files["evaluation.json"] = self.blobs.put(codec.encode({"loss": loss}))
         bundle = self.blobs.put(
             codec.encode(Bundle(MODEL, SCHEMA, 0.5, 1.0, files, run, self.version, self.clock.now_ms()))
         )
@@ -138,21 +143,21 @@ class World:
         route = Route(f"R{self.version}", Arm(self.version, bundle))
         self.router.publish(Routing(self.router.read().version + 1, {MODEL: route}))
 
-    def day(self, wrong: float = 0.1, shift: float = 0.0) -> None:
-        """96 answers with the share `wrong` of errors, amounts moved by `shift` sd, labels a day later; the loop
-        looks every six hours."""
+    def day(self, wrong: float = 0.1, shift: float = 0.0, stuck: bool = False) -> None:
+        """96 answers with the share `wrong` of errors, amounts moved by `shift` sd or always the same, labels a day
+        later; the loop looks every six hours."""
         for _ in range(4):
             for _ in range(A_DAY // 4):
-                self._answer(wrong, shift)
+                self._answer(wrong, shift, stuck)
                 self.clock.now += DAY_MS // A_DAY
             self.monitors.watch()
             self.triggers.check()
 
-    def _answer(self, wrong: float, shift: float) -> None:
+    def _answer(self, wrong: float, shift: float, stuck: bool) -> None:
         now, rng = self.clock.now, self.rng
         name, truth = f"p{now}", int(rng.integers(2))
         score = 0.9 if (rng.random() < wrong) != bool(truth) else 0.1
-        inputs = {"hour": [now // HOUR_MS % 24], "amount": [float(rng.standard_normal() + shift)]}
+        inputs = {"hour": [now // HOUR_MS % 24], "amount": [0.125 if stuck else float(rng.standard_normal() + shift)]}
         made = LogBatch(
             MODEL, now, f"R{self.version}", 0, [name], [None], [self.version], ["champion"], ["answer"], ["ok"],
             [9], [score], [str(int(score > 0.5))], [None], inputs,

@@ -7,24 +7,24 @@ logs, so a restart changes no outcome.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import MappingProxyType
 
 import numpy as np
 
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
-from homeostat.domain.monitor import Reading, Window
+from homeostat.domain.monitor import Alert, Reading, Window
 from homeostat.domain.policy import Policy
-from homeostat.domain.units import show_duration
+from homeostat.domain.units import DAY_MS
 from homeostat.engines import metrics
 from homeostat.engines.answer import output_of
-from homeostat.engines.drift.profile import PREDICTION
 from homeostat.ports import Clock, Journal, LabelLog, PredictionLog
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champion, Champions
 from homeostat.services.drifts import KIND, Drifts
 from homeostat.services.performance import SILENT, Performances
+from homeostat.services.quarantine import Quarantine
 from homeostat.services.scored import labelled, scored_by
 
 CATCH_UP = 31
@@ -45,9 +45,11 @@ class Monitors:
         drifts: Drifts,
         performances: Performances,
         alerts: Alerts,
+        quarantine: Quarantine,
     ) -> None:
         self.policy, self.log, self.labels, self.journal, self.clock = policy, log, labels, journal, clock
-        self.champions, self.drifts, self.performances, self.alerts = champions, drifts, performances, alerts
+        self.champions, self.drifts, self.performances = champions, drifts, performances
+        self.alerts, self.quarantine = alerts, quarantine
         self._ends: dict[tuple[str, int], int] = {}
 
     def watch(self) -> tuple[Reading, ...]:
@@ -60,6 +62,8 @@ class Monitors:
         readings: list[Reading] = []
         for length in sorted(self.policy.monitor.windows):  # the longer ones are made of the shorter
             for start in self._due(KIND, length, 0, champion):
+                if length == min(self.policy.monitor.windows):
+                    self.quarantine.judge(champion, start, start + length)
                 readings += self._drift(champion, start, start + length)
             for start in self._due("monitor.metric", length, self.policy.data.label_horizon, champion):
                 readings += self._metric(champion, start, start + length)
@@ -81,9 +85,15 @@ class Monitors:
         judged = self.drifts.judge(champion, start, end)
         if judged is None:
             return ()
-        self._alert_drift(judged.readings, start, end)
+        drifted = any(one.verdict is Verdict.HARM for one in judged.readings)
+        self.alerts.drifted(judged.readings, start, end, self._example(champion, start, end) if drifted else "")
         self._record(KIND, Window(start, end, judged.rows), judged.readings, champion, {"profile": judged.profile})
         return judged.readings
+
+    def _example(self, champion: Champion, start: int, end: int) -> str:
+        """The last prediction of a window."""
+        rows = scored_by(self.log.read(self.policy.name, max(start, end - DAY_MS), end), champion.arm.version)
+        return str(rows["id"][-1]) if len(rows) else ""
 
     def _metric(self, champion: Champion, start: int, end: int) -> Sequence[Reading]:
         """The policy's metric on the rows of the window that have a label."""
@@ -115,23 +125,17 @@ class Monitors:
         at = self.clock.now_ms()
         self.journal.append(Event(at, self.policy.name, kind, key, str(length), text, body))
 
-    def _alert_drift(self, readings: Sequence[Reading], start: int, end: int) -> None:
-        """One alert for the inputs and one for the predictions, a window length."""
-        span = show_duration(end - start)
-        inputs = [r for r in readings if r.subject != PREDICTION and r.verdict is Verdict.HARM]
-        answers = [r for r in readings if r.subject == PREDICTION and r.verdict is Verdict.HARM]
-        self.alerts.settle(f"inputs drifted ({span} window)", inputs, end)
-        self.alerts.settle(f"predictions drifted ({span} window)", answers, end)
-
     def _alert_performance(self) -> None:
-        performance = self.performances.now()
+        performance, now = self.performances.now(), self.clock.now_ms()
         if performance is None:
             return
         silent = f"no label came for the last {performance.silent} days that are due"
-        missing = Reading("label", "labels", Verdict.HARM, float(performance.silent), 1.0, silent)
-        self.alerts.settle("labels", [missing] if performance.silent >= SILENT else [], self.clock.now_ms())
-        if performance.change.verdict is Verdict.UNKNOWN:
-            return
+        missing = Alert("", "labels", silent, now, subject="labels")
+        self.alerts.settle("labels", missing if performance.silent >= SILENT else None, now)
         change = performance.change
-        harm = [Reading("loss", "change", change.verdict, change.mean, 1.0, change.reason)]
-        self.alerts.settle("performance", harm if change.verdict is Verdict.HARM else [], self.clock.now_ms())
+        if change.verdict is Verdict.UNKNOWN:
+            return
+        worse = Alert("", "performance", change.reason, now, subject="performance")
+        if change.verdict is Verdict.HARM and not self.alerts.on("performance"):
+            worse = replace(worse, causes=self.alerts.likely("performance", (change.since or 0) * DAY_MS, now))
+        self.alerts.settle("performance", worse if change.verdict is Verdict.HARM else None, now)

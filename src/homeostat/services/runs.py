@@ -23,6 +23,7 @@ from homeostat.domain.run import RunRecord, RunResult, worst
 from homeostat.domain.schema import Schema
 from homeostat.domain.units import DAY_MS
 from homeostat.engines import evaluation, labels
+from homeostat.engines.broken import HABITS, habits
 from homeostat.engines.change import baseline_of
 from homeostat.engines.drift.profile import reference
 from homeostat.engines.evaluation import Evaluated, Evaluation
@@ -210,6 +211,7 @@ class Runs:
             "model.onnx": final.onnx,
             "evaluated.onnx": tested.onnx,
             "profile": profile.to_bytes(),
+            HABITS: codec.encode(habits(schema, window)),
             "evaluation.json": codec.encode(Evaluation(baseline_of(evaluated.losses, days), judged.backtest)),
             "run.json": codec.encode_exactly(record),
             "environment.txt": self.environment.encode(),

@@ -62,6 +62,7 @@ from homeostat.services.figures import Gauges
 from homeostat.services.leader import Leader
 from homeostat.services.monitors import Monitors
 from homeostat.services.performance import Performances
+from homeostat.services.quarantine import Quarantine
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
 from homeostat.services.tokens import Tokens
@@ -246,8 +247,13 @@ class System:
     @cached_property
     def monitors(self) -> Monitors:
         s, drifts = self.stores, Drifts(self.policy, self.stores.log, self.stores.journal, self.stores.blobs)
-        watched = (self.champions, drifts, self.performances, self.alerts)
+        watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine)
         return Monitors(self.policy, s.log, s.labels, s.journal, self.clock, *watched)
+
+    @cached_property
+    def quarantine(self) -> Quarantine:
+        s = self.stores
+        return Quarantine(self.policy, s.log, s.journal, s.blobs, self.clock, self.alerts)
 
     @cached_property
     def gauges(self) -> Gauges:
