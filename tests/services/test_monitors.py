@@ -123,3 +123,13 @@ def test_a_log_in_trouble_is_one_alert_as_long_as_it_lasts() -> None:
     world.monitors.watch()
     assert world.alerts.open() == ()
     assert world.kinds("alert.") == ["alert.opened", "alert.closed", "alert.opened", "alert.closed"]
+
+
+def test_each_window_has_an_estimate_that_a_changed_concept_does_not_move(world: World) -> None:
+    told = [(e.body["start_ms"] // DAY_MS, e.body["estimate"]) for e in world.journal.read(MODEL, "monitor.estimate")]
+    assert [day for day, _ in told] == list(range(30, 50))
+    assert all(one["low"] <= 0.9 <= one["high"] for _, one in told)
+    measured = [e.body["readings"][0]["effect"] for e in world.journal.read(MODEL, "monitor.metric")]
+    assert min(measured[-3:]) < 0.7 < min(one["value"] for _, one in told[-3:])
+    texts = [event.text for event in world.journal.read(MODEL, "monitor.estimate")]
+    assert all(text.startswith("estimated accuracy") for text in texts)

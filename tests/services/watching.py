@@ -18,6 +18,8 @@ from homeostat.engines.drift.profile import reference
 from homeostat.engines.privacy import Mask
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champions
+from homeostat.services.estimates import Estimates
+from homeostat.services.holdout import FILE, pack
 from homeostat.services.monitors import Monitors
 from homeostat.services.performance import Performances
 from homeostat.services.triggers import Triggers
@@ -107,7 +109,8 @@ class World:
         )
         self.alerts = Alerts(self.policy, self.journal, self.clock, lambda: dict(self.troubles))
         watched = (self.champions, self.performances, self.alerts)
-        self.monitors = Monitors(self.policy, self.log, self.labels, self.journal, self.clock, *watched)
+        self.estimates = Estimates(self.policy, self.blobs, self.journal, self.clock)
+        self.monitors = Monitors(self.policy, self.log, self.labels, self.journal, self.clock, *watched, self.estimates)
         self.triggers = Triggers(self.policy, self.journal, self.rollouts, self.clock, self.performances.now)
 
     def load(self, bundle: str) -> Bundle:
@@ -123,7 +126,11 @@ class World:
         profile = reference(SCHEMA, frame, np.column_stack([1 - score, score]), (DAY_MS,)).to_bytes()
         losses = np.where(rng.random((7, A_DAY)) < 0.1, 0.81, 0.01)
         loss = baseline_of(losses.ravel(), np.repeat(np.arange(7), A_DAY))
-        files = {"profile": self.blobs.put(profile), "evaluation.json": self.blobs.put(codec.encode({"loss": loss}))}
+        files = {
+            "profile": self.blobs.put(profile),
+            "evaluation.json": self.blobs.put(codec.encode({"loss": loss, "importance": {"hour": 0.0, "amount": 0.1}})),
+            FILE: self.blobs.put(self.holdout(rng)),
+        }
         bundle = self.blobs.put(
             codec.encode(Bundle(MODEL, SCHEMA, 0.5, 1.0, files, run, self.version, self.clock.now_ms()))
         )
@@ -135,6 +142,14 @@ class World:
         )
         route = Route(f"R{self.version}", Arm(self.version, bundle))
         self.router.publish(Routing(self.router.read().version + 1, {MODEL: route}))
+
+    def holdout(self, rng: np.random.Generator) -> bytes:
+        """A week in which a tenth of the answers was wrong."""
+        n = 7 * A_DAY
+        y = rng.integers(2, size=n)
+        score = np.where((rng.random(n) < 0.1) != (y == 1), 0.9, 0.1)
+        inputs = pl.DataFrame({"hour": np.arange(n) * 24 // A_DAY % 24, "amount": rng.standard_normal(n)})
+        return pack(inputs, y.astype(np.float64), np.column_stack([1 - score, score]))
 
     def day(self, wrong: float = 0.1, shift: float = 0.0) -> None:
         """96 answers with the share `wrong` of errors, amounts moved by `shift` sd, labels a day later; the loop

@@ -25,6 +25,7 @@ from homeostat.engines.drift.profile import PREDICTION, Reference, profile
 from homeostat.ports import Clock, Journal, LabelLog, PredictionLog
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champion, Champions
+from homeostat.services.estimates import Estimates
 from homeostat.services.performance import SILENT, Performances
 from homeostat.services.scored import inputs_of, labelled, scored_by
 
@@ -45,9 +46,11 @@ class Monitors:
         champions: Champions,
         performances: Performances,
         alerts: Alerts,
+        estimates: Estimates,
     ) -> None:
         self.policy, self.log, self.labels, self.journal, self.clock = policy, log, labels, journal, clock
         self.champions, self.performances, self.alerts = champions, performances, alerts
+        self.estimates = estimates
         self._ends: dict[tuple[str, int], int] = {}
 
     def watch(self) -> tuple[Reading, ...]:
@@ -84,12 +87,13 @@ class Monitors:
             return ()
         hidden = self.policy.log.hidden
         inputs = _without(hidden, champion.reference, inputs_of(log, rows))
-        window = profile(champion.reference, inputs, output_of(champion.bundle.schema, rows))
+        output = output_of(champion.bundle.schema, rows)
+        window = profile(champion.reference, inputs, output)
         found = drift(champion.reference, window, self.policy.monitor.false_alarms, end - start)
         readings = [reading for reading in found if reading.subject not in hidden]
         self._alert_drift(readings, start, end)
         self._record("monitor.drift", Window(start, end, len(rows)), readings, champion)
-        return readings
+        return [*readings, *self.estimates.judge(champion, Window(start, end, len(rows)), inputs, output)]
 
     def _metric(self, champion: Champion, start: int, end: int) -> Sequence[Reading]:
         """The policy's metric on the rows of the window that have a label."""

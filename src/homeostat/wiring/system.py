@@ -56,6 +56,7 @@ from homeostat.services.backtest import Backtests
 from homeostat.services.bundles import Bundles
 from homeostat.services.champion import Champions
 from homeostat.services.data import Data
+from homeostat.services.estimates import Estimates
 from homeostat.services.experiments import Experiments
 from homeostat.services.figures import Gauges
 from homeostat.services.leader import Leader
@@ -245,7 +246,13 @@ class System:
     @cached_property
     def monitors(self) -> Monitors:
         s, champions, performances = self.stores, self.champions, self.performances
-        return Monitors(self.policy, s.log, s.labels, s.journal, self.clock, champions, performances, self.alerts)
+        return Monitors(
+            self.policy, s.log, s.labels, s.journal, self.clock, champions, performances, self.alerts, self.estimates
+        )
+
+    @cached_property
+    def estimates(self) -> Estimates:
+        return Estimates(self.policy, self.stores.blobs, self.stores.journal, self.clock)
 
     @cached_property
     def gauges(self) -> Gauges:
