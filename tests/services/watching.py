@@ -20,10 +20,13 @@ from homeostat.engines.privacy import Mask
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champions
 from homeostat.services.drifts import Drifts
+from homeostat.services.estimates import Estimates
+from homeostat.services.holdout import FILE, pack
 from homeostat.services.monitors import Monitors
 from homeostat.services.performance import Performances
 from homeostat.services.quarantine import Quarantine
 from homeostat.services.triggers import Triggers
+from homeostat.services.windows import Windows
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
 from homeostat.stores.memory_data import MemoryBlobs
 
@@ -109,10 +112,12 @@ class World:
             self.policy, self.log, self.labels, self.journal, self.rollouts, self.clock, self.champions
         )
         self.alerts = Alerts(self.policy, self.journal, self.clock, lambda: dict(self.troubles))
-        drifts = Drifts(self.policy, self.log, self.journal, self.blobs)
+        windows = Windows(self.policy, self.log)
+        drifts = Drifts(self.policy, windows, self.journal, self.blobs)
         self.quarantine = Quarantine(self.policy, self.log, self.journal, self.blobs, self.clock, self.alerts)
-        watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine)
-        self.monitors = Monitors(self.policy, self.log, self.labels, self.journal, self.clock, *watched)
+        self.estimates = Estimates(self.policy, self.blobs, self.journal, self.clock)
+        watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
+        self.monitors = Monitors(self.policy, windows, self.labels, self.journal, self.clock, *watched)
         self.triggers = Triggers(self.policy, self.journal, self.rollouts, self.clock, self.performances.now)
 
     def load(self, bundle: str) -> Bundle:
@@ -128,9 +133,13 @@ class World:
         profile = reference(SCHEMA, frame, np.column_stack([1 - score, score]), (DAY_MS,)).to_bytes()
         losses = np.where(rng.random((7, A_DAY)) < 0.1, 0.81, 0.01)
         loss = baseline_of(losses.ravel(), np.repeat(np.arange(7), A_DAY))
-        made = {"profile": profile, "habits.json": codec.encode(habits(SCHEMA, frame))}
+        made = {
+            "profile": profile,
+            "habits.json": codec.encode(habits(SCHEMA, frame)),
+            "evaluation.json": codec.encode({"loss": loss, "importance": {"hour": 0.0, "amount": 0.1}}),
+            FILE: self.holdout(rng),
+        }
         files = {name: self.blobs.put(data) for name, data in made.items()}
-        files["evaluation.json"] = self.blobs.put(codec.encode({"loss": loss}))
         bundle = self.blobs.put(
             codec.encode(Bundle(MODEL, SCHEMA, 0.5, 1.0, files, run, self.version, self.clock.now_ms()))
         )
@@ -142,6 +151,14 @@ class World:
         )
         route = Route(f"R{self.version}", Arm(self.version, bundle))
         self.router.publish(Routing(self.router.read().version + 1, {MODEL: route}))
+
+    def holdout(self, rng: np.random.Generator) -> bytes:
+        """A week in which a tenth of the answers was wrong."""
+        n = 7 * A_DAY
+        y = rng.integers(2, size=n)
+        score = np.where((rng.random(n) < 0.1) != (y == 1), 0.9, 0.1)
+        inputs = pl.DataFrame({"hour": np.arange(n) * 24 // A_DAY % 24, "amount": rng.standard_normal(n)})
+        return pack(inputs, y.astype(np.float64), np.column_stack([1 - score, score]))
 
     def day(self, wrong: float = 0.1, shift: float = 0.0, stuck: bool = False) -> None:
         """96 answers with the share `wrong` of errors, amounts moved by `shift` sd or always the same, labels a day

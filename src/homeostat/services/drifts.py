@@ -8,20 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import polars as pl
-
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Reading
 from homeostat.domain.policy import Policy
 from homeostat.domain.units import DAY_MS
-from homeostat.engines.answer import output_of
 from homeostat.engines.drift import drift
 from homeostat.engines.drift.profile import Profile, profile
 from homeostat.engines.drift.spans import SPANS, Past
-from homeostat.ports import Blobs, Journal, PredictionLog
+from homeostat.ports import Blobs, Journal
 from homeostat.services.champion import Champion
-from homeostat.services.scored import inputs_of, scored_by
+from homeostat.services.windows import Windows
 
 KIND = "monitor.drift"
 
@@ -47,8 +44,8 @@ class _Kept:
 class Drifts:
     """The windows of what is served."""
 
-    def __init__(self, policy: Policy, log: PredictionLog, journal: Journal, blobs: Blobs) -> None:
-        self.policy, self.log, self.journal, self.blobs = policy, log, journal, blobs
+    def __init__(self, policy: Policy, windows: Windows, journal: Journal, blobs: Blobs) -> None:
+        self.policy, self.windows, self.journal, self.blobs = policy, windows, journal, blobs
         self._version = 0
         self._kept: dict[int, list[_Kept]] = {}
 
@@ -106,14 +103,9 @@ class Drifts:
         return max([*shorter, *whole_days], default=length)
 
     def _made(self, champion: Champion, start: int, end: int) -> Profile:
-        """From the log. What the log does not hold as it was served is null: it can't be compared."""
-        log = self.log.read(self.policy.name, start, end)
-        rows = scored_by(log, champion.arm.version)
-        inputs = inputs_of(log, rows) if len(rows) else pl.DataFrame()
-        shown = set(inputs.columns) - self.policy.log.hidden
-        names = champion.bundle.schema.names
-        columns = {name: inputs[name] if name in shown else pl.Series([None] * len(rows)) for name in names}
-        return profile(champion.reference, pl.DataFrame(columns), output_of(champion.bundle.schema, rows))
+        """From the log. What the log does not hold as it was served can't be compared."""
+        found = self.windows.read(champion, start, end)
+        return profile(champion.reference, found.inputs, found.output)
 
 
 def _alarmed(readings: Sequence[Reading]) -> frozenset[str]:

@@ -19,13 +19,15 @@ from homeostat.domain.policy import Policy
 from homeostat.domain.units import DAY_MS
 from homeostat.engines import metrics
 from homeostat.engines.answer import output_of
-from homeostat.ports import Clock, Journal, LabelLog, PredictionLog
+from homeostat.ports import Clock, Journal, LabelLog
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champion, Champions
 from homeostat.services.drifts import KIND, Drifts
+from homeostat.services.estimates import Estimates
 from homeostat.services.performance import SILENT, Performances
 from homeostat.services.quarantine import Quarantine
-from homeostat.services.scored import labelled, scored_by
+from homeostat.services.scored import labelled
+from homeostat.services.windows import Windows
 
 CATCH_UP = 31
 """Windows that are made up for after a standstill."""
@@ -37,7 +39,7 @@ class Monitors:
     def __init__(
         self,
         policy: Policy,
-        log: PredictionLog,
+        windows: Windows,
         labels: LabelLog,
         journal: Journal,
         clock: Clock,
@@ -46,10 +48,11 @@ class Monitors:
         performances: Performances,
         alerts: Alerts,
         quarantine: Quarantine,
+        estimates: Estimates,
     ) -> None:
-        self.policy, self.log, self.labels, self.journal, self.clock = policy, log, labels, journal, clock
+        self.policy, self.windows, self.labels, self.journal, self.clock = policy, windows, labels, journal, clock
         self.champions, self.drifts, self.performances = champions, drifts, performances
-        self.alerts, self.quarantine = alerts, quarantine
+        self.alerts, self.quarantine, self.estimates = alerts, quarantine, estimates
         self._ends: dict[tuple[str, int], int] = {}
 
     def watch(self) -> tuple[Reading, ...]:
@@ -85,19 +88,14 @@ class Monitors:
         judged = self.drifts.judge(champion, start, end)
         if judged is None:
             return ()
-        drifted = any(one.verdict is Verdict.HARM for one in judged.readings)
-        self.alerts.drifted(judged.readings, start, end, self._example(champion, start, end) if drifted else "")
-        self._record(KIND, Window(start, end, judged.rows), judged.readings, champion, {"profile": judged.profile})
-        return judged.readings
-
-    def _example(self, champion: Champion, start: int, end: int) -> str:
-        """The last prediction of a window."""
-        rows = scored_by(self.log.read(self.policy.name, max(start, end - DAY_MS), end), champion.arm.version)
-        return str(rows["id"][-1]) if len(rows) else ""
+        found, window = self.windows.read(champion, start, end), Window(start, end, judged.rows)
+        self.alerts.drifted(judged.readings, start, end, str(found.rows["id"][-1]))
+        self._record(KIND, window, judged.readings, champion, {"profile": judged.profile})
+        return [*judged.readings, *self.estimates.judge(champion, window, found.inputs, found.output)]
 
     def _metric(self, champion: Champion, start: int, end: int) -> Sequence[Reading]:
         """The policy's metric on the rows of the window that have a label."""
-        rows = scored_by(self.log.read(self.policy.name, start, end), champion.arm.version)
+        rows = self.windows.read(champion, start, end).rows
         if rows.is_empty():
             return ()
         joined, y = labelled(champion.bundle.schema, rows, self.labels.read(start, self.clock.now_ms() + 1))

@@ -57,6 +57,7 @@ from homeostat.services.bundles import Bundles
 from homeostat.services.champion import Champions
 from homeostat.services.data import Data
 from homeostat.services.drifts import Drifts
+from homeostat.services.estimates import Estimates
 from homeostat.services.experiments import Experiments
 from homeostat.services.figures import Gauges
 from homeostat.services.leader import Leader
@@ -69,6 +70,7 @@ from homeostat.services.tokens import Tokens
 from homeostat.services.trace import Traces
 from homeostat.services.training import Rows, Training, native
 from homeostat.services.triggers import Triggers
+from homeostat.services.windows import Windows
 from homeostat.serving import messages
 from homeostat.serving.tick import Engine
 from homeostat.stores import sql
@@ -246,14 +248,19 @@ class System:
 
     @cached_property
     def monitors(self) -> Monitors:
-        s, drifts = self.stores, Drifts(self.policy, self.stores.log, self.stores.journal, self.stores.blobs)
-        watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine)
-        return Monitors(self.policy, s.log, s.labels, s.journal, self.clock, *watched)
+        s, windows = self.stores, Windows(self.policy, self.stores.log)
+        drifts = Drifts(self.policy, windows, s.journal, s.blobs)
+        watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
+        return Monitors(self.policy, windows, s.labels, s.journal, self.clock, *watched)
 
     @cached_property
     def quarantine(self) -> Quarantine:
         s = self.stores
         return Quarantine(self.policy, s.log, s.journal, s.blobs, self.clock, self.alerts)
+
+    @cached_property
+    def estimates(self) -> Estimates:
+        return Estimates(self.policy, self.stores.blobs, self.stores.journal, self.clock)
 
     @cached_property
     def gauges(self) -> Gauges:
