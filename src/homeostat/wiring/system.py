@@ -282,7 +282,8 @@ class System:
     def engine(self) -> Engine:
         """A data plane in this process."""
         s = self.stores
-        return Engine(s.blobs, OnnxRuntime(), s.log, s.labels, self.clock, s.router, self.ids)
+        told = self.policy.feedback
+        return Engine(s.blobs, OnnxRuntime(), s.log, s.labels, self.clock, s.router, self.ids, told=told)
 
     def fit(self, frame: pl.DataFrame) -> Callable[[pl.DataFrame], NDArray[np.float64]]:
         """The project's training function alone: labelled rows → a model: rows → output (n, c)."""
