@@ -22,7 +22,7 @@ from homeostat.domain.scenario import Reaction
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.inject import read
 from homeostat.engines.report import rehearsal_report
-from homeostat.services.monitors import SILENT
+from homeostat.services.performance import SILENT
 from homeostat.wiring.system import rehearsal
 
 DAYS, WARMUP, A_DAY = 54, 10, 60
@@ -61,7 +61,7 @@ def lived(root: Path, *texts: str) -> Life:
     verdicts: dict[int, Verdict] = {}
 
     def look(now_ms: int) -> None:
-        performance = system.monitors.performance()
+        performance = system.performances.now()
         assert performance is not None
         verdicts[now_ms] = performance.change.verdict
 

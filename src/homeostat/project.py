@@ -49,7 +49,7 @@ from homeostat.export.monitoring.files import Written, grafana, prometheus
 from homeostat.ports import Progress
 from homeostat.services.backtest import WINDOW_MS
 from homeostat.services.experiments import Experiments, Found
-from homeostat.services.monitors import Performance
+from homeostat.services.performance import Performance
 from homeostat.services.release_log import Served
 from homeostat.services.release_seen import backtested, replays
 from homeostat.services.rollouts import Explanation, Releases, Standing
@@ -297,7 +297,7 @@ class Project:
         standing = system.releases.status()
         told = [event for event in system.stores.journal.read(self.policy.name) if event.kind != LOOK]
         recent = tuple(told[-RECENT:])
-        return Status(self.policy.name, standing, system.monitors.performance(), system.monitors.alerts(), recent)
+        return Status(self.policy.name, standing, system.performances.now(), system.alerts.open(), recent)
 
 
 SEEN = ("release.evidence", "release.verdict", LOOK)

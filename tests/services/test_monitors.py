@@ -40,12 +40,12 @@ def test_an_alert_opens_once_a_cause_and_closes_when_it_is_gone(world: World) ->
     assert [(e.kind, e.at_ms // DAY_MS) for e in drift] == [("alert.opened", 41), ("alert.closed", 43)]
     assert "amount" in drift[0].text
     assert "hour" not in drift[0].text
-    assert [alert.title for alert in world.monitors.alerts()] == ["performance"]
+    assert [alert.title for alert in world.alerts.open()] == ["performance"]
     assert not world.journal.read(MODEL, "alert.", "predictions drifted (1 d window)")
 
 
 def test_harm_is_found_on_mature_labels_only(world: World) -> None:
-    performance = world.monitors.performance()
+    performance = world.performances.now()
     assert performance is not None
     assert performance.change.verdict is Verdict.HARM
     assert performance.change.n == 19 * 96
@@ -63,7 +63,7 @@ def test_labels_that_come_at_this_very_moment_count() -> None:
     assert metric.verdict is Verdict.OK
     (event,) = world.journal.read(MODEL, "monitor.metric")
     assert event.body["rows"] == 96
-    performance = world.monitors.performance()
+    performance = world.performances.now()
     assert performance is not None
     assert performance.change.n == 96
 
@@ -72,8 +72,8 @@ def test_a_restart_changes_no_outcome(world: World) -> None:
     again = lived(restarts=True)
     assert again.journal.read(MODEL) == world.journal.read(MODEL)
     world.restart()
-    first = again.monitors.performance()
-    assert first == world.monitors.performance()
+    first = again.performances.now()
+    assert first == world.performances.now()
 
 
 def test_between_windows_the_logs_are_left_alone() -> None:
@@ -83,14 +83,14 @@ def test_between_windows_the_logs_are_left_alone() -> None:
     world.clock.now += HOUR_MS
     world.monitors.watch()
     assert world.log.reads == reads
-    assert world.monitors.performance() is not None
+    assert world.performances.now() is not None
 
 
 def test_without_a_champion_there_is_nothing_to_watch() -> None:
     world = World()
     world.router.publish(type(world.router.read())(2, {}))
     assert world.monitors.watch() == ()
-    assert world.monitors.performance() is None
+    assert world.performances.now() is None
     assert world.triggers.check() is None
 
 
@@ -100,7 +100,7 @@ def test_what_the_log_does_not_hold_is_not_watched() -> None:
     world.day()
     (event, *_) = world.journal.read(MODEL, "monitor.drift")
     assert {reading["subject"] for reading in event.body["readings"]} == {"hour", "@prediction"}
-    assert world.monitors.alerts() == ()
+    assert world.alerts.open() == ()
 
 
 def test_a_log_in_trouble_is_one_alert_as_long_as_it_lasts() -> None:
@@ -111,15 +111,15 @@ def test_a_log_in_trouble_is_one_alert_as_long_as_it_lasts() -> None:
         world.clock.now += 1
     world.restart()
     world.monitors.watch()
-    (alert,) = world.monitors.alerts()
+    (alert,) = world.alerts.open()
     assert (alert.title, alert.evidence) == ("log not written", "no room")
     world.troubles = {"log not written": "no room, and more is lost"}
-    assert world.monitors.alerts()[0].evidence == "no room, and more is lost"
+    assert world.alerts.open()[0].evidence == "no room, and more is lost"
     world.troubles = {"log not compacted": "dead"}
     world.monitors.watch()
-    assert [alert.title for alert in world.monitors.alerts()] == ["log not compacted"]
+    assert [alert.title for alert in world.alerts.open()] == ["log not compacted"]
     world.troubles = {}
     world.restart()  # and the alert is closed by whoever comes next
     world.monitors.watch()
-    assert world.monitors.alerts() == ()
+    assert world.alerts.open() == ()
     assert world.kinds("alert.") == ["alert.opened", "alert.closed", "alert.opened", "alert.closed"]

@@ -36,10 +36,10 @@ def test_a_new_champion_is_judged_on_its_own_rows() -> None:
     world.release("run-2")
     for _ in range(3):
         world.day(0.1)
-    performance = world.monitors.performance()
+    performance = world.performances.now()
     assert performance is not None
     assert (performance.change.verdict, performance.change.n) == (Verdict.OK, 2 * 96)
-    assert not world.monitors.alerts()
+    assert not world.alerts.open()
 
 
 def test_after_a_failed_training_evidence_begins_anew_and_the_cooldown_is_noted_once() -> None:

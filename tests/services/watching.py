@@ -16,7 +16,10 @@ from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.change import baseline_of
 from homeostat.engines.drift.profile import reference
 from homeostat.engines.privacy import Mask
+from homeostat.services.alerts import Alerts
+from homeostat.services.champion import Champions
 from homeostat.services.monitors import Monitors
+from homeostat.services.performance import Performances
 from homeostat.services.triggers import Triggers
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
 from homeostat.stores.memory_data import MemoryBlobs
@@ -98,19 +101,14 @@ class World:
         self.restart()
 
     def restart(self) -> None:
-        self.monitors = Monitors(
-            self.policy,
-            self.log,
-            self.labels,
-            self.journal,
-            self.router,
-            self.rollouts,
-            self.blobs,
-            self.clock,
-            self.load,
-            troubles=lambda: dict(self.troubles),
+        self.champions = Champions(self.policy, self.journal, self.router, self.rollouts, self.blobs, self.load)
+        self.performances = Performances(
+            self.policy, self.log, self.labels, self.journal, self.rollouts, self.clock, self.champions
         )
-        self.triggers = Triggers(self.policy, self.journal, self.rollouts, self.clock, self.monitors.performance)
+        self.alerts = Alerts(self.policy, self.journal, self.clock, lambda: dict(self.troubles))
+        watched = (self.champions, self.performances, self.alerts)
+        self.monitors = Monitors(self.policy, self.log, self.labels, self.journal, self.clock, *watched)
+        self.triggers = Triggers(self.policy, self.journal, self.rollouts, self.clock, self.performances.now)
 
     def load(self, bundle: str) -> Bundle:
         return codec.decode(self.blobs.get(bundle), Bundle)

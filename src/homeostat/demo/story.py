@@ -170,7 +170,7 @@ class _Teller:
         if not before or not within or within[-1].day < last:
             return None
         made = sum(first <= day_of(event.at_ms) <= last for event in self._events("training."))
-        performance = self.system.monitors.performance()
+        performance = self.system.performances.now()
         harm = f" Loss: {telling.plain(performance.change.reason)}." if performance else ""
         cost = f"{words.counted(made, 'training')} in the season" if made else "Nothing was retrained"
         metric = words.metric(before[0].metric)

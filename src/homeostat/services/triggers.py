@@ -11,7 +11,7 @@ from homeostat.domain.trigger import Trigger
 from homeostat.engines import trigger as rule
 from homeostat.engines.trigger import NotFired, TriggerSeen
 from homeostat.ports import Clock, Journal, Rollouts
-from homeostat.services.monitors import Performance
+from homeostat.services.performance import Performance
 
 
 class Triggers:

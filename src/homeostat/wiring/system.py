@@ -51,13 +51,16 @@ from homeostat.ports import (
     Tracker,
 )
 from homeostat.rehearsal import Loop, Rehearsal
+from homeostat.services.alerts import Alerts
 from homeostat.services.backtest import Backtests
 from homeostat.services.bundles import Bundles
+from homeostat.services.champion import Champions
 from homeostat.services.data import Data
 from homeostat.services.experiments import Experiments
 from homeostat.services.figures import Gauges
 from homeostat.services.leader import Leader
 from homeostat.services.monitors import Monitors
+from homeostat.services.performance import Performances
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
 from homeostat.services.tokens import Tokens
@@ -226,20 +229,23 @@ class System:
         return Backtests(self.policy, s.log, s.labels, self.bundles, OnnxRuntime(), self.clock)
 
     @cached_property
-    def monitors(self) -> Monitors:
+    def champions(self) -> Champions:
         s = self.stores
-        return Monitors(
-            self.policy,
-            s.log,
-            s.labels,
-            s.journal,
-            s.router,
-            s.rollouts,
-            s.blobs,
-            self.clock,
-            self.bundles.load,
-            troubles=s.troubles,
-        )
+        return Champions(self.policy, s.journal, s.router, s.rollouts, s.blobs, self.bundles.load)
+
+    @cached_property
+    def performances(self) -> Performances:
+        s = self.stores
+        return Performances(self.policy, s.log, s.labels, s.journal, s.rollouts, self.clock, self.champions)
+
+    @cached_property
+    def alerts(self) -> Alerts:
+        return Alerts(self.policy, self.stores.journal, self.clock, self.stores.troubles)
+
+    @cached_property
+    def monitors(self) -> Monitors:
+        s, champions, performances = self.stores, self.champions, self.performances
+        return Monitors(self.policy, s.log, s.labels, s.journal, self.clock, champions, performances, self.alerts)
 
     @cached_property
     def gauges(self) -> Gauges:
@@ -248,7 +254,7 @@ class System:
 
     @cached_property
     def triggers(self) -> Triggers:
-        return Triggers(self.policy, self.stores.journal, self.stores.rollouts, self.clock, self.monitors.performance)
+        return Triggers(self.policy, self.stores.journal, self.stores.rollouts, self.clock, self.performances.now)
 
     @cached_property
     def traces(self) -> Traces:

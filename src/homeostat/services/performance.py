@@ -1,0 +1,94 @@
+"""How well the champion does, on the labels of what it scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from homeostat.domain.gate import Verdict
+from homeostat.domain.policy import Policy
+from homeostat.domain.units import DAY_MS
+from homeostat.engines import metrics
+from homeostat.engines.answer import output_of
+from homeostat.engines.change import ORDINARY, Change, Rule, detect
+from homeostat.ports import Clock, Journal, LabelLog, PredictionLog, Rollouts
+from homeostat.services.champion import Champion, Champions
+from homeostat.services.scored import LiveRows, labelled
+
+SILENT = 3
+"""Days without a label until quality is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """The champion's losses since `since_ms`; `key` names the champion and that moment. `trained_ms`: when its release
+    started, for what it learned from may be much older. `silent`: so many days with answers are the last ones and have
+    no label, though their labels are due."""
+
+    change: Change
+    key: str
+    since_ms: int
+    trained_ms: int
+    silent: int = 0
+
+
+class Performances:
+    """The champion's `Performance`, computed anew when a day of labels is complete."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        log: PredictionLog,
+        labels: LabelLog,
+        journal: Journal,
+        rollouts: Rollouts,
+        clock: Clock,
+        champions: Champions,
+        rule: Rule = ORDINARY,
+    ) -> None:
+        self.policy, self.log, self.labels, self.journal = policy, log, labels, journal
+        self.rollouts, self.clock, self.champions, self.rule = rollouts, clock, champions, rule
+        self._live: LiveRows | None = None
+        self._known: tuple[tuple[str, int], Performance] | None = None
+
+    def now(self) -> Performance | None:
+        """The champion on all mature labels of rows it scored since it was trained, or since the last training that
+        brought no new champion. None: nothing is served."""
+        champion = self.champions.now()
+        if champion is None:
+            return None
+        since = self._since(champion)
+        key = f"{champion.arm.bundle[:12]}:{since}"
+        now = self.clock.now_ms()
+        end = (now - self.policy.data.label_horizon) // DAY_MS * DAY_MS
+        if self._known is None or self._known[0] != (key, end):
+            change, silent = self._change(champion, since, end, now)
+            self._known = (key, end), Performance(change, key, since, champion.started_ms, silent)
+        return self._known[1]
+
+    def _since(self, champion: Champion) -> int:
+        """When the evidence starts: a training that brought no new champion begins it anew, when it failed or when
+        its release ended without promotion."""
+        trained = self.journal.read(self.policy.name, "training.")
+        runs = {event.body["run"] for event in trained} - {champion.bundle.run}
+        ended = [event.at_ms for event in trained if event.body["run"] != champion.bundle.run]
+        releases = self.rollouts.all(self.policy.name)
+        ended += [release.ended_ms for release in releases if release.candidate.run in runs and release.ended_ms]
+        newer = [at for at in ended if at > champion.bundle.trained_until_ms]
+        return max((champion.bundle.trained_until_ms, *newer))
+
+    def _change(self, champion: Champion, since: int, end: int, now: int) -> tuple[Change, int]:
+        """→ the change, and the last days without a label. What nobody has told for days is not known to be well."""
+        if self._live is None or not self._live.continues(champion.arm.version, since, end, now):
+            self._live = LiveRows(champion.arm.version, since)
+        rows, labels = self._live.extend(self.policy.name, self.log, self.labels, end, now)
+        joined, y = labelled(champion.bundle.schema, rows, labels)
+        output = output_of(champion.bundle.schema, joined)
+        losses = metrics.losses(champion.bundle.schema.task, y, output, champion.bundle.loss_scale)
+        days = joined["at_ms"].to_numpy() // DAY_MS
+        change = detect(champion.baseline, losses, days, self.rule)
+        told = int(days[-1]) if len(days) else -1
+        silent = len({day for day in (rows["at_ms"] // DAY_MS).unique().to_list() if day > told})
+        if silent >= SILENT and change.verdict is Verdict.OK:
+            reason = f"no label came for the last {silent} days that are due; before, {change.reason}"
+            change = replace(change, verdict=Verdict.UNKNOWN, reason=reason)
+        return change, silent
