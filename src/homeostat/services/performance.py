@@ -78,7 +78,7 @@ class Performances:
 
     def _change(self, champion: Champion, since: int, end: int, now: int) -> tuple[Change, int]:
         """→ the change, and the last days without a label. What nobody has told for days is not known to be well."""
-        if self._live is None or not self._live.continues(champion.arm.version, since, end, now):
+        if self._live is None or not self._live.continues(champion.arm.version, since, end):
             self._live = LiveRows(champion.arm.version, since)
         rows, labels = self._live.extend(self.policy.name, self.log, self.labels, end, now)
         joined, y = labelled(champion.bundle.schema, rows, labels)

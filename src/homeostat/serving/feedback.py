@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -47,6 +48,10 @@ class Body(msgspec.Struct, forbid_unknown_fields=True):
     model: str | None = None
 
 
+SIGNALS = "signals."
+"""How the name of a wrong field begins where it is a signal's."""
+_PLACE = re.compile(r"\$\.(labels|signals)\[(\d+)\](?:\.(\w+))?")
+
 _decode = msgspec.json.Decoder(Body).decode
 
 
@@ -55,12 +60,20 @@ def parse(body: bytes) -> Body:
     try:
         parsed = _decode(body)
     except msgspec.ValidationError as error:
-        raise Refusal(422, f"not feedback: {error}", rule="form") from None
+        raise _misshapen(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refusal(400, "the body is not JSON", rule="json") from None
     if not (parsed.labels or parsed.signals):
         raise Refusal(422, "send labels or signals", rule="not empty", name="labels")
     return parsed
+
+
+def _misshapen(message: str) -> Refusal:
+    """With the place that msgspec names, as `$.signals[3].id`."""
+    place = _PLACE.search(message)
+    record, name = (int(place[2]), place[3] or "") if place else (None, "")
+    prefix = SIGNALS if place and place[1] == "signals" else ""
+    return Refusal(422, f"not feedback: {message}", rule="form", name=prefix + name, record=record)
 
 
 def batch(schema: Schema, policy: FeedbackPolicy, labels: Sequence[Given], now_ms: int) -> LabelBatch:
@@ -89,11 +102,11 @@ def signal_batch(policy: FeedbackPolicy, signals: Sequence[Signal], now_ms: int)
     """All of them or none. Errors: as `batch`."""
     for record, one in enumerate(signals):
         if (one.id is None) == (one.key is None):
-            raise Refusal(422, "a signal has an id or a key", rule="id", name="id", record=record)
+            raise Refusal(422, "a signal has an id or a key", rule="id", name=SIGNALS + "id", record=record)
         low, high = policy.signals.get(one.name, (-math.inf, math.inf))
         if not low <= _number(one.value) <= high:
             text = f"{one.name} must be from {low:g} to {high:g}"
-            raise Refusal(422, text, rule="bounds", name="value", record=record)
+            raise Refusal(422, text, rule="bounds", name=SIGNALS + "value", record=record)
     return SignalBatch(
         ["" if one.id is None else str(one.id) for one in signals],
         [one.name for one in signals],

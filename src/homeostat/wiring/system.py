@@ -57,6 +57,7 @@ from homeostat.services.bundles import Bundles
 from homeostat.services.champion import Champions
 from homeostat.services.data import Data
 from homeostat.services.experiments import Experiments
+from homeostat.services.feedback import BelievedLabels, Feedback
 from homeostat.services.figures import Gauges
 from homeostat.services.leader import Leader
 from homeostat.services.monitors import Monitors
@@ -175,9 +176,19 @@ class System:
         return HamiltonPipeline()
 
     @cached_property
+    def feedback(self) -> Feedback:
+        s = self.stores
+        return Feedback(self.policy, s.log, s.labels, s.journal, self.clock)
+
+    @cached_property
+    def labels(self) -> BelievedLabels:
+        """What all that learns and judges reads."""
+        return BelievedLabels(self.stores.labels, self.policy.feedback, self.feedback.holds)
+
+    @cached_property
     def data(self) -> Data:
         s = self.stores
-        return Data(self.policy, self.source, s.tables, s.log, s.labels, s.journal, self.clock)
+        return Data(self.policy, self.source, s.tables, s.log, self.labels, s.journal, self.clock)
 
     @cached_property
     def bundles(self) -> Bundles:
@@ -215,7 +226,7 @@ class System:
             s.router,
             self.plane,
             s.log,
-            s.labels,
+            self.labels,
             s.tracker,
             s.blobs,
             self.clock,
@@ -226,7 +237,7 @@ class System:
     @cached_property
     def backtests(self) -> Backtests:
         s = self.stores
-        return Backtests(self.policy, s.log, s.labels, self.bundles, OnnxRuntime(), self.clock)
+        return Backtests(self.policy, s.log, self.labels, self.bundles, OnnxRuntime(), self.clock)
 
     @cached_property
     def champions(self) -> Champions:
@@ -236,7 +247,7 @@ class System:
     @cached_property
     def performances(self) -> Performances:
         s = self.stores
-        return Performances(self.policy, s.log, s.labels, s.journal, s.rollouts, self.clock, self.champions)
+        return Performances(self.policy, s.log, self.labels, s.journal, s.rollouts, self.clock, self.champions)
 
     @cached_property
     def alerts(self) -> Alerts:
@@ -245,12 +256,12 @@ class System:
     @cached_property
     def monitors(self) -> Monitors:
         s, champions, performances = self.stores, self.champions, self.performances
-        return Monitors(self.policy, s.log, s.labels, s.journal, self.clock, champions, performances, self.alerts)
+        return Monitors(self.policy, s.log, self.labels, s.journal, self.clock, champions, performances, self.alerts)
 
     @cached_property
     def gauges(self) -> Gauges:
         s = self.stores
-        return Gauges(self.policy, s.journal, s.rollouts, s.router, s.labels, self.clock, s.log_figures)
+        return Gauges(self.policy, s.journal, s.rollouts, s.router, self.labels, self.clock, s.log_figures)
 
     @cached_property
     def triggers(self) -> Triggers:
@@ -259,7 +270,7 @@ class System:
     @cached_property
     def traces(self) -> Traces:
         s = self.stores
-        return Traces(self.policy.name, s.log, s.labels, s.rollouts, self.bundles, s.tracker)
+        return Traces(self.policy.name, s.log, self.labels, s.rollouts, self.bundles, s.tracker)
 
     @cached_property
     def experiments(self) -> Experiments:
@@ -270,7 +281,7 @@ class System:
             s.router,
             self.plane,
             s.log,
-            s.labels,
+            self.labels,
             s.tracker,
             s.rollouts,
             self.clock,
