@@ -178,7 +178,11 @@ class System:
     @cached_property
     def feedback(self) -> Feedback:
         s = self.stores
-        return Feedback(self.policy, s.log, s.labels, s.journal, self.clock)
+        return Feedback(self.policy, s.log, s.labels, s.journal, self.clock, self._serving)
+
+    def _serving(self) -> Schema | None:
+        champion = self.champions.now()
+        return champion.bundle.schema if champion else None
 
     @cached_property
     def labels(self) -> BelievedLabels:
@@ -293,7 +297,7 @@ class System:
 
     @cached_property
     def control(self) -> Control:
-        return Control(self.releases, self.monitors, self.triggers, self.runs, self.experiments, self.clock)
+        return Control(self.releases, self.monitors, self.triggers, self.runs, self.experiments, self.feedback, self.clock)
 
     @cached_property
     def engine(self) -> Engine:
