@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -16,10 +16,8 @@ from homeostat.domain.errors import DataError
 from homeostat.domain.feedback import FeedbackStanding
 from homeostat.domain.schema import Value
 from homeostat.domain.units import DAY_MS
+from homeostat.services.feedback import Feedback
 from homeostat.serving.feedback import SIGNALS
-
-if TYPE_CHECKING:
-    from homeostat.project import Project
 
 Rows = pl.DataFrame | Sequence[Mapping[str, Value]]
 _COLUMNS = "Columns: id or key; label and source, or name and value, or a column for each signal; at, if known."
@@ -36,10 +34,12 @@ class Taken:
 
 
 class FeedbackVerbs:
-    """Called, it takes labels."""
+    """Called, it takes labels. `ask`: a request to a data plane, with its body → what it says."""
 
-    def __init__(self, project: Project) -> None:
-        self._project = project
+    def __init__(
+        self, model: str, ask: Callable[[str, Mapping[str, Any]], Mapping[str, Any]], told: Callable[[], Feedback]
+    ) -> None:
+        self._model, self._ask, self._feedback = model, ask, told
 
     def __call__(self, labels: Rows) -> int:
         """Labels by prediction id: `id`, `label` and, if known, `source` and `at`. → how many were taken. Errors:
@@ -67,10 +67,10 @@ class FeedbackVerbs:
 
     def status(self, last_ms: int = 30 * DAY_MS) -> FeedbackStanding:
         """What came of late, by source and by signal."""
-        return self._project.system.feedback.standing(last_ms)
+        return self._feedback().standing(last_ms)
 
     def _told(self, told: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:
-        said = self._project.ask("/v1/feedback", {**told, "model": self._project.policy.name})
+        said = self._ask("/v1/feedback", {**told, "model": self._model})
         return int(said["accepted"])
 
 

@@ -110,7 +110,7 @@ class Project:
         self.export = ExportVerbs(self)
         self.token = TokenVerbs(self)
         self.experiment = ExperimentVerbs(self)
-        self.feedback = FeedbackVerbs(self)
+        self.feedback = FeedbackVerbs(policy.name, self.ask, lambda: self.system.feedback)
 
     @classmethod
     def open(cls, root: str | Path, overlay: str | None = None) -> Project:

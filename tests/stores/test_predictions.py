@@ -7,6 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 from logged import batch, ids
@@ -21,6 +22,7 @@ from homeostat.domain.prediction import (
     SignalBatch,
 )
 from homeostat.ports import LabelLog, PredictionLog
+from homeostat.stores import frames
 from homeostat.stores.archive import SegmentArchive
 from homeostat.stores.days import DayTables
 from homeostat.stores.memory_log import MemoryLabels, MemoryLog
@@ -182,3 +184,25 @@ class TestSegmentLabels(LabelCases):
         stored = tables.read("labels")
         assert stored is not None
         assert stored.collect().height == 2
+
+    def test_a_table_of_before_there_were_sources(self, tmp_path: Path, labels: LabelLog) -> None:
+        assert isinstance(labels, SegmentLabels)
+        tables, archive = (
+            DayTables(tmp_path / "tables"),
+            SegmentArchive(tmp_path / "log", DayTables(tmp_path / "tables")),
+        )
+        old = {"id": ["a"], "label": ["yes"], "at_ms": [10], "stamp": [1], "day": [date(2026, 1, 1)]}
+        tables.append("labels", pl.DataFrame(old))
+        tables.append("signals", pl.DataFrame(old | {"name": ["rating"], "value": [4.0]}).drop("label"))
+        assert labels.read(0, 99).rows() == [("a", "yes", 10, "")]
+        assert labels.events(0, 99).rows() == [("a", None, "rating", 4.0, 10)]
+        labels.append(LabelBatch(["a", "b"], ["yes", "no"], [10, 11], ["", "clerk"]))  # the first is there already
+        labels.append_signals(SignalBatch(["a", ""], ["rating", "bought"], [4.0, 1.0], [10, 12], [None, "k"]))
+        labels.close()
+        assert archive.compact() == (2, 0)
+        assert sorted(labels.received(0, 99).rows()) == [("a", "yes", 10, ""), ("b", "no", 11, "clerk")]
+        assert labels.events(0, 99)["key"].to_list() == [None, "k"]
+
+    def test_records_of_before_there_were_sources(self) -> None:
+        old = msgspec.msgpack.encode({"id": ["a"], "label": ["yes"], "at_ms": [10]})
+        assert frames.unpack_labels(old) == LabelBatch(["a"], ["yes"], [10], ("",))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from homeostat.domain.schema import Value
 from homeostat.domain.units import Fraction, Millis
@@ -42,14 +42,12 @@ class LabelRule:
 @dataclass(frozen=True, slots=True)
 class FeedbackPolicy:
     """`sources`: who gives labels, and how far each is trusted (empty: anybody, all alike). `signals`: the lowest and
-    highest value of a signal. `rules`: of those that fit a prediction the first counts. `on_suspicious`: labels of a
-    source that jumps away from what was known are held back, or learned, until a person decides."""
+    highest value of a signal. `rules`: of those that fit a prediction the first counts."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     sources: Mapping[str, Fraction] = field(default_factory=dict)
     signals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     rules: tuple[LabelRule, ...] = ()
-    on_suspicious: Literal["hold", "learn"] = "hold"
 
     def __post_init__(self) -> None:
         wrong = [name for name, trust in self.sources.items() if not 0 < trust <= 1]
@@ -65,7 +63,9 @@ class FeedbackPolicy:
 
     @property
     def most_trusted(self) -> str:
-        return max(self.sources, key=lambda name: self.sources[name], default=UNNAMED)
+        """Of those that give labels."""
+        given = [name for name in self.sources if name != RULES]
+        return max(given, key=lambda name: self.sources[name], default=UNNAMED)
 
 
 @dataclass(frozen=True, slots=True)

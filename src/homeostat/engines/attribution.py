@@ -22,14 +22,16 @@ def attributed(asked: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
     by_id = happened.filter(pl.col("id") != "").join(predictions.select("id", "asked_ms"), on="id")
     keyed = happened.filter(pl.col("id") == "").drop("id")
     by_key = keyed.join_asof(
-        predictions.filter(pl.col("key").is_not_null()), on="at_ms", by="key", strategy="backward", check_sortedness=False
+        predictions.filter(pl.col("key").is_not_null()),
+        on="at_ms",
+        by="key",
+        strategy="backward",
+        check_sortedness=False,
     ).filter(pl.col("id").is_not_null())
     return pl.concat([by_id.select(columns), by_key.select(columns)])
 
 
-def decided(
-    rules: Sequence[LabelRule], asked: pl.DataFrame, events: pl.DataFrame, now_ms: int
-) -> pl.DataFrame:
+def decided(rules: Sequence[LabelRule], asked: pl.DataFrame, events: pl.DataFrame, now_ms: int) -> pl.DataFrame:
     """`id` and `rule`, the index of the first rule that fits, for each prediction that one fits at `now_ms`. Arguments
     as of `attributed`."""
     told = attributed(asked, events).filter(pl.col("at_ms") <= now_ms)

@@ -297,7 +297,9 @@ class System:
 
     @cached_property
     def control(self) -> Control:
-        return Control(self.releases, self.monitors, self.triggers, self.runs, self.experiments, self.feedback, self.clock)
+        return Control(
+            self.releases, self.monitors, self.triggers, self.runs, self.experiments, self.feedback, self.clock
+        )
 
     @cached_property
     def engine(self) -> Engine:
@@ -342,7 +344,7 @@ def rehearsal(
     a person's to decide is decided by the best estimate. `seed` is that of the injections' chance."""
     alone = tuple(step for step in policy.release.steps if step.strip() != "pause")
     release = replace(policy.release, steps=alone, on_unknown="best_estimate", on_harm="rollback")
-    unattended = replace(policy, release=release)
+    unattended = replace(policy, release=release, feedback=replace(policy.feedback, rules=()))  # labels are told
     known = inject.told(history, policy.data.target, policy.data.label_horizon)
     world = inject.apply(known, injections, policy.data.target, seed)
     before = history.filter(pl.col(EVENT_MS) < start_ms)
