@@ -14,6 +14,7 @@ from homeostat.domain.trigger import Trigger
 from homeostat.engines.report import run_sentence
 from homeostat.ports import Clock
 from homeostat.services.experiments import Experiments
+from homeostat.services.feedback import Feedback
 from homeostat.services.monitors import Monitors
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
@@ -32,6 +33,7 @@ class Control:
     triggers: Triggers
     runs: Runs
     experiments: Experiments
+    feedback: Feedback
     clock: Clock
 
     def lead(self) -> None:
@@ -53,6 +55,7 @@ class Control:
         """One pass."""
         self.settle()
         self.experiments.turn()
+        self.feedback.turn()
         self.monitors.watch()
         trigger = self.triggers.check()
         if trigger:

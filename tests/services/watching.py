@@ -80,7 +80,7 @@ class Log:
 
 class Labels:
     def __init__(self) -> None:
-        schema = {"id": pl.String, "label": pl.String, "at_ms": pl.Int64}
+        schema = {"id": pl.String, "label": pl.String, "at_ms": pl.Int64, "source": pl.String}
         self.frame = pl.DataFrame(schema=schema)
 
     def append(self, batch: LabelBatch) -> None:

@@ -6,8 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from homeostat.domain.feedback import FeedbackPolicy
 from homeostat.domain.schema import Task, Value
-from homeostat.domain.units import DAY_MS, MINUTE_MS, BasisPoints, Fraction, Millis, ModelName, Size, Window, Workers
+from homeostat.domain.units import (
+    DAY_MS,
+    MINUTE_MS,
+    BasisPoints,
+    Fraction,
+    Millis,
+    ModelName,
+    Size,
+    Window,
+    Workers,
+    show_duration,
+)
 
 STRICT = {"extra": "forbid"}
 """Unknown keys are errors (read by pydantic's adapter for plain dataclasses)."""
@@ -229,8 +241,15 @@ class Policy:
     log: LogPolicy = field(default_factory=LogPolicy)
     rehearsal: RehearsalPolicy = field(default_factory=RehearsalPolicy)
     experiments: Mapping[str, ExperimentPolicy] = field(default_factory=dict)
+    feedback: FeedbackPolicy = field(default_factory=FeedbackPolicy)
 
     def __post_init__(self) -> None:
+        horizon = self.data.label_horizon
+        longer = [(i, rule) for i, rule in enumerate(self.feedback.rules) if rule.length_ms > horizon]
+        if longer:
+            i, rule = longer[0]
+            long, known = show_duration(rule.length_ms), show_duration(horizon)
+            raise ValueError(f"feedback.rules[{i}] ({rule} {long}) is longer than data.label_horizon ({known})")
         hidden = [name for name in self.monitor.segments if name in self.log.hidden]
         if hidden:
             raise ValueError(f"monitor.segments needs {hidden[0]} in the log, but log.drop or log.hash hides it")

@@ -86,7 +86,7 @@ class Performances:
     ) -> tuple[Change, int]:
         """→ the change, and the last days without a label. What nobody has told for days is not known to be well. What
         a broken column does is not the model's fault, and no training would mend it."""
-        if self._live is None or not self._live.continues(champion.arm.version, since, end, now):
+        if self._live is None or not self._live.continues(champion.arm.version, since, end):
             self._live = LiveRows(champion.arm.version, since)
         rows, labels = self._live.extend(self.policy.name, self.log, self.labels, end, now)
         rows = healthy(rows, broken, rows["at_ms"].to_numpy())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
-from homeostat.stores import health
+from homeostat.stores import frames, health
 from homeostat.stores.days import DAY, DayTables
 from homeostat.stores.follow import LABELS, PREDICTIONS, SIGNALS, B, Format, load
 from homeostat.stores.segments import CLOSED, Scan, close_orphans, segments
@@ -85,7 +85,7 @@ class SegmentArchive:
         new = new.unique(form.identity, keep="first", maintain_order=True)
         known = self._known(form, table, new)
         if known is not None:
-            new = new.join(known, on=form.identity, how="anti", maintain_order="left")
+            new = new.join(known, on=form.identity, how="anti", maintain_order="left", nulls_equal=True)
         if new.height:
             self._tables.append(table, new)
         return new.height
@@ -98,7 +98,8 @@ class SegmentArchive:
         times = new["at_ms"].to_numpy()
         near = pl.col("at_ms").is_between(int(times.min()) - RETRY_MS, int(times.max()) + RETRY_MS)
         same = pl.col("id").is_in(new["id"].implode())
-        return stored.filter(near & same).select(form.identity).collect()
+        known = frames.since_then(stored, new).filter(near & same).select(form.identity).collect()
+        return known.with_columns(pl.col("source").fill_null("")) if "source" in form.identity else known
 
 
 @contextmanager

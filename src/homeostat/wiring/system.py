@@ -59,6 +59,7 @@ from homeostat.services.data import Data
 from homeostat.services.drifts import Drifts
 from homeostat.services.estimates import Estimates
 from homeostat.services.experiments import Experiments
+from homeostat.services.feedback import BelievedLabels, Feedback
 from homeostat.services.figures import Gauges
 from homeostat.services.leader import Leader
 from homeostat.services.monitors import Monitors
@@ -179,9 +180,23 @@ class System:
         return HamiltonPipeline()
 
     @cached_property
+    def feedback(self) -> Feedback:
+        s = self.stores
+        return Feedback(self.policy, s.log, s.labels, s.journal, self.clock, self._serving)
+
+    def _serving(self) -> Schema | None:
+        champion = self.champions.now()
+        return champion.bundle.schema if champion else None
+
+    @cached_property
+    def labels(self) -> BelievedLabels:
+        """What all that learns and judges reads."""
+        return BelievedLabels(self.stores.labels, self.policy.feedback, self.feedback.holds)
+
+    @cached_property
     def data(self) -> Data:
         s = self.stores
-        return Data(self.policy, self.source, s.tables, s.log, s.labels, s.journal, self.clock)
+        return Data(self.policy, self.source, s.tables, s.log, self.labels, s.journal, self.clock)
 
     @cached_property
     def bundles(self) -> Bundles:
@@ -219,7 +234,7 @@ class System:
             s.router,
             self.plane,
             s.log,
-            s.labels,
+            self.labels,
             s.tracker,
             s.blobs,
             self.clock,
@@ -230,7 +245,7 @@ class System:
     @cached_property
     def backtests(self) -> Backtests:
         s = self.stores
-        return Backtests(self.policy, s.log, s.labels, self.bundles, OnnxRuntime(), self.clock)
+        return Backtests(self.policy, s.log, self.labels, self.bundles, OnnxRuntime(), self.clock)
 
     @cached_property
     def champions(self) -> Champions:
@@ -240,7 +255,7 @@ class System:
     @cached_property
     def performances(self) -> Performances:
         s = self.stores
-        return Performances(self.policy, s.log, s.labels, s.journal, s.rollouts, self.clock, self.champions)
+        return Performances(self.policy, s.log, self.labels, s.journal, s.rollouts, self.clock, self.champions)
 
     @cached_property
     def alerts(self) -> Alerts:
@@ -251,7 +266,7 @@ class System:
         s, windows = self.stores, Windows(self.policy, self.stores.log)
         drifts = Drifts(self.policy, windows, s.journal, s.blobs)
         watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
-        return Monitors(self.policy, windows, s.labels, s.journal, self.clock, *watched)
+        return Monitors(self.policy, windows, self.labels, s.journal, self.clock, *watched)
 
     @cached_property
     def quarantine(self) -> Quarantine:
@@ -265,7 +280,7 @@ class System:
     @cached_property
     def gauges(self) -> Gauges:
         s = self.stores
-        return Gauges(self.policy, s.journal, s.rollouts, s.router, s.labels, self.clock, s.log_figures)
+        return Gauges(self.policy, s.journal, s.rollouts, s.router, self.labels, self.clock, s.log_figures)
 
     @cached_property
     def triggers(self) -> Triggers:
@@ -274,7 +289,7 @@ class System:
     @cached_property
     def traces(self) -> Traces:
         s = self.stores
-        return Traces(self.policy.name, s.log, s.labels, s.rollouts, self.bundles, s.tracker)
+        return Traces(self.policy.name, s.log, self.labels, s.rollouts, self.bundles, s.tracker)
 
     @cached_property
     def experiments(self) -> Experiments:
@@ -285,7 +300,7 @@ class System:
             s.router,
             self.plane,
             s.log,
-            s.labels,
+            self.labels,
             s.tracker,
             s.rollouts,
             self.clock,
@@ -297,13 +312,16 @@ class System:
 
     @cached_property
     def control(self) -> Control:
-        return Control(self.releases, self.monitors, self.triggers, self.runs, self.experiments, self.clock)
+        return Control(
+            self.releases, self.monitors, self.triggers, self.runs, self.experiments, self.feedback, self.clock
+        )
 
     @cached_property
     def engine(self) -> Engine:
         """A data plane in this process."""
         s = self.stores
-        return Engine(s.blobs, OnnxRuntime(), s.log, s.labels, self.clock, s.router, self.ids)
+        told = self.policy.feedback
+        return Engine(s.blobs, OnnxRuntime(), s.log, s.labels, self.clock, s.router, self.ids, told=told)
 
     def fit(self, frame: pl.DataFrame) -> Callable[[pl.DataFrame], NDArray[np.float64]]:
         """The project's training function alone: labelled rows → a model: rows → output (n, c)."""
@@ -341,7 +359,7 @@ def rehearsal(
     a person's to decide is decided by the best estimate. `seed` is that of the injections' chance."""
     alone = tuple(step for step in policy.release.steps if step.strip() != "pause")
     release = replace(policy.release, steps=alone, on_unknown="best_estimate", on_harm="rollback")
-    unattended = replace(policy, release=release)
+    unattended = replace(policy, release=release, feedback=replace(policy.feedback, rules=()))  # labels are told
     known = inject.told(history, policy.data.target, policy.data.label_horizon)
     world = inject.apply(known, injections, policy.data.target, seed)
     before = history.filter(pl.col(EVENT_MS) < start_ms)

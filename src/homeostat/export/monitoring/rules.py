@@ -108,7 +108,7 @@ def _loop(p: str, policy: Policy) -> Sequence[Alert]:
         Alert("HomeostatDrift", "info", "0s", f'homeostat_alerts_open{{{p},kind=~"inputs|predictions"}} > 0',
               "Inputs or predictions have drifted.", "homeostat status"),
         Alert("HomeostatNoLabels", "warning", "0s", no_labels,
-              "There are predictions, but no label came for two label horizons and a day.", "homeostat feedback FILE"),
+              "There are predictions, but no label came for two label horizons and a day.", "homeostat feedback add"),
         Alert("HomeostatTrainingFailed", "warning", "0s",
               f'increase(homeostat_trainings_total{{{p},outcome="failed"}}[1h]) > 0',
               "A training failed.", "homeostat run"),
