@@ -190,6 +190,7 @@ COMMANDS = [
             "export",
             "token",
             "experiment",
+            "alerts",
         )
     ),
     *(
@@ -199,10 +200,17 @@ COMMANDS = [
     *(("export", name) for name in ("edge", "prometheus", "grafana")),
     *(("token", name) for name in ("add", "list", "remove")),
     *(("experiment", name) for name in ("plan", "start", "status", "stop")),
+    *(("alerts", name) for name in ("list", "show", "ack", "accept", "pause", "test")),
 ]
 
 
-GROUPS = {("release",): cli.release, ("export",): cli.export, ("token",): cli.token, ("experiment",): cli.experiment}
+GROUPS = {
+    ("release",): cli.release,
+    ("export",): cli.export,
+    ("token",): cli.token,
+    ("experiment",): cli.experiment,
+    ("alerts",): cli.alerts,
+}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from homeostat.alerting import alerts
 from homeostat.domain.errors import HomeostatError
 from homeostat.options import EXIT, HERE, Folder, Json, Reason
 from homeostat.options import length as _length
@@ -30,6 +31,7 @@ export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What lea
 app.add_typer(export, name="export")
 app.add_typer(experiment, name="experiment")
 app.add_typer(token, name="token")
+app.add_typer(alerts, name="alerts")
 
 
 def _workers(text: str) -> tuple[int, int]:

@@ -17,6 +17,7 @@ from homeostat.services.experiments import Experiments
 from homeostat.services.monitors import Monitors
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
+from homeostat.services.telling import Teller
 from homeostat.services.triggers import Triggers
 
 SETTLE = 8
@@ -32,6 +33,7 @@ class Control:
     triggers: Triggers
     runs: Runs
     experiments: Experiments
+    teller: Teller
     clock: Clock
 
     def lead(self) -> None:
@@ -54,6 +56,7 @@ class Control:
         self.settle()
         self.experiments.turn()
         self.monitors.watch()
+        self.teller.turn()
         trigger = self.triggers.check()
         if trigger:
             self.train(trigger)

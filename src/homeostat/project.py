@@ -16,6 +16,7 @@ import polars as pl
 
 from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.adapters.source import read_table
+from homeostat.alarm import AlertVerbs
 from homeostat.batch import PART_ROWS, Batch, BatchResult, OnError, Shipped, Terms
 from homeostat.config import read_policy
 from homeostat.domain.backtest import Backtested, Replayed
@@ -111,6 +112,7 @@ class Project:
         self.export = ExportVerbs(self)
         self.token = TokenVerbs(self)
         self.experiment = ExperimentVerbs(self)
+        self.alerts = AlertVerbs(lambda: self.system, caller)
 
     @classmethod
     def open(cls, root: str | Path, overlay: str | None = None) -> Project:
