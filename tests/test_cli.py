@@ -190,6 +190,7 @@ COMMANDS = [
             "export",
             "token",
             "experiment",
+            "alerts",
         )
     ),
     *(
@@ -200,6 +201,7 @@ COMMANDS = [
     *(("token", name) for name in ("add", "list", "remove")),
     *(("feedback", name) for name in ("add", "status")),
     *(("experiment", name) for name in ("plan", "start", "status", "stop")),
+    *(("alerts", name) for name in ("list", "show", "ack", "accept", "pause", "test")),
 ]
 
 
@@ -209,6 +211,7 @@ GROUPS = {
     ("token",): cli.token,
     ("experiment",): cli.experiment,
     ("feedback",): cli.feedback,
+    ("alerts",): cli.alerts,
 }
 
 

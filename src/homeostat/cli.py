@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from homeostat.alerting import alerts
 from homeostat.domain.errors import HomeostatError
 from homeostat.feeding import feedback
 from homeostat.options import EXIT, HERE, Folder, Json, Reason
@@ -32,6 +33,7 @@ app.add_typer(export, name="export")
 app.add_typer(experiment, name="experiment")
 app.add_typer(token, name="token")
 app.add_typer(feedback, name="feedback")
+app.add_typer(alerts, name="alerts")
 
 
 def _workers(text: str) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from homeostat.services.feedback import Feedback
 from homeostat.services.monitors import Monitors
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
+from homeostat.services.telling import Teller
 from homeostat.services.triggers import Triggers
 
 SETTLE = 8
@@ -34,6 +35,7 @@ class Control:
     runs: Runs
     experiments: Experiments
     feedback: Feedback
+    teller: Teller
     clock: Clock
 
     def lead(self) -> None:
@@ -57,6 +59,7 @@ class Control:
         self.experiments.turn()
         self.feedback.turn()
         self.monitors.watch()
+        self.teller.turn()
         trigger = self.triggers.check()
         if trigger:
             self.train(trigger)

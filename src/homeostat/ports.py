@@ -209,6 +209,15 @@ class Hook(Protocol):
         ...
 
 
+class Channels(Protocol):
+    """Where people hear of alerts."""
+
+    def tell(self, address: str, title: str, text: str, severity: str) -> str:
+        """`severity`: info, warning, critical, or over. → why it was not delivered, "" when it was; the address is a
+        secret and in no answer."""
+        ...
+
+
 class Plane(Protocol):
     """What the control plane asks of the data plane."""
 

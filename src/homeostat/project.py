@@ -15,6 +15,7 @@ import msgspec
 import polars as pl
 
 from homeostat.adapters.runtime import OnnxRuntime
+from homeostat.alarm import AlertVerbs
 from homeostat.batch import PART_ROWS, Batch, BatchResult, OnError, Shipped, Terms
 from homeostat.config import read_policy
 from homeostat.domain.backtest import Backtested, Replayed
@@ -111,6 +112,7 @@ class Project:
         self.token = TokenVerbs(self)
         self.experiment = ExperimentVerbs(self)
         self.feedback = FeedbackVerbs(policy.name, self.ask, lambda: self.system.feedback)
+        self.alerts = AlertVerbs(lambda: self.system, caller)
 
     @classmethod
     def open(cls, root: str | Path, overlay: str | None = None) -> Project:

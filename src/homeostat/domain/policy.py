@@ -222,6 +222,17 @@ class RehearsalPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelPolicy:
+    """Whom alerts are told: an address as apprise writes them, often a secret. Only those of at least this severity,
+    and only those that nobody has acknowledged `after` so long."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    to: str = field(repr=False)
+    after: Millis = 0
+    least: Literal["info", "warning", "critical"] = "warning"
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What is learned, what must hold, how it is released, what is watched, what repairs it. `database`: where the
     control plane keeps its records, as a URL; "": SQLite in the state folder."""
@@ -242,6 +253,7 @@ class Policy:
     rehearsal: RehearsalPolicy = field(default_factory=RehearsalPolicy)
     experiments: Mapping[str, ExperimentPolicy] = field(default_factory=dict)
     feedback: FeedbackPolicy = field(default_factory=FeedbackPolicy)
+    alerts: tuple[str | ChannelPolicy, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         horizon = self.data.label_horizon
@@ -253,6 +265,11 @@ class Policy:
         hidden = [name for name in self.monitor.segments if name in self.log.hidden]
         if hidden:
             raise ValueError(f"monitor.segments needs {hidden[0]} in the log, but log.drop or log.hash hides it")
+
+    @property
+    def channels(self) -> tuple[ChannelPolicy, ...]:
+        """Where alerts go."""
+        return tuple(ChannelPolicy(one) if isinstance(one, str) else one for one in self.alerts)
 
     @property
     def look_back_ms(self) -> int | None:

@@ -9,7 +9,7 @@ from homeostat.domain.errors import NotFound, Refused
 from homeostat.domain.event import Event
 from homeostat.domain.monitor import SEVERITIES, Alert, Cause, Reading, Severity
 from homeostat.domain.policy import Policy
-from homeostat.domain.units import show_duration
+from homeostat.domain.units import iso, show_duration
 from homeostat.engines import causes
 from homeostat.engines.drift.profile import PREDICTION
 from homeostat.ports import Clock, Journal
@@ -70,6 +70,22 @@ class Alerts:
         text = f"{alert.name} is taken by {by}" + (f": {reason}" if reason else "")
         self._write("acked", alert, self.clock.now_ms(), text, {"key": alert.key, "by": by, "reason": reason})
         return self.find(name)
+
+    def pause(self, for_ms: int, by: str, reason: str = "") -> Event:
+        """Nobody is told for so long; 0 ends it. Alerts open and close meanwhile, and what is open after it is told
+        then."""
+        now, why = self.clock.now_ms(), f": {reason}" if reason else ""
+        text = f"{by} pauses alerts until {iso(now + for_ms)}{why}" if for_ms else f"{by} ends the pause{why}"
+        body = {"until_ms": now + for_ms, "by": by, "reason": reason}
+        event = Event(now, self.policy.name, "alert.paused", f"alert.paused:{now}", "pause", text, body)
+        self.journal.append(event)
+        return event
+
+    def paused(self) -> int:
+        """Until when (ms) nobody is told; 0: they are."""
+        said = self.journal.read(self.policy.name, "alert.paused")
+        until = int(said[-1].body["until_ms"]) if said else 0
+        return until if until > self.clock.now_ms() else 0
 
     def raised(self, alert: Alert) -> Alert | None:
         """Open it, unless one of its subject is open. `opened_ms` makes the key: repeated, it writes nothing."""

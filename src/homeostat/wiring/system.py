@@ -20,6 +20,7 @@ from homeostat.adapters.code import ProjectCode
 from homeostat.adapters.convert import OnnxConverter
 from homeostat.adapters.environment import environment
 from homeostat.adapters.hooks import ProjectHooks
+from homeostat.adapters.notify import AppriseChannels, channel_name
 from homeostat.adapters.pipeline import HamiltonPipeline
 from homeostat.adapters.plane import HttpPlane, announced
 from homeostat.adapters.runtime import OnnxRuntime
@@ -67,6 +68,7 @@ from homeostat.services.performance import Performances
 from homeostat.services.quarantine import Quarantine
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
+from homeostat.services.telling import Teller
 from homeostat.services.tokens import Tokens
 from homeostat.services.trace import Traces
 from homeostat.services.training import Rows, Training, native
@@ -313,8 +315,20 @@ class System:
     @cached_property
     def control(self) -> Control:
         return Control(
-            self.releases, self.monitors, self.triggers, self.runs, self.experiments, self.feedback, self.clock
+            self.releases,
+            self.monitors,
+            self.triggers,
+            self.runs,
+            self.experiments,
+            self.feedback,
+            self.teller,
+            self.clock,
         )
+
+    @cached_property
+    def teller(self) -> Teller:
+        journal, channels = self.stores.journal, AppriseChannels()
+        return Teller(self.policy, journal, self.clock, self.alerts, channels, channel_name)
 
     @cached_property
     def engine(self) -> Engine:
@@ -359,7 +373,8 @@ def rehearsal(
     a person's to decide is decided by the best estimate. `seed` is that of the injections' chance."""
     alone = tuple(step for step in policy.release.steps if step.strip() != "pause")
     release = replace(policy.release, steps=alone, on_unknown="best_estimate", on_harm="rollback")
-    unattended = replace(policy, release=release, feedback=replace(policy.feedback, rules=()))  # labels are told
+    feedback = replace(policy.feedback, rules=())  # labels are told
+    unattended = replace(policy, release=release, feedback=feedback, alerts=())
     known = inject.told(history, policy.data.target, policy.data.label_horizon)
     world = inject.apply(known, injections, policy.data.target, seed)
     before = history.filter(pl.col(EVENT_MS) < start_ms)
