@@ -187,6 +187,7 @@ COMMANDS = [
             "feedback",
             "retrain",
             "release",
+            "monitor",
             "export",
             "token",
             "experiment",
@@ -196,13 +197,20 @@ COMMANDS = [
         ("release", name)
         for name in ("start", "status", "history", "backtest", "explain", "approve", "reject", "rollback")
     ),
+    *(("monitor", name) for name in ("report", "explain")),
     *(("export", name) for name in ("edge", "prometheus", "grafana")),
     *(("token", name) for name in ("add", "list", "remove")),
     *(("experiment", name) for name in ("plan", "start", "status", "stop")),
 ]
 
 
-GROUPS = {("release",): cli.release, ("export",): cli.export, ("token",): cli.token, ("experiment",): cli.experiment}
+GROUPS = {
+    ("monitor",): cli.monitor,
+    ("release",): cli.release,
+    ("export",): cli.export,
+    ("token",): cli.token,
+    ("experiment",): cli.experiment,
+}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

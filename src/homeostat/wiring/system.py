@@ -52,6 +52,7 @@ from homeostat.ports import (
 )
 from homeostat.rehearsal import Loop, Rehearsal
 from homeostat.services.alerts import Alerts
+from homeostat.services.analysis import Analyses
 from homeostat.services.backtest import Backtests
 from homeostat.services.bundles import Bundles
 from homeostat.services.champion import Champions
@@ -248,6 +249,21 @@ class System:
         s, champions, performances = self.stores, self.champions, self.performances
         return Monitors(
             self.policy, s.log, s.labels, s.journal, self.clock, champions, performances, self.alerts, self.estimates
+        )
+
+    @cached_property
+    def analyses(self) -> Analyses:
+        s = self.stores
+        return Analyses(
+            self.policy,
+            s.log,
+            s.labels,
+            s.journal,
+            s.rollouts,
+            self.bundles,
+            self.data,
+            self.clock,
+            self.champions,
         )
 
     @cached_property
