@@ -187,6 +187,7 @@ COMMANDS = [
             "feedback",
             "retrain",
             "release",
+            "monitor",
             "export",
             "token",
             "experiment",
@@ -197,6 +198,7 @@ COMMANDS = [
         ("release", name)
         for name in ("start", "status", "history", "backtest", "explain", "approve", "reject", "rollback")
     ),
+    *(("monitor", name) for name in ("report", "explain")),
     *(("export", name) for name in ("edge", "prometheus", "grafana")),
     *(("token", name) for name in ("add", "list", "remove")),
     *(("feedback", name) for name in ("add", "status")),
@@ -206,6 +208,7 @@ COMMANDS = [
 
 
 GROUPS = {
+    ("monitor",): cli.monitor,
     ("release",): cli.release,
     ("export",): cli.export,
     ("token",): cli.token,

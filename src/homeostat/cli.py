@@ -12,6 +12,7 @@ import typer
 from homeostat.alerting import alerts
 from homeostat.domain.errors import HomeostatError
 from homeostat.feeding import feedback
+from homeostat.monitoring import monitor
 from homeostat.options import EXIT, HERE, Folder, Json, Reason
 from homeostat.options import length as _length
 from homeostat.options import opened as _open
@@ -28,6 +29,7 @@ app = typer.Typer(
     help="From notebook to production, and healthy there: the whole loop of a machine-learning model.",
 )
 app.add_typer(release, name="release")
+app.add_typer(monitor, name="monitor")
 export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What leaves the project.")
 app.add_typer(export, name="export")
 app.add_typer(experiment, name="experiment")

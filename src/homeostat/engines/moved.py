@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 LEAST = 40
 """Rows of each sample; fewer say nothing of segments."""
 Z = 1.96
-CHANGES = ("release.promoted", "release.rolled_back", "release.advanced", "data.versioned", "training.done")
+CHANGES = ("release.promoted", "release.rolled_back", "data.versioned", "training.done")
 """What somebody, or the loop, changed."""
 
 

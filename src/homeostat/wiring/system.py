@@ -53,6 +53,7 @@ from homeostat.ports import (
 )
 from homeostat.rehearsal import Loop, Rehearsal
 from homeostat.services.alerts import Alerts
+from homeostat.services.analysis import Analyses
 from homeostat.services.backtest import Backtests
 from homeostat.services.bundles import Bundles
 from homeostat.services.champion import Champions
@@ -274,6 +275,21 @@ class System:
     def quarantine(self) -> Quarantine:
         s = self.stores
         return Quarantine(self.policy, s.log, s.journal, s.blobs, self.clock, self.alerts)
+
+    @cached_property
+    def analyses(self) -> Analyses:
+        s = self.stores
+        return Analyses(
+            self.policy,
+            s.log,
+            s.labels,
+            s.journal,
+            s.rollouts,
+            self.bundles,
+            self.data,
+            self.clock,
+            self.champions,
+        )
 
     @cached_property
     def estimates(self) -> Estimates:
