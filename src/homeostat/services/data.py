@@ -43,6 +43,14 @@ class Data:
 
     def snapshot(self) -> DatasetVersion:
         """The newest rows whose labels are as true as they will get. Errors: `DataError`."""
+        return self._version(*self._newest())
+
+    def newest(self) -> pl.DataFrame:
+        """The same rows, without a version of their own: to look at. Errors: `DataError`."""
+        return self._newest()[0]
+
+    def _newest(self) -> tuple[pl.DataFrame, list[str]]:
+        """A prepared frame, and the inputs that the log does not hold."""
         now = self.clock.now_ms()
         known_ms = now - self.policy.data.label_horizon
         own = self.source()
@@ -55,7 +63,7 @@ class Data:
                 way_out="Wait, shorten data.label_horizon, or mend the times.",
             )
         served = self._served(rows, now)
-        return self._version(pl.concat([rows, served]).sort(EVENT_MS, maintain_order=True), self.hidden(own))
+        return pl.concat([rows, served]).sort(EVENT_MS, maintain_order=True), self.hidden(own)
 
     def read(self, dataset: DatasetVersion) -> pl.DataFrame:
         """Its rows, a prepared frame."""
