@@ -12,6 +12,7 @@ from homeostat.domain.policy import DataPolicy, MonitorPolicy, Policy, TrainPoli
 from homeostat.domain.prediction import LABEL_COLUMNS, LOG_COLUMNS, LabelBatch, LogBatch
 from homeostat.domain.rollout import Arm, ReleaseStep, Rollout, Route, Routing, Status, StepKind
 from homeostat.domain.schema import Field, Kind, Schema, Task
+from homeostat.domain.trigger import Probed, Remembered
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.broken import habits
 from homeostat.engines.change import baseline_of
@@ -93,7 +94,9 @@ class Labels:
 
 
 class World:
-    """`day` lives one day of traffic and labels; `monitors` and `triggers` are made anew by `restart`."""
+    """`day` lives one day of traffic and labels; `monitors` and `triggers` are made anew by `restart`.
+    `would_help`: what probes of a window (ms) find, `remembered` that of earlier versions; `probed`: the windows asked
+    about."""
 
     def __init__(self, policy: Policy = POLICY) -> None:
         self.policy = policy
@@ -103,6 +106,9 @@ class World:
         self.journal, self.rollouts, self.router = MemoryJournal(), MemoryRollouts(), MemoryRouter()
         self.rng = np.random.default_rng(5)
         self.version = 0
+        self.would_help: dict[int, Probed] = {}
+        self.remembered: Remembered | None = None
+        self.probed: list[int] = []
         self.release("run-1")
         self.restart()
 
@@ -118,7 +124,12 @@ class World:
         self.estimates = Estimates(self.policy, self.blobs, self.journal, self.clock)
         watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
         self.monitors = Monitors(self.policy, windows, self.labels, self.journal, self.clock, *watched)
-        self.triggers = Triggers(self.policy, self.journal, self.rollouts, self.clock, self.performances.now)
+        asked = (self.performances.now, self._refit, lambda: self.remembered)
+        self.triggers = Triggers(self.policy, self.journal, self.rollouts, self.clock, *asked, self.alerts)
+
+    def _refit(self, window_ms: int) -> Probed:
+        self.probed.append(window_ms)
+        return self.would_help.get(window_ms, Probed(False, "no gain", rows=9))
 
     def load(self, bundle: str) -> Bundle:
         return codec.decode(self.blobs.get(bundle), Bundle)

@@ -66,6 +66,7 @@ from homeostat.services.figures import Gauges
 from homeostat.services.leader import Leader
 from homeostat.services.monitors import Monitors
 from homeostat.services.performance import Performances
+from homeostat.services.probe import Probes
 from homeostat.services.quarantine import Quarantine
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
@@ -302,7 +303,24 @@ class System:
 
     @cached_property
     def triggers(self) -> Triggers:
-        return Triggers(self.policy, self.stores.journal, self.stores.rollouts, self.clock, self.performances.now)
+        s, probes = self.stores, self.probes
+        asked = (self.performances.now, probes.refit, probes.remembered)
+        return Triggers(self.policy, s.journal, s.rollouts, self.clock, *asked, self.alerts)
+
+    @cached_property
+    def probes(self) -> Probes:
+        s = self.stores
+        return Probes(
+            self.policy,
+            self.data,
+            self.training,
+            self.bundles,
+            OnnxRuntime(),
+            s.router,
+            s.rollouts,
+            s.cache,
+            self.clock,
+        )
 
     @cached_property
     def traces(self) -> Traces:
