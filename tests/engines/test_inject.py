@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -170,8 +172,8 @@ def life(events: list[Event], levels: list[float]) -> Life:
 def test_what_the_loop_did_is_told_of_the_injection_that_began_last() -> None:
     events = [
         event(12, "alert.opened", "performance"),
-        event(16, "alert.opened", "inputs drifted", "hour: moved"),
-        event(17, "alert.opened", "inputs drifted", "amount: moved"),
+        replace(event(16, "alert.opened", "inputs hour"), body={"columns": ["hour"]}),
+        replace(event(17, "alert.opened", "inputs amount"), body={"columns": ["amount"]}),
         event(27, "alert.opened", "performance", "the loss rose"),
         event(27.5, "trigger.fired", "performance:x"),
         event(29, "release.promoted", "R2"),
