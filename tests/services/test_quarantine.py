@@ -70,3 +70,14 @@ def test_a_person_lets_the_column_pass_and_it_is_not_called_broken_again() -> No
     with pytest.raises(Refused):
         world.quarantine.accept("A2", "ada", "")
     assert world.journal.read(MODEL, "data.quarantined")[-1].text.endswith("A1 be learned from: one tariff from now on")
+
+
+def test_a_unit_that_callers_changed_is_named_though_every_request_is_refused() -> None:
+    world = World()
+    for day in range(30, 36):
+        world.day(cents=day >= 34)
+    (alert,) = world.alerts.open()
+    assert (alert.title, alert.opened_ms) == ("amount has another unit", 35 * DAY_MS)
+    assert alert.evidence.startswith("its values look multiplied by 100")
+    world.day()
+    assert world.alerts.open() == ()

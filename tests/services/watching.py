@@ -171,23 +171,25 @@ class World:
         inputs = pl.DataFrame({"hour": np.arange(n) * 24 // A_DAY % 24, "amount": rng.standard_normal(n)})
         return pack(inputs, y.astype(np.float64), np.column_stack([1 - score, score]))
 
-    def day(self, wrong: float = 0.1, shift: float = 0.0, stuck: bool = False) -> None:
+    def day(self, wrong: float = 0.1, shift: float = 0.0, stuck: bool = False, cents: bool = False) -> None:
         """96 answers with the share `wrong` of errors, amounts moved by `shift` sd or always the same, labels a day
-        later; the loop looks every six hours."""
+        later; or amounts in cents, all refused. The loop looks every six hours."""
         for _ in range(4):
             for _ in range(A_DAY // 4):
-                self._answer(wrong, shift, stuck)
+                self._answer(wrong, shift, stuck, cents)
                 self.clock.now += DAY_MS // A_DAY
             self.monitors.watch()
             self.triggers.check()
 
-    def _answer(self, wrong: float, shift: float, stuck: bool) -> None:
+    def _answer(self, wrong: float, shift: float, stuck: bool, cents: bool) -> None:
         now, rng = self.clock.now, self.rng
         name, truth = f"p{now}", int(rng.integers(2))
         score = 0.9 if (rng.random() < wrong) != bool(truth) else 0.1
-        inputs = {"hour": [now // HOUR_MS % 24], "amount": [0.125 if stuck else float(rng.standard_normal() + shift)]}
+        amount = 0.125 if stuck else float(rng.standard_normal() + shift) * (100 if cents else 1)
+        inputs = {"hour": [now // HOUR_MS % 24], "amount": [amount]}
+        role, status = ("rejected", "rejected") if cents else ("answer", "ok")
         made = LogBatch(
-            MODEL, now, f"R{self.version}", 0, [name], [None], [self.version], ["champion"], ["answer"], ["ok"],
+            MODEL, now, f"R{self.version}", 0, [name], [None], [self.version], ["champion"], [role], [status],
             [9], [score], [str(int(score > 0.5))], [None], inputs,
         )  # fmt: skip
         self.log.append(self.mask(made))

@@ -37,6 +37,9 @@ FILLED, RARER = 0.2, 20
 """Of the rows that one value must fill, and how many times as rare it must have been before."""
 OUTSIDE, INSIDE = 0.1, 0.9
 """Of the values, so few may lie where they used to, and so many must once their unit is turned back."""
+APART = 0.5
+"""As far as a day of a year may lie from the year."""
+QUANTILES = (0.0, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 DISTINCT = 10
 """Different values that a unit must show in: a month that turns from 12 to 1 is no tenth of itself."""
 FACTORS = tuple(float(f"{f:g}") for one in (10, 60, 100, 1_000, 3_600, 1_000_000) for f in (one, 1 / one))
@@ -54,7 +57,7 @@ STRAY = 3
 class Habit:
     """What one column does in ordinary life. `run`, `run_ms`: the most rows, and the longest time, with one value;
     `changes`: how often it had another. `missing`, `top`, `zeros`: of the rows of a day, the largest shares that were
-    empty, that had one value, and that were 0. Numbers: `bounds` holds least, 1 %, 99 %, greatest; texts: `shares`
+    empty, that had one value, and that were 0. Numbers: `bounds` holds their `QUANTILES`; texts: `shares`
     how much of all rows each had."""
 
     run: int
@@ -69,12 +72,12 @@ class Habit:
     @property
     def spread(self) -> bool:
         """Is it a number that takes more than one value?"""
-        return len(self.bounds) == 4 and self.bounds[1] < self.bounds[2]
+        return len(self.bounds) > 1 and self.bounds[1] < self.bounds[-2]
 
     def knows(self, value: Value) -> bool:
         """May this value have been there before?"""
         if isinstance(value, float) and self.bounds:
-            return self.bounds[0] <= value <= self.bounds[3] and (value != 0 or self.zeros > 0)
+            return self.bounds[0] <= value <= self.bounds[-1] and (value != 0 or self.zeros > 0)
         return not self.shares or str(value) in self.shares or len(self.shares) >= KNOWN
 
 
@@ -120,7 +123,7 @@ def _largest(frame: pl.DataFrame, share: pl.Expr) -> float:
 
 def _bounds(column: pl.Series) -> tuple[float, ...]:
     values = column.drop_nulls().to_numpy()
-    return tuple(float(q) for q in np.quantile(values, (0, 0.01, 0.99, 1))) if len(values) else ()
+    return tuple(float(q) for q in np.quantile(values, QUANTILES)) if len(values) else ()
 
 
 def _shares(column: pl.Series) -> dict[str, float]:
@@ -172,20 +175,26 @@ def _unit(name: str, habit: Habit, column: pl.Series, at_ms: NDArray[np.int64], 
     values = column[first:].drop_nulls().to_numpy()
     if not habit.spread or len(values) < LEAST_ROWS or len(np.unique(values)) < DISTINCT:
         return None
-    inside = {factor: _within(habit, values / factor) for factor in FACTORS}
-    factor, still = max(inside, key=lambda one: inside[one]), _within(habit, values)
-    if still > OUTSIDE or inside[factor] < INSIDE:
+    factor = min(FACTORS, key=lambda one: _apart(habit, values / one))
+    inside, still = _within(habit, values / factor), _within(habit, values)
+    if still > OUTSIDE or inside < INSIDE or _apart(habit, values / factor) > APART:
         return None
     by = f"multiplied by {factor:g}" if factor > 1 else f"divided by {1 / factor:g}"
-    words = f"its values look {by}: {inside[factor]:.0%} would lie where they used to, {still:.0%} do"
+    words = f"its values look {by}: {inside:.0%} would lie where they used to, {still:.0%} do"
     found = _fault(name, "unit", words, factor, column, at_ms, habit)
     before = column.filter(pl.Series(at_ms < found.from_ms)).drop_nulls().to_numpy()
     return found if len(before) and _within(habit, before) >= MOST else None  # what grows without end does not jump
 
 
+def _apart(habit: Habit, values: NDArray[np.float64]) -> float:
+    """D: how far the shares of the values at or below the reference's quantiles are from what they were."""
+    below = np.searchsorted(np.sort(values), habit.bounds, side="right") / len(values)
+    return float(np.abs(below - QUANTILES).max())
+
+
 def _within(habit: Habit, values: NDArray[np.float64]) -> float:
     """The share between the 1st and the 99th percentile."""
-    return float(np.mean((values >= habit.bounds[1]) & (values <= habit.bounds[2])))
+    return float(np.mean((values >= habit.bounds[1]) & (values <= habit.bounds[-2])))
 
 
 def _stuck(name: str, habit: Habit, column: pl.Series, at_ms: NDArray[np.int64], first: int) -> Fault | None:
@@ -263,7 +272,7 @@ def _fault(
     habit: Habit | None = None,
 ) -> Fault:
     """With the stretch of the rows that it covers; `until_ms` None where it goes on to the last row."""
-    bounds = (habit.bounds[1], habit.bounds[2]) if habit else (0.0, 0.0)
+    bounds = (habit.bounds[1], habit.bounds[-2]) if habit else (0.0, 0.0)
     made = Fault(name, kind, words, value, *bounds)
     marks = marked(made, column)
     begin, end = (int(np.argmax(marks)), 0) if kind in PARTIAL else stretch(marks)

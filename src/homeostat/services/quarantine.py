@@ -34,7 +34,7 @@ TITLES: Mapping[str, str] = {
 
 
 class Quarantine:
-    """Looks at the answered rows of each of the policy's shortest windows, whichever version answered them."""
+    """Looks at what callers sent in each of the policy's shortest windows, whichever version answered."""
 
     def __init__(
         self, policy: Policy, log: PredictionLog, journal: Journal, blobs: Blobs, clock: Clock, alerts: Alerts
@@ -50,11 +50,7 @@ class Quarantine:
             return
         reach = broken.reach_ms(known, self.policy.monitor.windows)
         log = self.log.read(self.policy.name, end_ms - reach, end_ms)
-        rows = log.filter(
-            (pl.col("role") == Role.ANSWER.value)
-            & (pl.col("status") == "ok")
-            & ~pl.col("release").str.starts_with(PINNED)
-        ).sort("at_ms", maintain_order=True)
+        rows = _asked(log)
         new = rows.filter(pl.col("at_ms") >= start_ms)
         if new.is_empty():
             return
@@ -136,6 +132,16 @@ class Quarantine:
         state = "held" if fault.until_ms is None else f"held until {fault.until_ms}"
         event = Event(at_ms, self.policy.name, HELD, f"{state}:{key}", key, text, {"fault": asdict(fault)})
         self.journal.append(event)
+
+
+def _asked(log: pl.DataFrame) -> pl.DataFrame:
+    """What callers sent, in order of time: answered, or refused because it broke a rule; without what could not be read
+    at all, and without callers' tests."""
+    answered = (pl.col("role") == Role.ANSWER.value) & (pl.col("status") == "ok")
+    refused = pl.col("role") == Role.REJECTED.value
+    rows = log.filter((answered | refused) & ~pl.col("release").str.starts_with(PINNED))
+    unread = rows["inputs"].struct.unnest().select(pl.all_horizontal(pl.all().is_null())).to_series()
+    return rows.filter((rows["role"] == Role.ANSWER.value) | ~unread).sort("at_ms", maintain_order=True)
 
 
 def _plain(bundle: Bundle, rows: pl.DataFrame) -> pl.DataFrame:
