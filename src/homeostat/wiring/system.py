@@ -60,6 +60,7 @@ from homeostat.services.data import Data
 from homeostat.services.estimates import Estimates
 from homeostat.services.experiments import Experiments
 from homeostat.services.figures import Gauges
+from homeostat.services.label_set import LabelSets
 from homeostat.services.leader import Leader
 from homeostat.services.monitors import Monitors
 from homeostat.services.performance import Performances
@@ -265,6 +266,10 @@ class System:
             self.clock,
             self.champions,
         )
+
+    @cached_property
+    def label_sets(self) -> LabelSets:
+        return LabelSets(self.analyses)
 
     @cached_property
     def estimates(self) -> Estimates:
