@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from typer.testing import CliRunner
 import homeostat
 import projects
 from homeostat import cli, monitoring
-from homeostat.domain.errors import NotFound, UsageError
+from homeostat.domain.errors import NotFound, PipelineError, UsageError
 from homeostat.domain.units import DAY_MS
 from homeostat.project import Project
+from homeostat.services.analysis import Analyses
 
 RUNNER = CliRunner()
 ROWS = 600
@@ -109,3 +111,25 @@ def test_a_set_to_label_comes_back_as_labels(served: Project, tmp_path: Path) ->
     rows.with_columns(label=pl.lit(1)).write_csv(out)
     assert served.feedback_file(out) == 50
     assert told(served, "report")["report"]["now"]["n"] == 450
+
+
+def test_what_an_answer_is_worth_ranks_the_failures(served: Project) -> None:
+    policy = replace(
+        served.policy, monitor=replace(served.policy.monitor, value={"true_positive": 10, "false_negative": -50})
+    )
+    analyses = served.system.analyses
+    by_name = Analyses(**{**vars(analyses), "policy": policy})
+    found = by_name.report(30 * DAY_MS)
+    assert found.value is not None
+    assert found.value.low < found.value.value < found.value.high
+    assert found.failures.unit == "value"
+    (served.root / "worth.py").write_text(
+        "def of(y, scores, rows):\n    return (scores[:, 1] - y) * rows['amount'].to_numpy()\n"
+    )
+    by_function = replace(policy, monitor=replace(policy.monitor, value="worth:of"))
+    assert Analyses(**{**vars(analyses), "policy": by_function}).report(30 * DAY_MS).value is not None
+    absent = replace(policy, monitor=replace(policy.monitor, value="worth:nothing"))
+    with pytest.raises(PipelineError, match="there is no 'nothing'"):
+        Analyses(**{**vars(analyses), "policy": absent}).report(30 * DAY_MS)
+    with pytest.raises(ValueError, match=r"monitor\.value knows no 'profit'"):
+        replace(policy, monitor=replace(policy.monitor, value={"profit": 1.0}))

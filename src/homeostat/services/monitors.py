@@ -93,7 +93,7 @@ class Monitors:
         readings = [reading for reading in found if reading.subject not in hidden]
         self._alert_drift(readings, start, end)
         self._record("monitor.drift", Window(start, end, len(rows)), readings, champion)
-        return [*readings, *self.estimates.judge(champion, Window(start, end, len(rows)), inputs, output)]
+        return [*readings, *self.estimates.judge(champion, Window(start, end, len(rows)), inputs, output, readings)]
 
     def _metric(self, champion: Champion, start: int, end: int) -> Sequence[Reading]:
         """The policy's metric on the rows of the window that have a label."""

@@ -265,6 +265,7 @@ class System:
             self.data,
             self.clock,
             self.champions,
+            self.code,
         )
 
     @cached_property

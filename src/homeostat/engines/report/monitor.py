@@ -155,8 +155,12 @@ def _labels(found: MonitorReport) -> Facts:
     if found.calibration is not None and _known(found.calibration):
         rows.append(("Calibration", words.measured(found.calibration)))
     if found.value is not None:
-        rows.append(("Value of the labelled answers", words.number(found.value)))
+        rows.append(("Value of an answer", f"{words.measured(found.value)}; {_total(found.value)} together"))
     return Facts(rows)
+
+
+def _total(value: Measurement) -> str:
+    return words.number(value.value * value.n)
 
 
 def delay_sentence(one: Delays) -> str:
