@@ -137,6 +137,10 @@ def model(c: int, d: int) -> tuple:
         ("def a(gone: int) -> int:\n    return 1\ndef model(a: int) -> int:\n    return 1\n", r"'gone', which a needs"),
         ("def model(seed) -> int:\n    return 1\n", "is no graph"),
         ("def model(seed: int):\n    return 1\n", "is no graph"),
+        (
+            "def a(model: int) -> int:\n    return 1\ndef model(a: int) -> int:\n    return 1\n",
+            "in a circle: (a needs model needs a|model needs a needs model)",
+        ),
         ("def seed() -> int:\n    return 2\ndef model(seed: int) -> int:\n    return seed\n", "'seed' is given"),
     ],
 )

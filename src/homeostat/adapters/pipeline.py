@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
+from graphlib import CycleError, TopologicalSorter
 from types import ModuleType
 from typing import Any
 
@@ -68,9 +69,10 @@ def _adapter(step: Callable[..., Any]) -> Any:
 
 
 def _check(module: ModuleType, made: Sequence[str], nodes: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Every input that a wanted step reaches is given, unless it has a default; and what is given is not made anew: the
-    model would be trained on another input than it is served."""
+    """No step needs itself; every input that a wanted step reaches is given, unless it has a default; and what is given
+    is not made anew: the model would be trained on another input than it is served."""
     reached = _reached(made, nodes)
+    _order(module, reached, nodes)
     for name in sorted(reached):
         node = nodes[name]
         needing = sorted(one.name for one in node.depended_on_by if one.name in reached and _needs(one, name))
@@ -95,6 +97,18 @@ def _reached(made: Sequence[str], nodes: Mapping[str, Any]) -> set[str]:
         seen |= fresh
         queue += fresh
     return seen
+
+
+def _order(module: ModuleType, reached: Set[str], nodes: Mapping[str, Any]) -> None:
+    try:
+        TopologicalSorter({name: [one.name for one in nodes[name].dependencies] for name in sorted(reached)}).prepare()
+    except CycleError as error:
+        ring = " needs ".join(reversed(error.args[1]))
+        raise PipelineError(
+            f"the steps go in a circle: {ring}",
+            where=str(module.__file__),
+            way_out="Take one of these parameters away.",
+        ) from None
 
 
 def _needs(node: Any, name: str) -> bool:

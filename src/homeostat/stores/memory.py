@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from heapq import merge
 
 from homeostat.domain.errors import Deposed, Refused
 from homeostat.domain.event import Event
@@ -12,24 +13,29 @@ from homeostat.domain.rollout import Rollout, Routing
 
 
 class MemoryJournal:
-    """`ports.Journal` in a list."""
+    """`ports.Journal` in lists, one for each kind and one for each subject: a rehearsal asks thousands of times."""
 
     def __init__(self) -> None:
-        self._events: list[Event] = []
-        self._by_subject: defaultdict[tuple[str, str], list[Event]] = defaultdict(list)
+        self._by_kind: defaultdict[str, list[tuple[int, Event]]] = defaultdict(list)
+        self._by_subject: defaultdict[str, list[tuple[int, Event]]] = defaultdict(list)
         self._keys: set[tuple[str, str]] = set()
 
     def append(self, event: Event) -> bool:
         if (event.model, event.key) in self._keys:
             return False
         self._keys.add((event.model, event.key))
-        self._events.append(event)
-        self._by_subject[event.model, event.subject].append(event)
+        numbered = len(self._keys), event
+        self._by_kind[event.kind].append(numbered)
+        self._by_subject[event.subject].append(numbered)
         return True
 
     def read(self, model: str, kind: str = "", subject: str = "") -> Sequence[Event]:
-        among = self._by_subject[model, subject] if subject else self._events
-        return [event for event in among if event.model == model and event.kind.startswith(kind)]
+        if subject:
+            among = self._by_subject.get(subject, [])
+        else:
+            kinds = [events for known, events in self._by_kind.items() if known.startswith(kind)]
+            among = kinds[0] if len(kinds) == 1 else list(merge(*kinds))
+        return [event for _, event in among if event.model == model and event.kind.startswith(kind)]
 
 
 class MemoryRollouts:

@@ -10,40 +10,45 @@ from homeostat.stores import frames
 _CHUNKS = 64  # after so many reads with news the frame is laid out afresh
 
 
+class _Grown:
+    """A frame that grows at its end, and is asked for stretches of time."""
+
+    def __init__(self, empty: pl.DataFrame) -> None:
+        self.frame, self._ordered = empty, True
+
+    def add(self, fresh: pl.DataFrame) -> None:
+        self.frame = frames.stack([self.frame, fresh])
+        if self.frame.n_chunks() > _CHUNKS:
+            self.frame = self.frame.rechunk()
+        self._ordered = self._ordered and self.frame["at_ms"].tail(fresh.height + 1).is_sorted()
+
+    def between(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        """Two binary searches while time only went forward, a scan otherwise."""
+        if not self._ordered:
+            return self.frame.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
+        start, end = (int(self.frame["at_ms"].search_sorted(ms, side="left")) for ms in (start_ms, end_ms))
+        return self.frame.slice(start, max(end - start, 0))
+
+
 class _Rows:
     """Rows of one model in order of arrival, each (id, role) once."""
 
     def __init__(self) -> None:
         self.waiting: list[frames.Stamped] = []
         self._seen: set[tuple[str, str]] = set()
-        self._frame = frames.flat([])
-        self._ordered = True
+        self._grown = _Grown(frames.flat([]))
 
-    def frame(self) -> pl.DataFrame:
+    def all(self) -> _Grown:
         if self.waiting:
             fresh = frames.flat(self.waiting)
             self.waiting = []
-            self._add(fresh.filter(pl.Series([self._new(*pair) for pair in fresh.select("id", "role").rows()])))
-        return self._frame
-
-    def between(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        """Two binary searches while time only went forward, a scan otherwise."""
-        rows = self.frame()
-        if not self._ordered:
-            return rows.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
-        start, end = (int(rows["at_ms"].search_sorted(ms, side="left")) for ms in (start_ms, end_ms))
-        return rows.slice(start, max(end - start, 0))
+            self._grown.add(fresh.filter(pl.Series([self._new(*pair) for pair in fresh.select("id", "role").rows()])))
+        return self._grown
 
     def _new(self, identity: str, role: str) -> bool:
         before = len(self._seen)
         self._seen.add((identity, role))
         return len(self._seen) > before
-
-    def _add(self, fresh: pl.DataFrame) -> None:
-        self._frame = frames.stack([self._frame, fresh])
-        if self._frame.n_chunks() > _CHUNKS:
-            self._frame = self._frame.rechunk()
-        self._ordered = self._ordered and self._frame["at_ms"].tail(fresh.height + 1).is_sorted()
 
 
 class MemoryLog:
@@ -61,11 +66,11 @@ class MemoryLog:
 
     def read(self, model: str, start_ms: int, end_ms: int) -> pl.DataFrame:
         rows = self._models.get(model)
-        return frames.shown(rows.between(start_ms, end_ms) if rows else frames.flat([]))
+        return frames.shown(rows.all().between(start_ms, end_ms) if rows else frames.flat([]))
 
     def find(self, prediction_id: str) -> pl.DataFrame:
         for rows in self._models.values():
-            found = rows.frame().filter(pl.col("id") == prediction_id)
+            found = rows.all().frame.filter(pl.col("id") == prediction_id)
             if found.height:
                 return frames.shown(found)
         return frames.shown(frames.flat([]))
@@ -76,7 +81,7 @@ class MemoryLabels:
 
     def __init__(self) -> None:
         self._waiting: list[frames.Marked] = []
-        self._frame = frames.label_rows([])
+        self._grown = _Grown(frames.label_rows([]))
         self._signals: list[frames.Signalled] = []
 
     def append(self, batch: LabelBatch) -> None:
@@ -84,9 +89,9 @@ class MemoryLabels:
 
     def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         if self._waiting:
-            self._frame = pl.concat([self._frame, frames.label_rows(self._waiting)])
+            self._grown.add(frames.label_rows(self._waiting))
             self._waiting = []
-        return frames.last_labels(self._frame.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left")))
+        return frames.last_labels(self._grown.between(start_ms, end_ms))
 
     def append_signals(self, batch: SignalBatch) -> None:
         self._signals.append((0, batch))
