@@ -198,7 +198,7 @@ COMMANDS = [
         ("release", name)
         for name in ("start", "status", "history", "backtest", "explain", "approve", "reject", "rollback")
     ),
-    *(("monitor", name) for name in ("report", "explain")),
+    *(("monitor", name) for name in ("report", "explain", "label-set")),
     *(("export", name) for name in ("edge", "prometheus", "grafana")),
     *(("token", name) for name in ("add", "list", "remove")),
     *(("feedback", name) for name in ("add", "status")),

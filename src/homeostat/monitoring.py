@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -57,3 +58,25 @@ def monitor_explain(
         terminal.lines(*(f"  {one.kind}: {one.text}" for one in found.causes), f"Report: {report}")
 
     show({"window": found, "page": report}, as_json, told)
+
+
+@monitor.command("label-set")
+def monitor_label_set(
+    out: Annotated[Path, typer.Argument(help="The CSV file to write.")],
+    rows: Annotated[int, typer.Option(min=1, help="How many answers.")] = 200,
+    last: Annotated[int, length("How far back they may be.", "--last", shown="30d")] = MONTH_MS,
+    folder: Folder = HERE,
+    as_json: Json = False,
+) -> None:
+    """Answers whose labels would teach the most: uncertain, disputed between versions, new. Fill in the column `label`
+    and send the file back with `homeostat feedback`.
+
+    Example: homeostat monitor label-set wanted.csv --rows 200 -p price
+    """
+    from homeostat import terminal
+
+    chosen = opened(folder).monitor.label_set(out, rows, last)
+    reasons = dict(chosen.group_by("reason").len().sort("reason").iter_rows())
+    said = ", ".join(f"{n:,} {name}" for name, n in reasons.items())
+    told = f"{len(chosen):,} answers in {out}: {said}. Fill in the column label, then: homeostat feedback {out}"
+    show({"rows": len(chosen), "reasons": reasons, "out": str(out)}, as_json, lambda: terminal.lines(told))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
+
+from homeostat.domain.errors import UsageError
 from homeostat.domain.moved import Explained
 from homeostat.domain.report import MonitorReport
 from homeostat.domain.units import DAY_MS
@@ -37,3 +40,14 @@ class MonitorVerbs:
         until = start_ms + min(self._system.policy.monitor.windows) if end_ms is None else end_ms
         found = self._system.analyses.explain(start_ms, until)
         return found, write_report(self._root, f"window-{start_ms}-{until}", explain_report(found))
+
+    def label_set(self, out: str | Path, rows: int = 200, last_ms: int = LAST_MS) -> pl.DataFrame:
+        """Write the answers whose labels would teach the most as a CSV file: fill in its column `label`, and give it to
+        `feedback_file`. → its rows. Errors: `NotFound` when every answer has its label; `UsageError` when the file is
+        there."""
+        path = Path(out)
+        if path.exists():
+            raise UsageError(f"{path} is there already", way_out="Labels may stand in it: name another file.")
+        chosen = self._system.label_sets.choose(last_ms, rows)
+        chosen.write_csv(path)
+        return chosen

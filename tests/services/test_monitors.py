@@ -165,5 +165,26 @@ def test_each_window_has_an_estimate_that_a_changed_concept_does_not_move(world:
     assert all(one["low"] <= 0.9 <= one["high"] for _, one in told)
     measured = [e.body["readings"][0]["effect"] for e in world.journal.read(MODEL, "monitor.metric")]
     assert min(measured[-3:]) < 0.7 < min(one["value"] for _, one in told[-3:])
+    champion = world.champions.now()
+    assert champion is not None
+    assert world.estimates.dropped(champion) is None
     texts = [event.text for event in world.journal.read(MODEL, "monitor.estimate")]
     assert all(text.startswith("estimated accuracy") for text in texts)
+
+
+def test_an_estimated_drop_counts_only_where_an_input_that_matters_drifted() -> None:
+    """Scores near .5 are right half of the time, as the holdout knows."""
+    world = World()
+    for shift, names in ((0.0, ()), (2.0, ("amount",))):
+        world.unsure = True
+        world.day(shift=shift)
+        champion = world.champions.now()
+        assert champion is not None
+        (event,) = world.journal.read(MODEL, "monitor.estimate")[-1:]
+        assert event.body["readings"][0]["verdict"] == "harm"
+        assert tuple(event.body["drifted"]) == names
+        dropped = world.estimates.dropped(champion)
+        assert (dropped is not None) == bool(names)
+    assert dropped is not None
+    assert "estimated accuracy" in dropped.reason
+    assert dropped.reason.endswith("amount drifted")

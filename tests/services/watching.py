@@ -102,6 +102,7 @@ class World:
         self.policy = policy
         self.mask = Mask(frozenset(policy.log.drop), frozenset(policy.log.hash), None, b"")
         self.troubles: dict[str, str] = {}
+        self.unsure = False
         self.clock, self.log, self.labels, self.blobs = Clock(), Log(), Labels(), MemoryBlobs()
         self.journal, self.rollouts, self.router = MemoryJournal(), MemoryRollouts(), MemoryRouter()
         self.rng = np.random.default_rng(5)
@@ -164,10 +165,11 @@ class World:
         self.router.publish(Routing(self.router.read().version + 1, {MODEL: route}))
 
     def holdout(self, rng: np.random.Generator) -> bytes:
-        """A week in which a tenth of the answers was wrong."""
+        """A week in which a tenth of the answers was wrong, and half of the tenth that it was not sure of."""
         n = 7 * A_DAY
-        y = rng.integers(2, size=n)
-        score = np.where((rng.random(n) < 0.1) != (y == 1), 0.9, 0.1)
+        y, sure = rng.integers(2, size=n), rng.random(n) < 0.9
+        score = np.where((rng.random(n) < np.where(sure, 0.1, 0.5)) != (y == 1), 0.9, 0.1)
+        score = np.where(sure, score, 0.5 + (score - 0.5) / 4)
         inputs = pl.DataFrame({"hour": np.arange(n) * 24 // A_DAY % 24, "amount": rng.standard_normal(n)})
         return pack(inputs, y.astype(np.float64), np.column_stack([1 - score, score]))
 
@@ -185,6 +187,7 @@ class World:
         now, rng = self.clock.now, self.rng
         name, truth = f"p{now}", int(rng.integers(2))
         score = 0.9 if (rng.random() < wrong) != bool(truth) else 0.1
+        score = 0.5 + (score - 0.5) / 4 if self.unsure else score
         amount = 0.125 if stuck else float(rng.standard_normal() + shift) * (100 if cents else 1)
         inputs = {"hour": [now // HOUR_MS % 24], "amount": [amount]}
         role, status = ("rejected", "rejected") if cents else ("answer", "ok")

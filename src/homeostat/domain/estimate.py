@@ -13,6 +13,17 @@ BLIND = (
 
 
 @dataclass(frozen=True, slots=True)
+class Estimated:
+    """A champion whose metric is estimated to have dropped in the window that ended at `end_ms`, while inputs that
+    matter to it `drifted` there. `key` names the champion: one cause, however many windows say so."""
+
+    key: str
+    reason: str
+    end_ms: int
+    drifted: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """The value with the 95 % interval in which labels of the `n` rows are expected to put it. `reference`: what was
     measured on the holdout; `drop`: how much worse than that it is, with its standard error `error`. `reason`: why it

@@ -115,12 +115,22 @@ class ReleasePolicy:
 @dataclass(frozen=True, slots=True)
 class MonitorPolicy:
     """Windows of the prediction log and the false-alarm rate of each, over all features together. `segments`: the
-    inputs in each value of which a candidate must do no harm."""
+    inputs in each value of which a candidate must do no harm. `value`: what an answer is worth, by the names of
+    `VALUED`, or a function of the project (module:name); it ranks where the model fails."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     windows: tuple[Millis, ...] = (DAY_MS, 7 * DAY_MS)
     false_alarms: Fraction = 0.01
     segments: tuple[str, ...] = ()
+    value: str | Mapping[str, float] = ""
+
+
+VALUED = {
+    Task.BINARY: ("true_positive", "false_positive", "true_negative", "false_negative"),
+    Task.MULTICLASS: ("right", "wrong"),
+    Task.REGRESSION: ("unit_of_error",),
+}
+"""What can be worth something: an answer by how it turned out, or each unit that it was off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +286,11 @@ class Policy:
             i, rule = longer[0]
             long, known = show_duration(rule.length_ms), show_duration(horizon)
             raise ValueError(f"feedback.rules[{i}] ({rule} {long}) is longer than data.label_horizon ({known})")
+        value = self.monitor.value
+        unknown = [] if isinstance(value, str) else [name for name in value if name not in VALUED[self.task]]
+        if unknown:
+            known = ", ".join(VALUED[self.task])
+            raise ValueError(f"monitor.value knows no {unknown[0]!r} of the task {self.task.value}; known: {known}")
         hidden = [name for name in self.monitor.segments if name in self.log.hidden]
         if hidden:
             raise ValueError(f"monitor.segments needs {hidden[0]} in the log, but log.drop or log.hash hides it")

@@ -50,7 +50,7 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class MonitorReport:
-    """`value`: what all labelled answers were worth, None where the policy does not say."""
+    """`value`: what a labelled answer was worth, in the mean; None where the policy does not say."""
 
     model: str
     version: int
@@ -64,5 +64,5 @@ class MonitorReport:
     failures: Failures
     delays: Delays
     needs: Needs
-    value: float | None = None
+    value: Measurement | None = None
     note: str = BLIND

@@ -260,7 +260,8 @@ def estimate(found: Expected, frame: pl.DataFrame, output: Array) -> Estimate:
     error = float(np.sqrt(_jackknife(parts[:, 1]) + noise))
     value = _within(found.metric, found.value - fall)
     drop = fall if metrics.METRICS[found.metric].higher_is_better else -fall
-    made = Estimate(found.metric, value, value - width, value + width, len(output), found.value, drop, error)
+    low, high = _within(found.metric, value - width), _within(found.metric, value + width)
+    made = Estimate(found.metric, value, low, high, len(output), found.value, drop, error)
     harm = drop > SURE * error and drop > LEAST_DROP * abs(found.value)
     return made.dropped() if harm else made
 

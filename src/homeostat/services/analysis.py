@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from homeostat import codec
 from homeostat.domain.bundle import Bundle
 from homeostat.domain.dataset import EVENT_MS
-from homeostat.domain.errors import NotFound
+from homeostat.domain.errors import NotFound, PipelineError
 from homeostat.domain.event import Event
 from homeostat.domain.failures import Failures
 from homeostat.domain.gate import Measurement, Verdict
@@ -27,13 +28,15 @@ from homeostat.engines.evaluation import Evaluation
 from homeostat.engines.failures import Known, Labelled, failures
 from homeostat.engines.importance import agreement
 from homeostat.engines.moved import CHANGES, Sample, explained
-from homeostat.ports import Clock, Journal, LabelLog, PredictionLog, Rollouts
+from homeostat.engines.value import mean, worth
+from homeostat.ports import Clock, Code, Journal, LabelLog, PredictionLog, Rollouts
 from homeostat.services.bundles import Bundles
-from homeostat.services.champion import Champions
+from homeostat.services.champion import Champion, Champions
 from homeostat.services.data import Data
 from homeostat.services.holdout import held
 from homeostat.services.scored import inputs_of, labelled, scored_by
 
+Array = NDArray[np.float64]
 LEARNED = 100_000
 """Rows of the training data that are looked at, at most, evenly."""
 MOST_WINDOWS = 60
@@ -53,10 +56,11 @@ class Analyses:
         data: Data,
         clock: Clock,
         champions: Champions,
+        code: Code,
     ) -> None:
         self.policy, self.log, self.labels, self.journal = policy, log, labels, journal
         self.rollouts, self.bundles, self.data, self.clock = rollouts, bundles, data, clock
-        self.champions = champions
+        self.champions, self.code = champions, code
 
     def explain(self, start_ms: int, end_ms: int) -> Explained:
         """Why the loss in that window is not what it was when the version that answered it was made. Errors:
@@ -86,9 +90,7 @@ class Analyses:
     def report(self, last_ms: int) -> MonitorReport:
         """How the champion does on what it scored in the last `last_ms`. Errors: `NotFound` before the first
         release."""
-        champion = self.champions.now()
-        if champion is None:
-            raise NotFound(f"{self.policy.name} serves no version yet", way_out="Start with `homeostat up`.")
+        champion = self.served()
         now, bundle, version = self.clock.now_ms(), champion.bundle, champion.arm.version
         rows, frame = self._labelled(bundle, version, now - last_ms, now + 1)
         delays = self.delays(last_ms)
@@ -107,7 +109,20 @@ class Analyses:
             failures=self._failures(bundle, rows),
             delays=self._delays(delays),
             needs=self._needs(version, bundle),
+            value=None if rows.values is None else mean(rows.values),
         )
+
+    def served(self) -> Champion:
+        """Errors: `NotFound` before the first release."""
+        champion = self.champions.now()
+        if champion is None:
+            raise NotFound(f"{self.policy.name} serves no version yet", way_out="Start with `homeostat up`.")
+        return champion
+
+    def shown(self, bundle: Bundle, inputs: pl.DataFrame | None) -> pl.DataFrame:
+        """Those columns that the log holds as they were served; without a row for None."""
+        names = [name for name in bundle.schema.names if name not in self.policy.log.hidden]
+        return pl.DataFrame(schema=dict.fromkeys(names, pl.Null)) if inputs is None else inputs.select(names)
 
     def delays(self, last_ms: int) -> Law:
         """Learned from what was answered in the last `last_ms`, by whichever version, and the labels of it."""
@@ -137,14 +152,28 @@ class Analyses:
         rows = scored_by(log, version)
         joined, y = labelled(bundle.schema, rows, self.labels.read(start_ms, self.clock.now_ms() + 1))
         output = output_of(bundle.schema, joined)
-        hidden = self.policy.log.hidden
-        names = [name for name in bundle.schema.names if name not in hidden]
-        frame = (
-            inputs_of(log, joined).select(names) if len(joined) else pl.DataFrame(schema=dict.fromkeys(names, pl.Null))
-        )
+        frame = self.shown(bundle, inputs_of(log, joined) if len(joined) else None)
         losses = metrics.losses(bundle.schema.task, y, output, bundle.loss_scale)
         told = rows.select("id", "at_ms", known=pl.col("id").is_in(joined["id"].to_list()))
-        return Labelled(frame, y, output, losses, joined["id"].to_list()), told
+        values = self._values(bundle, frame, y, output)
+        return Labelled(frame, y, output, losses, joined["id"].to_list(), values), told
+
+    def _values(self, bundle: Bundle, frame: pl.DataFrame, y: Array, output: Array) -> Array | None:
+        """What each answer was worth, None where the policy does not say. Errors: `PipelineError`."""
+        value = self.policy.monitor.value
+        if not value or not len(y):
+            return None
+        if not isinstance(value, str):
+            return worth(bundle.schema, bundle.threshold, y, output, value)
+        module, _, name = value.partition(":")
+        found = getattr(self.code.module(module), name, None)
+        if found is None:
+            where, way_out = "homeostat.yaml: monitor.value", "Write module:name."
+            raise PipelineError(f"there is no {name!r} in {module}", where=where, way_out=way_out)
+        made = np.asarray(found(y, output, frame), np.float64)
+        if made.shape != y.shape:
+            raise PipelineError(f"{value} made {made.shape} values of {len(y)} answers", where=value)
+        return made
 
     def _evaluation(self, bundle: Bundle) -> Evaluation:
         return codec.decode(self.bundles.file(bundle, "evaluation.json"), Evaluation)
@@ -168,10 +197,10 @@ class Analyses:
         holdout = kept.frame if kept else rows.frame.clear()
         task, scale = bundle.schema.task, bundle.loss_scale
         losses = metrics.losses(task, kept.y, kept.output, scale) if kept else np.zeros(0)
-        known = Known(self._learned(bundle), holdout, losses)
+        known = Known(self.learned(bundle), holdout, losses)
         return failures(bundle.schema, self.policy.train.metric, self.policy.monitor.segments, rows, known)
 
-    def _learned(self, bundle: Bundle) -> pl.DataFrame | None:
+    def learned(self, bundle: Bundle) -> pl.DataFrame | None:
         """The rows that it learned from, None where they are gone."""
         try:
             rows = self.data.read(self.data.version(bundle.dataset_version))
@@ -194,7 +223,7 @@ class Analyses:
         length *= -(-(now_ms - from_ms) // (length * MOST_WINDOWS))
         estimates = self._estimates(length)
         at = answered.filter("known")["at_ms"].to_numpy()
-        for start in range(from_ms // length * length, now_ms, length):
+        for start in range(from_ms // length * length, now_ms + 1, length):
             here = (at >= start) & (at < start + length)
             n = len(answered.filter(pl.col("at_ms").is_between(start, start + length, closed="left")))
             if n:

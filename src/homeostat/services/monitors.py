@@ -91,7 +91,8 @@ class Monitors:
         found, window = self.windows.read(champion, start, end), Window(start, end, judged.rows)
         self.alerts.drifted(judged.readings, start, end, str(found.rows["id"][-1]))
         self._record(KIND, window, judged.readings, champion, {"profile": judged.profile})
-        return [*judged.readings, *self.estimates.judge(champion, window, found.inputs, found.output)]
+        estimated = self.estimates.judge(champion, window, found.inputs, found.output, judged.readings)
+        return [*judged.readings, *estimated]
 
     def _metric(self, champion: Champion, start: int, end: int) -> Sequence[Reading]:
         """The policy's metric on the rows of the window that have a label."""

@@ -63,6 +63,7 @@ from homeostat.services.estimates import Estimates
 from homeostat.services.experiments import Experiments
 from homeostat.services.feedback import BelievedLabels, Feedback
 from homeostat.services.figures import Gauges
+from homeostat.services.label_set import LabelSets
 from homeostat.services.leader import Leader
 from homeostat.services.monitors import Monitors
 from homeostat.services.performance import Performances
@@ -290,7 +291,12 @@ class System:
             self.data,
             self.clock,
             self.champions,
+            self.code,
         )
+
+    @cached_property
+    def label_sets(self) -> LabelSets:
+        return LabelSets(self.analyses)
 
     @cached_property
     def estimates(self) -> Estimates:

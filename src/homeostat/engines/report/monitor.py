@@ -76,7 +76,7 @@ def _course(found: MonitorReport) -> Iterator[Block]:
             value, low, high = one.estimated
             estimated.append(Point(middle, value, one.answers, low, high))
     series = [Series("by labels", "champion", measured)] if measured else []
-    series += [Series("before labels", "unknown", estimated, dashed=True)] if estimated else []
+    series += [Series("all", "unknown", estimated, dashed=True)] if estimated else []
     if series:
         level = (Limit(found.holdout.value, "holdout", "ok"),) if found.holdout else ()
         look = Look(words.metric(found.now.metric), "The metric in each window", limits=level)
@@ -123,12 +123,15 @@ def _failures(found: Failures) -> Iterator[Block]:
             _shown(one.inside),
             _shown(one.outside),
             words.interval(one.excess, one.low, one.high),
-            f"{one.help.value}: {one.because}",
+            one.help.value,
         )
         for one in top
     ]
     yield Table(columns, rows, f"{found.looked_at:,} groups measured on {found.rows:,} labelled answers.")
-    yield Details("Examples", [Facts([(one.segment, ", ".join(one.examples)) for one in top])])
+    for one in top:
+        yield Details(
+            one.segment, [Text(f"{one.help.value}: {one.because}."), Facts([("Examples", ", ".join(one.examples))])]
+        )
 
 
 def impact(one: Mode, unit: str) -> str:
@@ -152,8 +155,12 @@ def _labels(found: MonitorReport) -> Facts:
     if found.calibration is not None and _known(found.calibration):
         rows.append(("Calibration", words.measured(found.calibration)))
     if found.value is not None:
-        rows.append(("Value of the labelled answers", words.number(found.value)))
+        rows.append(("Value of an answer", f"{words.measured(found.value)}; {_total(found.value)} together"))
     return Facts(rows)
+
+
+def _total(value: Measurement) -> str:
+    return words.number(value.value * value.n)
 
 
 def delay_sentence(one: Delays) -> str:
