@@ -11,7 +11,6 @@ from homeostat.domain.policy import LogPolicy, MonitorPolicy
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.drift.profile import Profile
 from homeostat.services.drifts import Drifts
-from homeostat.services.windows import Windows
 
 
 def lived(restarts: bool) -> World:
@@ -137,7 +136,7 @@ def test_a_longer_window_is_made_of_the_shorter_ones_and_reads_no_row_again() ->
     days = [event.body for event in world.journal.read(MODEL, "monitor.drift", str(DAY_MS))]
     assert [day["rows"] for day in days] == [96, 96]
     both = replace(POLICY, monitor=MonitorPolicy((DAY_MS, 2 * DAY_MS)))
-    drifts = Drifts(both, Windows(both, world.log), world.journal, world.blobs)  # after a restart: from their blobs
+    drifts = Drifts(both, world.log, world.counted, world.journal, world.blobs)  # after a restart: from their blobs
     before, champion = world.log.reads, world.champions.now()
     assert champion is not None
     longer = drifts.judge(champion, days[0]["start_ms"], days[1]["end_ms"])

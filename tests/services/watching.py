@@ -18,6 +18,7 @@ from homeostat.engines.broken import habits
 from homeostat.engines.change import baseline_of
 from homeostat.engines.drift.profile import reference
 from homeostat.engines.privacy import Mask
+from homeostat.ports import Counted
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champions
 from homeostat.services.drifts import Drifts
@@ -30,6 +31,7 @@ from homeostat.services.triggers import Triggers
 from homeostat.services.windows import Windows
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
 from homeostat.stores.memory_data import MemoryBlobs
+from homeostat.stores.memory_log import MemoryCounts
 
 MODEL, A_DAY = "price", 96
 SCHEMA = Schema((Field("hour", Kind.INTEGER), Field("amount", Kind.NUMBER)), Task.BINARY, "up", (0, 1))
@@ -103,6 +105,7 @@ class World:
         self.mask = Mask(frozenset(policy.log.drop), frozenset(policy.log.hash), None, b"")
         self.troubles: dict[str, str] = {}
         self.unsure = False
+        self.counted: Counted = MemoryCounts()
         self.clock, self.log, self.labels, self.blobs = Clock(), Log(), Labels(), MemoryBlobs()
         self.journal, self.rollouts, self.router = MemoryJournal(), MemoryRollouts(), MemoryRouter()
         self.rng = np.random.default_rng(5)
@@ -119,11 +122,11 @@ class World:
             self.policy, self.log, self.labels, self.journal, self.rollouts, self.clock, self.champions
         )
         self.alerts = Alerts(self.policy, self.journal, self.clock, lambda: dict(self.troubles))
-        windows = Windows(self.policy, self.log)
-        drifts = Drifts(self.policy, windows, self.journal, self.blobs)
+        drifts = Drifts(self.policy, self.log, self.counted, self.journal, self.blobs)
         self.quarantine = Quarantine(self.policy, self.log, self.journal, self.blobs, self.clock, self.alerts)
         self.estimates = Estimates(self.policy, self.blobs, self.journal, self.clock)
         watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
+        windows = Windows(self.policy, self.log)
         self.monitors = Monitors(self.policy, windows, self.labels, self.journal, self.clock, *watched)
         asked = (self.performances.now, self._refit, lambda: self.remembered)
         self.triggers = Triggers(self.policy, self.journal, self.rollouts, self.clock, *asked, self.alerts)

@@ -12,15 +12,16 @@ from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Reading
 from homeostat.domain.policy import Policy
-from homeostat.domain.units import DAY_MS
+from homeostat.domain.units import DAY_MS, MINUTE_MS
 from homeostat.engines.drift import drift
-from homeostat.engines.drift.profile import Profile, profile
+from homeostat.engines.drift.profile import Profile
 from homeostat.engines.drift.spans import SPANS, Past
-from homeostat.ports import Blobs, Journal
+from homeostat.ports import Blobs, Counted, Journal, PredictionLog
 from homeostat.services.champion import Champion
-from homeostat.services.windows import Windows
+from homeostat.services.tallies import Counter, counted
 
 KIND = "monitor.drift"
+PATIENCE_MS = 10 * MINUTE_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,15 @@ class _Kept:
 class Drifts:
     """The windows of what is served."""
 
-    def __init__(self, policy: Policy, windows: Windows, journal: Journal, blobs: Blobs) -> None:
-        self.policy, self.windows, self.journal, self.blobs = policy, windows, journal, blobs
+    def __init__(self, policy: Policy, log: PredictionLog, counted: Counted, journal: Journal, blobs: Blobs) -> None:
+        self.policy, self.log, self.counted, self.journal, self.blobs = policy, log, counted, journal, blobs
         self._version = 0
         self._kept: dict[int, list[_Kept]] = {}
+
+    def waits(self, end: int, now: int) -> bool:
+        """The window's last rows will soon be in the log's table, and counted. They are not waited for long: there may
+        be no compactor."""
+        return now < end + PATIENCE_MS and self.counted.waits(self.policy.name, end)
 
     def judge(self, champion: Champion, start: int, end: int) -> Judged | None:
         """None: the champion has scored no row of the window."""
@@ -103,9 +109,14 @@ class Drifts:
         return max([*shorter, *whole_days], default=length)
 
     def _made(self, champion: Champion, start: int, end: int) -> Profile:
-        """From the log. What the log does not hold as it was served can't be compared."""
-        found = self.windows.read(champion, start, end)
-        return profile(champion.reference, found.inputs, found.output)
+        """Of what was counted on the way into the log's table; from the log itself where that does not tell."""
+        hours = self.counted.read(self.policy.name, start, end) or {}
+        known = counted(list(hours.values()), champion.arm.bundle)
+        if known:
+            return Profile.total(known)
+        hidden = self.policy.log.hidden
+        count = Counter(champion.arm.version, champion.bundle, champion.reference, hidden)
+        return count(self.log.read(self.policy.name, start, end))
 
 
 def _alarmed(readings: Sequence[Reading]) -> frozenset[str]:

@@ -65,6 +65,8 @@ class Monitors:
         readings: list[Reading] = []
         for length in sorted(self.policy.monitor.windows):  # the longer ones are made of the shorter
             for start in self._due(KIND, length, 0, champion):
+                if self.drifts.waits(start + length, self.clock.now_ms()):
+                    break
                 if length == min(self.policy.monitor.windows):
                     self.quarantine.judge(champion, start, start + length)
                 readings += self._drift(champion, start, start + length)
@@ -89,7 +91,7 @@ class Monitors:
         if judged is None:
             return ()
         found, window = self.windows.read(champion, start, end), Window(start, end, judged.rows)
-        self.alerts.drifted(judged.readings, start, end, str(found.rows["id"][-1]))
+        self.alerts.drifted(judged.readings, start, end, found.example)
         self._record(KIND, window, judged.readings, champion, {"profile": judged.profile})
         estimated = self.estimates.judge(champion, window, found.inputs, found.output, judged.readings)
         return [*judged.readings, *estimated]

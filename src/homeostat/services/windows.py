@@ -24,8 +24,10 @@ class Rows:
     inputs: pl.DataFrame
     output: NDArray[np.float64]
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    @property
+    def example(self) -> str:
+        """The last prediction's id."""
+        return str(self.rows["id"][-1]) if len(self.rows) else ""
 
 
 class Windows:

@@ -7,7 +7,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from homeostat.ports import (
     Blobs,
     Clock,
     Code,
+    Counted,
     Hook,
     Journal,
     LabelLog,
@@ -82,21 +83,23 @@ from homeostat.serving.tick import Engine
 from homeostat.stores import sql
 from homeostat.stores.blobs import FileBlobs
 from homeostat.stores.cache import FileCache
+from homeostat.stores.days import DayTables
 from homeostat.stores.files import write_atomic
 from homeostat.stores.health import figures, troubles
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
 from homeostat.stores.memory_data import MemoryBlobs, MemoryCache, MemoryTables
-from homeostat.stores.memory_log import MemoryLabels, MemoryLog
+from homeostat.stores.memory_log import MemoryCounts, MemoryLabels, MemoryLog
 from homeostat.stores.memory_tracker import MemoryTracker
 from homeostat.stores.routing import FileRouter
 from homeostat.stores.tables import DeltaTables
+from homeostat.stores.tallies import SegmentCounts, Tallies
 from homeostat.wiring.plane import STATE, database, logs
 
 
 @dataclass(frozen=True)
 class Stores:
     """Where everything is kept. `leader`: of a control plane. `troubles`: what is wrong with the log itself, cause →
-    evidence; `log_figures`: how the log stands."""
+    evidence; `counted`: what was counted of the log; `log_figures`: how the log stands."""
 
     tables: Tables
     blobs: Blobs
@@ -107,6 +110,7 @@ class Stores:
     rollouts: Rollouts
     router: Router
     tracker: Tracker
+    counted: Counted = field(default_factory=MemoryCounts)
     leader: Leader | None = None
     troubles: Callable[[], Mapping[str, str]] = dict
     log_figures: Callable[[], LogFigures] = LogFigures
@@ -131,6 +135,7 @@ def embedded(root: Path, worker: str, policy: Policy, leads: bool = False) -> St
         rollouts=sql.SqlRollouts(control, term),
         router=FileRouter(state / "routing.json", term),
         tracker=MlflowTracker(f"sqlite:///{state / 'mlflow.db'}", state / "mlflow"),
+        counted=SegmentCounts(Tallies(state / "tables", DayTables(state / "tables")), log.waits),
         leader=leader,
         troubles=partial(troubles, state / "log"),
         log_figures=partial(figures, state / "log"),
@@ -269,7 +274,7 @@ class System:
     @cached_property
     def monitors(self) -> Monitors:
         s, windows = self.stores, Windows(self.policy, self.stores.log)
-        drifts = Drifts(self.policy, windows, s.journal, s.blobs)
+        drifts = Drifts(self.policy, s.log, s.counted, s.journal, s.blobs)
         watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
         return Monitors(self.policy, windows, self.labels, s.journal, self.clock, *watched)
 

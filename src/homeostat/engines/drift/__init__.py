@@ -34,13 +34,11 @@ TESTS: Mapping[str, DriftTest] = {
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What one test found in one column over the last `windows`, beside `reference` ("": all of it); p is corrected.
-    `goes_on`: not yet over."""
+    """What one test found in one column over the last `windows`, beside `reference` ("": all of it); p is corrected."""
 
     windows: int
     found: Found
     reference: str = ""
-    goes_on: bool = True
 
 
 def drift(
@@ -56,8 +54,8 @@ def drift(
     the number of readings (Bonferroni) and divided by its span's share of the alarms. Without `start_ms` no season is
     known."""
     asked = [(subject, name) for subject in reference.layouts for name in _tests(reference, subject, window_ms)]
-    judge = _Judge(reference, window, window_ms, start_ms, past, len(asked), sum(TESTS[name].slow for _, name in asked))
-    return tuple(_reading(subject, name, judge.ask(subject, name), false_alarms) for subject, name in asked)
+    judge = _Judge(reference, window, false_alarms, window_ms, start_ms, past, asked)
+    return tuple(judge.reading(subject, name) for subject, name in asked)
 
 
 def _tests(reference: Reference, subject: str, window_ms: int) -> list[str]:
@@ -66,37 +64,62 @@ def _tests(reference: Reference, subject: str, window_ms: int) -> list[str]:
     return [name for name, test in TESTS.items() if test.applies(layout) and f"{name}:{subject}" in known]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class _Judge:
     reference: Reference
     window: Profile
+    false_alarms: float
     window_ms: int
     start_ms: int | None
     past: Sequence[Past]
-    readings: int
-    slow: int
+    asked: Sequence[tuple[str, str]]
 
-    def ask(self, subject: str, name: str) -> list[_Asked]:
-        """Of each span that there is; empty when the window has no row to ask."""
-        return list(self._spans(subject, name))
+    def __post_init__(self) -> None:
+        slow = sum(TESTS[name].slow for _, name in self.asked)
+        self._readings = {windows: len(self.asked) if windows == 1 else slow for windows in SPANS}
+        self._merged: dict[tuple[str, int], Column | None] = {}
 
-    def _spans(self, subject: str, name: str) -> Iterator[_Asked]:
+    def reading(self, subject: str, name: str) -> Reading:
+        """Of the shortest span that is an alarm; of the window alone when none is."""
         alone = self._alone(subject, name)
         if alone is None:
-            return
+            return Reading(subject, name, Verdict.UNKNOWN, 0.0, 1.0, f"{subject}: no row with a value to compare")
+        least = TESTS[name].least_effect
+        alarm = next((one for one in self._spans(subject, name, alone) if self._alarms(one, subject, name)), None)
+        told = alarm or alone
+        words = f"{subject}: {_words(told, alarm is not None, least, self.false_alarms)}"
+        verdict = Verdict.HARM if alarm else Verdict.OK
+        return Reading(subject, name, verdict, told.found.effect, told.found.p, words, told.windows, told.reference)
+
+    def _spans(self, subject: str, name: str, alone: _Asked) -> Iterator[_Asked]:
         yield alone
         test, old = TESTS[name], self.reference.profile.columns[subject]
         for windows in list(SPANS)[1:] if test.slow else ():
-            merged = merge(self.window, self.past, windows, subject)
+            merged = self._over(subject, windows)
             if merged is not None:
-                size = self._worth(test, f"{name}:{subject}", merged.column, windows)
-                found = self._corrected(test.find(old, merged.column, size), windows)
-                yield _Asked(windows, found, "", goes_on(test, old, merged))
+                size = self._worth(test, f"{name}:{subject}", merged, windows)
+                yield _Asked(windows, self._corrected(test.find(old, merged, size), windows))
+
+    def _alarms(self, one: _Asked, subject: str, name: str) -> bool:
+        """Sure, large, and not over."""
+        test, old = TESTS[name], self.reference.profile.columns[subject]
+        if one.found.p > self.false_alarms or one.found.effect < test.least_effect:
+            return False
+        merged, newest = self._over(subject, one.windows), self._over(subject, one.windows // 4)
+        return one.windows == 1 or (merged is not None and goes_on(test, old, merged, newest or merged))
+
+    def _over(self, subject: str, windows: int) -> Column | None:
+        """The column over the last `windows`."""
+        if windows <= 1:
+            return self.window.columns[subject]
+        if (subject, windows) not in self._merged:
+            self._merged[subject, windows] = merge(self.window, self.past, windows, subject)
+        return self._merged[subject, windows]
 
     def _alone(self, subject: str, name: str) -> _Asked | None:
         """The window by itself, beside its season where that tells more."""
         test, old, new = TESTS[name], self.reference.profile.columns[subject], self.window.columns[subject]
-        if not test.table(old, old).sum() or not test.table(old, new).sum():
+        if not _rows(test, old) or not _rows(test, new):
             return None
         season = self._season(name, subject)
         if season is None:
@@ -104,9 +127,7 @@ class _Judge:
             return _Asked(1, self._corrected(test.find(old, new, size), 1))
         known, slot = season
         then, now = known.slots[slot].columns[subject], seasons.coarse(new, old)
-        size = Worth(
-            _rows(test, then, now), _rows(test, then, then), known.wobble[f"{name}:{subject}"], known.windows[slot]
-        )
+        size = Worth(_rows(test, now), _rows(test, then), known.wobble[f"{name}:{subject}"], known.windows[slot])
         return _Asked(1, self._corrected(test.find(then, now, size), 1), seasons.words(known, slot))
 
     def _season(self, name: str, subject: str) -> tuple[Season, int] | None:
@@ -118,32 +139,19 @@ class _Judge:
         """A span too long to be calibrated wobbles, as far as is known, as the longest one that could be."""
         old = self.reference.profile.columns[key.partition(":")[2]]
         known = self.reference.calibration(windows * self.window_ms)
-        return Worth(_rows(test, old, column), _rows(test, old, old), known.wobble[key], known.windows)
+        return Worth(_rows(test, column), _rows(test, old), known.wobble[key], known.windows)
 
     def _corrected(self, found: Found, windows: int) -> Found:
-        readings = self.readings if windows == 1 else self.slow
-        return replace(found, p=min(1.0, found.p * readings / SPANS[windows]))
+        return replace(found, p=min(1.0, found.p * self._readings[windows] / SPANS[windows]))
 
 
-def _rows(test: DriftTest, reference: Column, column: Column) -> int:
-    return int(test.table(reference, column).sum())
+def _rows(test: DriftTest, column: Column) -> int:
+    return column.present + (column.missing if isinstance(test, Rare) else 0)
 
 
 def _chance(p: float, digits: int) -> str:
     """`p = 3e-05`; what is too small for a float is not 0."""
     return f"p = {p:.{digits}g}" if p else "p < 1e-300"
-
-
-def _reading(subject: str, name: str, asked: Sequence[_Asked], false_alarms: float) -> Reading:
-    """Of the shortest span that is an alarm; of the window alone when none is."""
-    if not asked:
-        return Reading(subject, name, Verdict.UNKNOWN, 0.0, 1.0, f"{subject}: no row with a value to compare")
-    least = TESTS[name].least_effect
-    alarms = [one for one in asked if one.found.p <= false_alarms and one.found.effect >= least and one.goes_on]
-    told = alarms[0] if alarms else asked[0]
-    words = f"{subject}: {_words(told, bool(alarms), least, false_alarms)}"
-    verdict = Verdict.HARM if alarms else Verdict.OK
-    return Reading(subject, name, verdict, told.found.effect, told.found.p, words, told.windows, told.reference)
 
 
 def _words(told: _Asked, alarm: bool, least: float, false_alarms: float) -> str:

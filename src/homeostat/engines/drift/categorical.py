@@ -10,7 +10,7 @@ from scipy.special import gammaln
 
 from homeostat.engines.drift.calibrate import Worth
 from homeostat.engines.drift.counts import Counts, NumberLayout, Numbers
-from homeostat.engines.drift.numeric import LEAST_EXPECTED, Distribution, chi_squared
+from homeostat.engines.drift.numeric import LEAST_EXPECTED, Distribution, chi_squared, grouped, pooled
 from homeostat.engines.drift.outcome import Found
 from homeostat.engines.drift.texts import RARE, Categories, Column, Layout, Prose, ProseLayout
 
@@ -43,7 +43,7 @@ class Mix:
         moved = new / max(1, new.sum()) - old / max(1, old.sum())
         effect = float(np.abs(moved).sum() / 2)
         together = pooled(old, new, worth)
-        p = chi_squared(_grouped(old, together), _grouped(new, together), worth)
+        p = chi_squared(grouped(old, together), grouped(new, together), worth)
         most = int(np.argmax(np.abs(moved)))
         name = named[most] if most < len(named) else "some that are less frequent"
         return Found(effect, p, f"{effect:.0%} of rows changed category, most of all {name} ({moved[most]:+.1%})")
@@ -122,23 +122,6 @@ def categories(column: Column) -> Categories:
     return column
 
 
-def pooled(old: Counts, new: Counts, worth: Worth) -> Counts:
-    """(c,) the group of each category: those expected in fewer than 5 rows of the window form one, which joins the
-    smallest other group if it is still expected in fewer."""
-    worth = worth.over(len(old) - 1)
-    shares = worth.window * new / max(1, new.sum()) + worth.reference * old / max(1, old.sum())
-    expected = shares * worth.window / (worth.window + worth.reference)
-    small = expected < LEAST_EXPECTED
-    groups = np.where(small, -1, np.arange(len(old)))
-    if small.any() and not small.all() and expected[small].sum() < LEAST_EXPECTED:
-        groups[small] = np.argmin(np.where(small, np.inf, expected))
-    return groups + 1
-
-
-def _grouped(counts: Counts, groups: Counts) -> Counts:
-    return np.bincount(groups, weights=counts).astype(np.int64)
-
-
 class Rare:
     """Has the share of one rare thing moved? Fisher's exact test: given both totals, the count is hypergeometric."""
 
@@ -161,6 +144,8 @@ class Rare:
         """The effect is the change of the share, in either direction."""
         old, new = self.table(reference, reference), self.table(reference, window)
         before, now = old[0] / max(1, old.sum()), new[0] / max(1, new.sum())
+        if not old[0] and not new[0]:
+            return Found(0.0, 1.0, f"no row is {self.thing}")
         p = p_exact(now * worth.window, worth.window, before * worth.reference, worth.reference)
         return Found(float(abs(now - before)), p, f"{now:.1%} of rows are {self.thing}, {before:.1%} before")
 

@@ -8,7 +8,7 @@ Infinities have cells of their own at the ends; null and NaN count as missing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -29,6 +29,7 @@ class Numbers:
     cells: NDArray[np.int64]
     counts: Counts
     missing: int
+    _edges: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def present(self) -> int:
@@ -40,6 +41,15 @@ class Numbers:
         cells, inverse = np.unique(np.concatenate([part.cells for part in parts]), return_inverse=True)
         counts = np.bincount(inverse, np.concatenate([part.counts for part in parts]), len(cells)).astype(np.int64)
         return Numbers(cells, counts, sum(part.missing for part in parts))
+
+    def edges(self, bins: int) -> NDArray[np.int64]:
+        """The last cell of each of at most `bins` bins that hold about equally many rows. A reference is asked again
+        and again."""
+        if bins not in self._edges:
+            ranks = self.present * np.arange(1, bins) / bins
+            last = np.searchsorted(np.cumsum(self.counts), ranks)
+            self._edges[bins] = np.unique(self.cells[last]) if len(self.cells) else self.cells
+        return self._edges[bins]
 
     def coarse(self, edges: NDArray[np.int64]) -> Numbers:
         """The same over few cells: of each bin that `edges` end, the last one."""

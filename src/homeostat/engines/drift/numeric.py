@@ -30,7 +30,7 @@ class Distribution:
     def table(self, reference: Column, window: Column, /) -> Counts:
         """(b,) rows of the window in quantile bins of the reference, b <= 5: few, since what moves D is broad, and
         each further bin makes the wobble less certain."""
-        return binned(numbers(window), quantile_edges(numbers(reference), BROAD))
+        return binned(numbers(window), numbers(reference).edges(BROAD))
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is D, the largest distance between the distribution functions."""
@@ -54,7 +54,7 @@ class Level:
 
     def table(self, reference: Column, window: Column, /) -> Counts:
         """(b,) rows of the window in quantile bins of the reference, b <= 20."""
-        return binned(numbers(window), quantile_edges(numbers(reference), BINS))
+        return binned(numbers(window), numbers(reference).edges(BINS))
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is |2 u - 1|, u the chance that a value of the window is above one of the reference."""
@@ -76,15 +76,17 @@ class Shape:
 
     def table(self, reference: Column, window: Column, /) -> Counts:
         """(b,) rows of the window in quantile bins of the reference, b <= 20."""
-        return binned(numbers(window), quantile_edges(numbers(reference), BINS))
+        return binned(numbers(window), numbers(reference).edges(BINS))
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is the total variation over the bins, of which there are as many as 5 rows each allow."""
         old, new = numbers(reference), numbers(window)
-        edges = quantile_edges(old, int(np.clip(worth.over(BINS - 1).window // LEAST_EXPECTED, 2, BINS)))
+        edges = old.edges(int(np.clip(worth.over(BINS - 1).window // LEAST_EXPECTED, 2, BINS)))
         before, now = binned(old, edges), binned(new, edges)
+        together = pooled(before, now, worth)
         effect = float(np.abs(now / max(1, now.sum()) - before / max(1, before.sum())).sum() / 2)
-        return Found(effect, chi_squared(before, now, worth), f"{effect:.0%} of rows lie in other ranges than before")
+        p = chi_squared(grouped(before, together), grouped(now, together), worth)
+        return Found(effect, p, f"{effect:.0%} of rows lie in other ranges than before")
 
 
 def numbers(column: Column) -> Numbers:
@@ -122,12 +124,13 @@ def p_ks(largest: float, size: float) -> float:
 
 def p_ranks(above: float, reference: Numbers, window: Numbers, worth: Worth) -> float:
     """Two-sided p of u = P(window > reference) + ties / 2 under the normal law: its variance is (1 - sum t^3) / 12 m
-    for shares t of tied values, over both samples."""
+    for shares t of tied values, over both samples. 1 where fewer than 5 rows are expected beside the commonest."""
     both = Numbers.total([reference, window])
     share = _share(window, both) * worth.window + _share(reference, both) * worth.reference
-    tied = float(np.sum((share / share.sum()) ** 3)) if share.sum() else 1.0
-    if tied > 1 - 1e-12 or worth.window < 1:
+    share /= max(share.sum(), 1e-9)
+    if worth.window * (1 - share.max(initial=0.0)) < LEAST_EXPECTED:  # nearly all are tied: the law is far from normal
         return 1.0
+    tied = float(np.sum(share**3))
     return float(erfc(abs(above - 0.5) / np.sqrt((1 - tied) / 6 / worth.both)))
 
 
@@ -138,17 +141,27 @@ def _share(part: Numbers, every: Numbers) -> NDArray[np.float64]:
     return found / max(1, part.present)
 
 
-def quantile_edges(reference: Numbers, bins: int) -> NDArray[np.int64]:
-    """The last cell of each of at most `bins` bins that hold about equally many rows of the reference."""
-    cumulated = np.cumsum(reference.counts)
-    ranks = reference.present * np.arange(1, bins) / bins
-    return np.unique(reference.cells[np.searchsorted(cumulated, ranks)]) if len(cumulated) else reference.cells
-
-
 def binned(numbers: Numbers, edges: NDArray[np.int64]) -> Counts:
     """(len(edges) + 1,) rows in each bin."""
     where = np.searchsorted(edges, numbers.cells)
     return np.bincount(where, weights=numbers.counts, minlength=len(edges) + 1).astype(np.int64)
+
+
+def pooled(old: Counts, new: Counts, worth: Worth) -> Counts:
+    """(c,) the group of each category: those expected in fewer than 5 rows of the window form one, which joins the
+    smallest other group if it is still expected in fewer."""
+    worth = worth.over(len(old) - 1)
+    shares = worth.window * new / max(1, new.sum()) + worth.reference * old / max(1, old.sum())
+    expected = shares * worth.window / (worth.window + worth.reference)
+    small = expected < LEAST_EXPECTED
+    groups = np.where(small, -1, np.arange(len(old)))
+    if small.any() and not small.all() and expected[small].sum() < LEAST_EXPECTED:
+        groups[small] = np.argmin(np.where(small, np.inf, expected))
+    return groups + 1
+
+
+def grouped(counts: Counts, groups: Counts) -> Counts:
+    return np.bincount(groups, weights=counts).astype(np.int64)
 
 
 def chi_squared(reference: Counts, window: Counts, worth: Worth) -> float:

@@ -91,11 +91,12 @@ def reference(
 
 
 def profile(reference: Reference, frame: pl.DataFrame, output: Array) -> Profile:
-    """Counts of the reference's fields in `frame` (n rows), and of the model's output (n, c) on them."""
+    """Counts of the reference's fields in `frame`, and of the model's output (n, c); n rows are what the profile is of.
+    They need not be the same rows."""
     classes = isinstance(reference.layouts[PREDICTION], CategoryLayout)
     columns = {name: frame[name] for name in reference.layouts if name != PREDICTION}
     columns[PREDICTION] = _answers(output, classes)
-    return Profile(len(frame), {name: layout.count(columns[name]) for name, layout in reference.layouts.items()})
+    return Profile(len(output), {name: layout.count(columns[name]) for name, layout in reference.layouts.items()})
 
 
 def _columns(schema: Schema, frame: pl.DataFrame, output: Array) -> dict[str, pl.Series]:

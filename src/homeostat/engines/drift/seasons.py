@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.drift.counts import Numbers
-from homeostat.engines.drift.numeric import quantile_edges
 from homeostat.engines.drift.reference import Profile, Reference, Season
 from homeostat.engines.drift.texts import RARE, Categories, Column, Prose
 
@@ -108,7 +107,7 @@ def words(season: Season, slot: int) -> str:
 def coarse(column: Column, whole: Column) -> Column:
     """The column in the few cells that slots keep, which follow from the reference's `whole` one."""
     if isinstance(column, Numbers) and isinstance(whole, Numbers):
-        return column.coarse(quantile_edges(whole, FINE))
+        return column.coarse(whole.edges(FINE))
     if isinstance(column, Categories) and isinstance(whole, Categories):
         named = [name for name in whole.counts if not name.startswith(RARE)]
         frequent = sorted(named, key=lambda name: (-whole.counts[name], name))[:NAMES]

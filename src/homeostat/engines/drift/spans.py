@@ -25,37 +25,22 @@ class Past:
     alarmed: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
-    """One column over the last windows, and over the newest quarter of them."""
-
-    column: Column
-    newest: Column
-
-
-def merge(window: Profile, past: Sequence[Past], windows: int, subject: str) -> Merged | None:
+def merge(window: Profile, past: Sequence[Past], windows: int, subject: str) -> Column | None:
     """A column over the last `windows`, with `window`; `past` is in order of time. What a window alone has raised an
     alarm for is left out: it was said, and must not be said on when it is over. None: there are not as many yet, or
     nothing is left."""
-    if windows == 1 or len(past) < windows - 1:
+    if len(past) < windows - 1:
         return None
-    before = [one.profile for one in past[-(windows - 1) :] if subject not in one.alarmed]
-    recent = [one.profile for one in past[-(windows // 4 - 1) :] if windows > 4 and subject not in one.alarmed]
-    if not before:
-        return None
-    column = window.columns[subject]
-    return Merged(
-        total([*(one.columns[subject] for one in before), column]),
-        total([*(one.columns[subject] for one in recent), column]),
-    )
+    before = [one.profile.columns[subject] for one in past[len(past) - windows + 1 :] if subject not in one.alarmed]
+    return total([*before, window.columns[subject]]) if before else None
 
 
-def goes_on(test: DriftTest, reference: Column, merged: Merged) -> bool:
+def goes_on(test: DriftTest, reference: Column, merged: Column, newest: Column) -> bool:
     """The newest quarter has moved as all of them have, at least half as far: a drift that is over is none."""
     old = _shares(test, reference, reference)
-    moved, newest = (_shares(test, reference, one) - old for one in (merged.column, merged.newest))
+    moved, lately = (_shares(test, reference, one) - old for one in (merged, newest))
     weight = np.divide(1.0, old, out=np.ones(len(old)), where=old > 0)
-    return bool(np.sum(weight * newest * moved) >= AGREE * np.sum(weight * moved**2))
+    return bool(np.sum(weight * lately * moved) >= AGREE * np.sum(weight * moved**2))
 
 
 def _shares(test: DriftTest, reference: Column, column: Column) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
