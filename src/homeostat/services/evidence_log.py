@@ -35,12 +35,16 @@ class EvidenceLog:
             self._rows, self._received = _Grown(), _Grown()
         rows = self._log.read(self._model, self._settled_ms, now_ms + 1)
         under = (pl.col("release") == release) | pl.col("release").str.starts_with(f"{release}.")
-        rows = rows.filter(under).select(*_KEPT, *self._inputs(rows.schema)).sort("at_ms", maintain_order=True)
+        rows = self.kept(rows.filter(under)).sort("at_ms", maintain_order=True)
         labels = self._labels.read(self._settled_ms, now_ms + 1)
         self._settled_ms = max(since_ms, now_ms - SETTLED_MS)
         return self._rows.grow(rows, self._settled_ms), self._received.grow(labels, self._settled_ms).unique(
             "id", keep="last", maintain_order=True
         )
+
+    def kept(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """What is kept of rows of the log."""
+        return rows.select(*_KEPT, *self._inputs(rows.schema))
 
     def _inputs(self, schema: pl.Schema) -> list[pl.Expr]:
         """An input that was not logged is null."""
