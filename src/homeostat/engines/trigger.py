@@ -171,7 +171,8 @@ def _forbidden(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> NotF
         words = f"not retrained, because of the cooldown{after}: {show_duration(rest)} left"
         return NotFired(words, cause.key, f"cooldown {seen.failed}" if after else "cooldown")
     asked = [at for kind, at in seen.declined if kind == cause.kind]
-    rest = max(asked, default=seen.now_ms - DAY_MS) + DAY_MS * _doubled(len(asked)) - seen.now_ms
+    wait = min(DAY_MS * _doubled(len(asked)), max(policy.cooldown, DAY_MS))
+    rest = max(asked, default=seen.now_ms - wait) + wait - seen.now_ms
     if rest > 0:
         return NotFired(f"not asked again whether a training helps for {show_duration(rest)}", cause.key, "back-off")
     spent = sum(at > seen.now_ms - policy.budget.per for at in seen.trainings)
