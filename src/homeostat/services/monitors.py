@@ -125,7 +125,8 @@ class Monitors:
             return
         silent = f"no label came for the last {performance.silent} days that are due"
         missing = Alert("", "labels", silent, now, subject="labels")
-        self.alerts.settle("labels", missing if performance.silent >= SILENT else None, now)
+        if performance.silent >= SILENT or performance.change.n:  # after a training the count of days begins anew
+            self.alerts.settle("labels", missing if performance.silent >= SILENT else None, now)
         change = performance.change
         if change.verdict is Verdict.UNKNOWN:
             return
