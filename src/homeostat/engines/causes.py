@@ -68,8 +68,13 @@ def title(columns: Sequence[str]) -> str:
     inputs = [name for name in columns if name != PREDICTION]
     if not inputs:
         return "predictions drifted"
-    shown = ", ".join(inputs[:NAMED]) + (f" and {len(inputs) - NAMED} more" if len(inputs) > NAMED else "")
-    return f"{shown} drifted" if len(inputs) == 1 else f"{len(inputs)} inputs drifted: {shown}"
+    return f"{named(inputs)} drifted" if len(inputs) == 1 else f"{len(inputs)} inputs drifted: {named(inputs)}"
+
+
+def named(columns: Sequence[str]) -> str:
+    """`a, b, c, d, e and 2 more`."""
+    more = f" and {len(columns) - NAMED} more" if len(columns) > NAMED else ""
+    return ", ".join(columns[:NAMED]) + more
 
 
 def likely(

@@ -92,7 +92,7 @@ class Monitors:
         window = profile(champion.reference, inputs, output_of(champion.bundle.schema, rows))
         found = drift(champion.reference, window, self.policy.monitor.false_alarms, end - start)
         readings = [reading for reading in found if reading.subject not in hidden]
-        self.alerts.drifted(readings, start, end, str(rows["id"][-1]))
+        self.alerts.drifted(readings, start, end, lambda: str(rows["id"][-1]))
         self._record("monitor.drift", Window(start, end, len(rows)), readings, champion)
         return readings
 
