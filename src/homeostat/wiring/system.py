@@ -72,6 +72,7 @@ from homeostat.services.probe import Probes
 from homeostat.services.quarantine import Quarantine
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
+from homeostat.services.skew import Skew
 from homeostat.services.telling import Teller
 from homeostat.services.tokens import Tokens
 from homeostat.services.trace import Traces
@@ -274,7 +275,8 @@ class System:
     @cached_property
     def monitors(self) -> Monitors:
         s, windows = self.stores, Windows(self.policy, self.stores.log)
-        drifts = Drifts(self.policy, s.log, s.counted, s.journal, s.blobs)
+        skew = Skew(self.policy, s.log, s.blobs, OnnxRuntime())
+        drifts = Drifts(self.policy, s.log, s.counted, s.journal, s.blobs, skew)
         watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
         return Monitors(self.policy, windows, self.labels, s.journal, self.clock, *watched)
 
