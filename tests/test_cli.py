@@ -198,7 +198,7 @@ COMMANDS = [
     ),
     *(("export", name) for name in ("edge", "prometheus", "grafana")),
     *(("token", name) for name in ("add", "list", "remove")),
-    *(("feedback", name) for name in ("add", "status")),
+    *(("feedback", name) for name in ("add", "status", "accept", "reject")),
     *(("experiment", name) for name in ("plan", "start", "status", "stop")),
 ]
 

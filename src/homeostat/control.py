@@ -18,6 +18,7 @@ from homeostat.services.feedback import Feedback
 from homeostat.services.monitors import Monitors
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
+from homeostat.services.suspicion import Suspicions
 from homeostat.services.triggers import Triggers
 
 SETTLE = 8
@@ -34,6 +35,7 @@ class Control:
     runs: Runs
     experiments: Experiments
     feedback: Feedback
+    suspicions: Suspicions
     clock: Clock
 
     def lead(self) -> None:
@@ -56,6 +58,7 @@ class Control:
         self.settle()
         self.experiments.turn()
         self.feedback.turn()
+        self.suspicions.turn()
         self.monitors.watch()
         trigger = self.triggers.check()
         if trigger:

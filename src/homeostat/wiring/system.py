@@ -26,6 +26,7 @@ from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.adapters.source import Source
 from homeostat.adapters.tracking import MlflowTracker
 from homeostat.control import Control
+from homeostat.domain.bundle import Bundle
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.figures import LogFigures
 from homeostat.domain.policy import Policy
@@ -64,6 +65,7 @@ from homeostat.services.monitors import Monitors
 from homeostat.services.performance import Performances
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
+from homeostat.services.suspicion import Suspicions
 from homeostat.services.tokens import Tokens
 from homeostat.services.trace import Traces
 from homeostat.services.training import Rows, Training, native
@@ -178,11 +180,20 @@ class System:
     @cached_property
     def feedback(self) -> Feedback:
         s = self.stores
-        return Feedback(self.policy, s.log, s.labels, s.journal, self.clock, self._serving)
+        return Feedback(self.policy, s.log, s.labels, s.journal, self.clock, self._schema)
 
-    def _serving(self) -> Schema | None:
+    def _schema(self) -> Schema | None:
+        bundle = self._serving()
+        return bundle.schema if bundle else None
+
+    def _serving(self) -> Bundle | None:
         champion = self.champions.now()
-        return champion.bundle.schema if champion else None
+        return champion.bundle if champion else None
+
+    @cached_property
+    def suspicions(self) -> Suspicions:
+        s = self.stores
+        return Suspicions(self.policy, s.log, s.labels, self.clock, self._serving, self.feedback, self.alerts)
 
     @cached_property
     def labels(self) -> BelievedLabels:
@@ -298,7 +309,14 @@ class System:
     @cached_property
     def control(self) -> Control:
         return Control(
-            self.releases, self.monitors, self.triggers, self.runs, self.experiments, self.feedback, self.clock
+            self.releases,
+            self.monitors,
+            self.triggers,
+            self.runs,
+            self.experiments,
+            self.feedback,
+            self.suspicions,
+            self.clock,
         )
 
     @cached_property
