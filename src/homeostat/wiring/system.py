@@ -27,6 +27,7 @@ from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.adapters.source import Source
 from homeostat.adapters.tracking import MlflowTracker
 from homeostat.control import Control
+from homeostat.domain.bundle import Bundle
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.figures import LogFigures
 from homeostat.domain.policy import Policy
@@ -73,6 +74,7 @@ from homeostat.services.quarantine import Quarantine
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
 from homeostat.services.skew import Skew
+from homeostat.services.suspicion import Suspicions
 from homeostat.services.telling import Teller
 from homeostat.services.tokens import Tokens
 from homeostat.services.trace import Traces
@@ -193,11 +195,20 @@ class System:
     @cached_property
     def feedback(self) -> Feedback:
         s = self.stores
-        return Feedback(self.policy, s.log, s.labels, s.journal, self.clock, self._serving)
+        return Feedback(self.policy, s.log, s.labels, s.journal, self.clock, self._schema)
 
-    def _serving(self) -> Schema | None:
+    def _schema(self) -> Schema | None:
+        bundle = self._serving()
+        return bundle.schema if bundle else None
+
+    def _serving(self) -> Bundle | None:
         champion = self.champions.now()
-        return champion.bundle.schema if champion else None
+        return champion.bundle if champion else None
+
+    @cached_property
+    def suspicions(self) -> Suspicions:
+        s = self.stores
+        return Suspicions(self.policy, s.log, s.labels, self.clock, self._serving, self.feedback, self.alerts)
 
     @cached_property
     def labels(self) -> BelievedLabels:
@@ -368,6 +379,7 @@ class System:
             self.runs,
             self.experiments,
             self.feedback,
+            self.suspicions,
             self.teller,
             self.clock,
         )
