@@ -110,7 +110,7 @@ class World:
         )
         self.alerts = Alerts(self.policy, self.journal, self.clock, lambda: dict(self.troubles))
         watched = (self.champions, self.performances, self.alerts)
-        self.estimates = Estimates(self.policy, self.blobs, self.journal, self.clock)
+        self.estimates = Estimates(self.policy, self.log, self.blobs, self.journal, self.clock)
         self.monitors = Monitors(self.policy, self.log, self.labels, self.journal, self.clock, *watched, self.estimates)
         self.triggers = Triggers(self.policy, self.journal, self.rollouts, self.clock, self.performances.now)
 

@@ -13,15 +13,17 @@ import numpy as np
 import polars as pl
 
 from homeostat.domain.event import Event
-from homeostat.domain.gate import Verdict
+from homeostat.domain.gate import Measurement, Verdict
 from homeostat.domain.monitor import Reading, Window
 from homeostat.domain.policy import Policy
 from homeostat.domain.units import show_duration
 from homeostat.engines import metrics
 from homeostat.engines.answer import output_of
+from homeostat.engines.declared import by_segment
 from homeostat.engines.drift import drift
 from homeostat.engines.drift.counts import CategoryLayout
 from homeostat.engines.drift.profile import PREDICTION, Reference, profile
+from homeostat.engines.groups import Group
 from homeostat.ports import Clock, Journal, LabelLog, PredictionLog
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champion, Champions
@@ -87,27 +89,32 @@ class Monitors:
             return ()
         hidden = self.policy.log.hidden
         inputs = _without(hidden, champion.reference, inputs_of(log, rows))
-        output = output_of(champion.bundle.schema, rows)
-        window = profile(champion.reference, inputs, output)
+        window = profile(champion.reference, inputs, output_of(champion.bundle.schema, rows))
         found = drift(champion.reference, window, self.policy.monitor.false_alarms, end - start)
         readings = [reading for reading in found if reading.subject not in hidden]
         self._alert_drift(readings, start, end)
         self._record("monitor.drift", Window(start, end, len(rows)), readings, champion)
-        return [*readings, *self.estimates.judge(champion, Window(start, end, len(rows)), inputs, output, readings)]
+        return [*readings, *self.estimates.judge(champion, start, end, readings)]
 
     def _metric(self, champion: Champion, start: int, end: int) -> Sequence[Reading]:
-        """The policy's metric on the rows of the window that have a label."""
-        rows = scored_by(self.log.read(self.policy.name, start, end), champion.arm.version)
+        """The policy's metric on the rows of the window that have a label, and in each declared segment."""
+        log, schema = self.log.read(self.policy.name, start, end), champion.bundle.schema
+        rows = scored_by(log, champion.arm.version)
         if rows.is_empty():
             return ()
-        joined, y = labelled(champion.bundle.schema, rows, self.labels.read(start, self.clock.now_ms() + 1))
-        measured = metrics.measure(self.policy.train.metric, y, output_of(champion.bundle.schema, joined))
+        joined, y = labelled(schema, rows, self.labels.read(start, self.clock.now_ms() + 1))
+        output, metric = output_of(schema, joined), self.policy.train.metric
+        measured = metrics.measure(metric, y, output)
         known = bool(np.isfinite(measured.value))
-        words = str(measured) if known else f"{measured.metric} can't be measured on {measured.n} labels"
+        some = f"{measured.n:,} labels of {len(rows):,} answers"
+        words = f"{measured} of {len(rows):,}" if known else f"{metric} can't be measured on {some}"
         verdict = Verdict.OK if known else Verdict.UNKNOWN
         reading = Reading(measured.metric, "metric", verdict, measured.value if known else 0.0, 1.0, words)
-        self._record("monitor.metric", Window(start, end, len(joined)), [reading], champion)
-        return (reading,)
+        names = self.policy.monitor.segments
+        parts = by_segment(schema, names, metric, inputs_of(log, joined), y, output) if names and len(joined) else ()
+        readings = [reading, *(_of_segment(group, one) for group, one in parts)]
+        self._record("monitor.metric", Window(start, end, len(joined)), readings, champion)
+        return readings
 
     def _record(self, kind: str, window: Window, readings: Sequence[Reading], champion: Champion) -> None:
         length = window.end_ms - window.start_ms
@@ -138,6 +145,10 @@ class Monitors:
         change = performance.change
         harm = [Reading("loss", "change", change.verdict, change.mean, 1.0, change.reason)]
         self.alerts.settle("performance", harm if change.verdict is Verdict.HARM else [], self.clock.now_ms())
+
+
+def _of_segment(group: Group, one: Measurement) -> Reading:
+    return Reading(str(group), "segment", Verdict.OK, one.value, 1.0, f"{group}: {one}")
 
 
 def _without(hidden: Set[str], reference: Reference, inputs: pl.DataFrame) -> pl.DataFrame:
