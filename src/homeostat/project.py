@@ -15,7 +15,7 @@ import msgspec
 import polars as pl
 
 from homeostat.adapters.runtime import OnnxRuntime
-from homeostat.adapters.source import read_table
+from homeostat.alarm import AlertVerbs
 from homeostat.batch import PART_ROWS, Batch, BatchResult, OnError, Shipped, Terms
 from homeostat.config import read_policy
 from homeostat.domain.backtest import Backtested, Replayed
@@ -29,7 +29,6 @@ from homeostat.domain.policy import Policy
 from homeostat.domain.rehearsal import RehearsalResult
 from homeostat.domain.rollout import Arm, Lane, Rollout, StepKind
 from homeostat.domain.run import RunResult
-from homeostat.domain.schema import Value
 from homeostat.domain.trace import Trace
 from homeostat.domain.trigger import Trigger
 from homeostat.engines.inject import read as read_injections
@@ -46,6 +45,7 @@ from homeostat.engines.report import (
     run_report,
 )
 from homeostat.export.monitoring.files import Written, grafana, prometheus
+from homeostat.feedback import FeedbackVerbs, Wrong
 from homeostat.ports import Progress
 from homeostat.services.backtest import WINDOW_MS
 from homeostat.services.experiments import Experiments, Found
@@ -112,6 +112,8 @@ class Project:
         self.export = ExportVerbs(self)
         self.token = TokenVerbs(self)
         self.experiment = ExperimentVerbs(self)
+        self.feedback = FeedbackVerbs(policy.name, self.ask, lambda: self.system.feedback)
+        self.alerts = AlertVerbs(lambda: self.system, caller)
         self.monitor = MonitorVerbs(root, lambda: self.system)
 
     @classmethod
@@ -187,7 +189,7 @@ class Project:
         """Answer rows as the data plane does: checked, logged, released alike. Columns `id` and `key` are taken up.
         → a row each: id, model_version, and score and/or label, or value. Errors: `NotFound` before the first
         release; `DataError` that names the first wrong row and field."""
-        said = self._asked(f"/v1/models/{self.policy.name}/predict", {"records": frame.to_dicts()})
+        said = self.ask(f"/v1/models/{self.policy.name}/predict", {"records": frame.to_dicts()})
         return pl.DataFrame(said["predictions"], infer_schema_length=None)
 
     def predict_file(
@@ -239,36 +241,7 @@ class Project:
     def _nothing_serves(self) -> NotFound:
         return NotFound(f"{self.policy.name} serves no version yet", way_out="Start with `homeostat up`.")
 
-    def feedback(self, labels: pl.DataFrame | Sequence[Mapping[str, Value]]) -> int:
-        """Labels by prediction id: `id`, `label` and, if known, `at`. → how many were taken. Errors: `DataError` that
-        names the first wrong one; `NotFound` before the first release."""
-        return self._told("labels", labels)
-
-    def signals(self, signals: pl.DataFrame | Sequence[Mapping[str, Value]]) -> int:
-        """Numbers by prediction id: `id`, `name`, `value` and, if known, `at`. → how many were taken. Errors: as
-        `feedback`."""
-        return self._told("signals", signals)
-
-    def _told(self, what: str, given: pl.DataFrame | Sequence[Mapping[str, Value]]) -> int:
-        rows = given.to_dicts() if isinstance(given, pl.DataFrame) else given
-        said = self._asked("/v1/feedback", {what: rows, "model": self.policy.name})
-        return int(said["accepted"])
-
-    def feedback_file(self, path: Path) -> int:
-        """Either from a CSV or Parquet file. Errors: `DataError` that names file and row."""
-        frame = read_table(path)
-        names = ("id", "name", "value") if "name" in frame.columns and "value" in frame.columns else ("id", "label")
-        missing = {*names} - set(frame.columns)
-        if missing:
-            raise DataError(
-                f"the column {sorted(missing)[0]!r} is missing",
-                where=str(path),
-                way_out="Columns: id and label, or id, name and value; and at if the time is known.",
-            )
-        rows = frame.select([name for name in (*names, "at") if name in frame.columns])
-        return self._told("labels" if "label" in names else "signals", rows)
-
-    def _asked(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    def ask(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """One request to a data plane in this process."""
         engine = self.system.engine
         engine.refresh()
@@ -279,8 +252,7 @@ class Project:
             raise self._nothing_serves()
         if answer.status != 200:
             error = said["error"]
-            where = f"row {error['record'] + 1} (the first is 1)" if "record" in error else ""
-            raise DataError(error["message"], where=where)
+            raise Wrong(error) if "record" in error else DataError(error["message"])
         return said
 
     def trace(self, prediction: str) -> Trace:

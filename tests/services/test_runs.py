@@ -44,8 +44,8 @@ def test_a_turn_ends_in_a_whole_bundle_and_a_registered_version(root: Path) -> N
     assert one.stores.tracker.aliases == {("cards", "challenger"): result.version}
     manifest = one.bundles.load(result.version.bundle)
     assert set(manifest.files) == {
-        "model.onnx", "evaluated.onnx", "profile", "evaluation.json", "holdout.parquet", "run.json", "environment.txt",
-        "report.html"
+        "model.onnx", "evaluated.onnx", "profile", "habits.json", "evaluation.json", "holdout.parquet", "run.json",
+        "environment.txt", "report.html",
     }  # fmt: skip
     assert Shelf(one.stores.blobs, OnnxRuntime()).load(result.version.bundle) is not None
     assert 0 < len(manifest.sample) <= 8

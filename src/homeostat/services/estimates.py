@@ -6,22 +6,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
 from homeostat import codec
 from homeostat.domain.estimate import Estimate, Estimated
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Reading, Window
 from homeostat.domain.policy import Policy
-from homeostat.engines.answer import output_of
 from homeostat.engines.estimate import Expected, estimate, expected, nothing_held
 from homeostat.engines.evaluation import Evaluation
 from homeostat.engines.importance import matter
 from homeostat.engines.report import words
-from homeostat.ports import Blobs, Clock, Journal, PredictionLog
+from homeostat.ports import Blobs, Clock, Journal
 from homeostat.services.champion import Champion
 from homeostat.services.holdout import held
-from homeostat.services.scored import inputs_of, scored_by
 
+Array = NDArray[np.float64]
 KIND = "monitor.estimate"
 TEST = "estimated"
 
@@ -29,18 +32,17 @@ TEST = "estimated"
 class Estimates:
     """What is learned from a champion's holdout is kept while it serves."""
 
-    def __init__(self, policy: Policy, log: PredictionLog, blobs: Blobs, journal: Journal, clock: Clock) -> None:
-        self.policy, self.log, self.blobs, self.journal, self.clock = policy, log, blobs, journal, clock
+    def __init__(self, policy: Policy, blobs: Blobs, journal: Journal, clock: Clock) -> None:
+        self.policy, self.blobs, self.journal, self.clock = policy, blobs, journal, clock
         self._known: tuple[str, Expected, tuple[str, ...]] | None = None
 
-    def judge(self, champion: Champion, start: int, end: int, drift: Sequence[Reading]) -> Sequence[Reading]:
-        """Record what the metric is expected to be on what the champion scored in a window; `drift`: what was found in
-        it."""
+    def judge(
+        self, champion: Champion, window: Window, inputs: pl.DataFrame, output: Array, drift: Sequence[Reading]
+    ) -> Sequence[Reading]:
+        """Record what the metric is expected to be on the rows of a window: a column a field, output (n, c); `drift`:
+        what was found in it."""
         _, known, matters = self._learned(champion)
-        log = self.log.read(self.policy.name, start, end)
-        rows = scored_by(log, champion.arm.version)
-        found = estimate(known, inputs_of(log, rows), output_of(champion.bundle.schema, rows))
-        window = Window(start, end, len(rows))
+        found = estimate(known, inputs, output)
         reading = Reading(found.metric, TEST, found.verdict, _value(found), 1.0, str(found))
         moved = {one.subject for one in drift if one.verdict is Verdict.HARM}
         self._record(champion, window, found, reading, [name for name in matters if name in moved])

@@ -6,7 +6,7 @@ simply run again, and only what was not finished is made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -18,11 +18,12 @@ from homeostat.domain.bundle import Backtest, Bundle, Version
 from homeostat.domain.dataset import EVENT_MS, DatasetVersion
 from homeostat.domain.errors import PipelineError
 from homeostat.domain.gate import GateResult, Verdict
-from homeostat.domain.policy import Policy
+from homeostat.domain.policy import Policy, TrainPolicy
 from homeostat.domain.run import RunRecord, RunResult, worst
 from homeostat.domain.schema import Schema
 from homeostat.domain.units import DAY_MS
 from homeostat.engines import evaluation, labels
+from homeostat.engines.broken import HABITS, habits
 from homeostat.engines.change import baseline_of
 from homeostat.engines.drift.profile import reference
 from homeostat.engines.evaluation import Evaluated, Evaluation
@@ -101,11 +102,12 @@ class Runs:
         self.converter, self.runtime, self.bundles, self.tracker = converter, runtime, bundles, tracker
         self.router, self.clock, self.environment = router, clock, environment
 
-    def run(self, progress: Progress = _quiet) -> RunResult:
-        """Errors: `CheckFailed` and `DataError` from the data, `PipelineError` from the project's code; nothing is
-        registered then."""
+    def run(self, progress: Progress = _quiet, window_ms: int | None = None) -> RunResult:
+        """`window_ms`: look back another time than the policy's. Errors: `CheckFailed` and `DataError` from the data,
+        `PipelineError` from the project's code; nothing is registered then."""
         steps = Steps(self.cache, self.clock, progress, _STEPS)
-        prepared = self._prepare(steps)
+        train = self.policy.train
+        prepared = self._prepare(train if window_ms is None else replace(train, window=window_ms), steps)
         tested = self._train(prepared, prepared.parts.train, "train", steps)
         output = self._output(tested.onnx, prepared.schema, prepared.parts.holdout)
         evaluated = steps(
@@ -127,12 +129,12 @@ class Runs:
         version = self._registered(identity, bundle, final.onnx)
         return RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, judged.gates, version)
 
-    def _prepare(self, steps: Steps) -> Prepared:
+    def _prepare(self, train: TrainPolicy, steps: Steps) -> Prepared:
         dataset = self.data.snapshot()
         frame = self.data.read(dataset)
         self.training.check(Rows(frame, dataset.digest), steps)
-        parts, schema = split(self.policy.train, frame), self.training.schema(frame)
-        return Prepared(dataset, parts, schema, digest([dataset.digest, repr(self.policy.train), repr(schema)]))
+        parts, schema = split(train, frame), self.training.schema(frame)
+        return Prepared(dataset, parts, schema, digest([dataset.digest, repr(train), repr(schema)]))
 
     def _train(self, prepared: Prepared, frame: pl.DataFrame, name: str, steps: Steps) -> Trained:
         note = "" if name == "train" else f" ({name})"
@@ -212,6 +214,7 @@ class Runs:
             "model.onnx": final.onnx,
             "evaluated.onnx": tested.onnx,
             "profile": profile.to_bytes(),
+            HABITS: codec.encode(habits(schema, window)),
             "evaluation.json": codec.encode(self._evaluation(prepared, tested, judged)),
             holdout.FILE: self._held(prepared, judged),
             "run.json": codec.encode_exactly(record),
