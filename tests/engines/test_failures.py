@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from homeostat.domain.failures import Help
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.engines import metrics
+from homeostat.engines.declared import by_segment
 from homeostat.engines.delay import LEAST, law
 from homeostat.engines.failures import Known, Labelled, failures
 from homeostat.engines.groups import halves
@@ -81,6 +82,15 @@ def test_declared_segments_are_measured_and_value_ranks() -> None:
     part = ~halves(4_000)
     lost = dear[part & ~inside].mean() - dear[part & inside].mean()
     assert worth.modes[0].impact == pytest.approx(worth.modes[0].n * lost, rel=0.02)
+
+
+def test_declared_segments_have_their_metric() -> None:
+    one = rows(300, 1)
+    found = dict(by_segment(SCHEMA, ("country", "hour"), "accuracy", one.frame, one.y, one.output))
+    assert [str(group) for group in found] == ["country is de", "country is fr", "country is pl"]
+    assert sum(measured.n for measured in found.values()) == 300
+    few = one.only(np.arange(300) < 90)
+    assert not list(by_segment(SCHEMA, ("country",), "accuracy", few.frame, few.y, few.output))
 
 
 def test_a_model_that_fails_nowhere_in_particular_has_no_mode() -> None:

@@ -34,6 +34,7 @@ def test_each_whole_window_is_judged_once(world: World) -> None:
     assert windows == [(day * DAY_MS, 96) for day in range(30, 50)]
     metric = [e.body["readings"][0]["subject"] for e in world.journal.read(MODEL, "monitor.metric")]
     assert metric == ["accuracy"] * 19
+    assert all(e.text.endswith("n = 96 of 96") for e in world.journal.read(MODEL, "monitor.metric"))
     assert world.monitors.watch() == ()
 
 

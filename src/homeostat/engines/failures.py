@@ -7,7 +7,7 @@ to all other rows lies above 0 at 95 % over all groups together (Welch 1947, Bon
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,8 @@ from scipy.special import ndtri
 from homeostat.domain.failures import Failures, Help, Mode
 from homeostat.domain.schema import Schema
 from homeostat.engines import metrics
-from homeostat.engines.groups import Condition, Group, groups, halves, plain
+from homeostat.engines.declared import declared as segments
+from homeostat.engines.groups import Group, groups, halves, plain
 from homeostat.engines.report import words
 
 Array = NDArray[np.float64]
@@ -73,7 +74,7 @@ def failures(schema: Schema, metric: str, declared: Sequence[str], rows: Labelle
         return Failures((), 0, len(rows), 0.0, unit, fault)
     half = halves(len(rows))
     found = _found(schema, rows.only(half))
-    said = list(_declared(schema, declared, rows.frame))
+    said = list(segments(schema, declared, rows.frame))
     z = float(-ndtri(ALPHA / 2 / max(1, len(found) + len(said))))
     measured = [_mode(metric, one, False, rows, rows.only(~half), known, z) for one in found]
     measured += [_mode(metric, one, True, rows, rows, known, z) for one in said]
@@ -87,14 +88,6 @@ def _found(schema: Schema, rows: Labelled) -> list[Group]:
     nullable = {field.name: field.nullable for field in fields}
     found = groups(fields, rows.frame, rows.losses)
     return [plain(group, nullable) for group in found] if len(found) > 1 else []
-
-
-def _declared(schema: Schema, declared: Sequence[str], frame: pl.DataFrame) -> Iterator[Group]:
-    for field in schema.fields:
-        if field.name in declared and field.name in frame.columns:
-            values = frame[field.name].cast(pl.String).unique().sort().to_list()
-            for value in values:
-                yield Group((Condition(field.name, values=() if value is None else (value,), null=value is None),))
 
 
 def _mode(

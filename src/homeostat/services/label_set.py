@@ -12,6 +12,9 @@ from homeostat.engines.wanted import apart, distance, unsure, wanted
 from homeostat.services.analysis import Analyses
 from homeostat.services.scored import inputs_of, scored_by
 
+LOOKED_AT = 20_000
+"""Answers that are compared, at most, evenly over the time."""
+
 
 class LabelSets:
     """Of what the champion answered and nobody has labelled."""
@@ -29,6 +32,7 @@ class LabelSets:
         rows = scored_by(log, champion.arm.version).filter(pl.col("role") == Role.ANSWER.value)
         known = of.labels.read(now - last_ms, now + 1)["id"].to_list()
         rows = rows.filter(~pl.col("id").is_in(known))
+        rows = rows.gather_every(-(-len(rows) // LOOKED_AT) or 1)
         if rows.is_empty():
             raise NotFound("every answer of that time has its label", way_out="Look further back with --last.")
         frame, output = of.shown(bundle, inputs_of(log, rows)), output_of(bundle.schema, rows)

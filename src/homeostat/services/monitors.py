@@ -13,12 +13,14 @@ from types import MappingProxyType
 import numpy as np
 
 from homeostat.domain.event import Event
-from homeostat.domain.gate import Verdict
+from homeostat.domain.gate import Measurement, Verdict
 from homeostat.domain.monitor import Alert, Reading, Window
 from homeostat.domain.policy import Policy
 from homeostat.domain.units import DAY_MS
 from homeostat.engines import metrics
 from homeostat.engines.answer import output_of
+from homeostat.engines.declared import by_segment
+from homeostat.engines.groups import Group
 from homeostat.ports import Clock, Journal, LabelLog
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champion, Champions
@@ -97,18 +99,24 @@ class Monitors:
         return [*judged.readings, *estimated]
 
     def _metric(self, champion: Champion, start: int, end: int) -> Sequence[Reading]:
-        """The policy's metric on the rows of the window that have a label."""
-        rows = self.windows.read(champion, start, end).rows
+        """The policy's metric on the rows of the window that have a label, and in each declared segment."""
+        found, schema = self.windows.read(champion, start, end), champion.bundle.schema
+        rows = found.rows
         if rows.is_empty():
             return ()
-        joined, y = labelled(champion.bundle.schema, rows, self.labels.read(start, self.clock.now_ms() + 1))
-        measured = metrics.measure(self.policy.train.metric, y, output_of(champion.bundle.schema, joined))
+        joined, y = labelled(schema, rows, self.labels.read(start, self.clock.now_ms() + 1))
+        output, metric = output_of(schema, joined), self.policy.train.metric
+        measured = metrics.measure(metric, y, output)
         known = bool(np.isfinite(measured.value))
-        words = str(measured) if known else f"{measured.metric} can't be measured on {measured.n} labels"
+        some = f"{measured.n:,} labels of {len(rows):,} answers"
+        words = f"{measured} of {len(rows):,}" if known else f"{metric} can't be measured on {some}"
         verdict = Verdict.OK if known else Verdict.UNKNOWN
         reading = Reading(measured.metric, "metric", verdict, measured.value if known else 0.0, 1.0, words)
-        self._record("monitor.metric", Window(start, end, len(joined)), [reading], champion)
-        return (reading,)
+        inputs = found.inputs.filter(rows["id"].is_in(joined["id"].to_list()))
+        parts = by_segment(schema, self.policy.monitor.segments, metric, inputs, y, output)
+        readings = [reading, *(_of_segment(group, one) for group, one in parts)]
+        self._record("monitor.metric", Window(start, end, len(joined)), readings, champion)
+        return readings
 
     def _record(
         self,
@@ -141,3 +149,7 @@ class Monitors:
         if change.verdict is Verdict.HARM and not self.alerts.on("performance"):
             worse = replace(worse, causes=self.alerts.likely("performance", (change.since or 0) * DAY_MS, now))
         self.alerts.settle("performance", worse if change.verdict is Verdict.HARM else None, now)
+
+
+def _of_segment(group: Group, one: Measurement) -> Reading:
+    return Reading(str(group), "segment", Verdict.OK, one.value, 1.0, f"{group}: {one}")

@@ -318,7 +318,8 @@ class System:
 
     @cached_property
     def estimates(self) -> Estimates:
-        return Estimates(self.policy, self.stores.blobs, self.stores.journal, self.clock)
+        s = self.stores
+        return Estimates(self.policy, s.blobs, s.journal, self.clock)
 
     @cached_property
     def gauges(self) -> Gauges:
