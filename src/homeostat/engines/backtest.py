@@ -26,7 +26,7 @@ from homeostat.engines.answer import answers
 from homeostat.engines.drift.counts import NumberLayout, Numbers
 from homeostat.engines.drift.numeric import distance
 from homeostat.engines.itinerary import Rates
-from homeostat.engines.lanes import Case
+from homeostat.engines.lanes import Case, Side
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -20,9 +20,9 @@ SILENT = 3
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """The champion's losses since `since_ms`; `key` names the champion and the last attempt to replace it. `trained_ms`: when its release
-    started, for what it learned from may be much older. `silent`: so many days with answers are the last ones and have
-    no label, though their labels are due."""
+    """The champion's losses since `since_ms`; `key` names the champion and the last attempt to replace it.
+    `trained_ms`: when its release started, for what it learned from may be much older. `silent`: so many days with
+    answers are the last ones and have no label, though their labels are due."""
 
     change: Change
     key: str
