@@ -201,7 +201,7 @@ COMMANDS = [
     *(("monitor", name) for name in ("report", "explain", "label-set")),
     *(("export", name) for name in ("edge", "prometheus", "grafana")),
     *(("token", name) for name in ("add", "list", "remove")),
-    *(("feedback", name) for name in ("add", "status")),
+    *(("feedback", name) for name in ("add", "status", "accept", "reject")),
     *(("experiment", name) for name in ("plan", "start", "status", "stop")),
     *(("alerts", name) for name in ("list", "show", "ack", "accept", "pause", "test")),
 ]

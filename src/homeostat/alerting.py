@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 alerts = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What is wrong, since when, why, and who knows.")
 
-MARKS = {"info": ("○", "unknown"), "warning": ("▲", "candidate"), "critical": ("◆", "harm")}
 Name = Annotated[str, typer.Argument(help="An alert, as A3.")]
 
 
@@ -102,7 +101,7 @@ def _listed(found: Open) -> None:
         terminal.lines(f"Nobody is told until {words.time(found.paused_ms)}.")
     table = terminal.plain_table("", "what", "since", "over", "taken by", "why")
     for one in found.alerts:
-        mark, style = MARKS[one.severity]
+        mark, style = terminal.SEVERITY[one.severity]
         over = "" if one.closed_ms is None else words.time(one.closed_ms)
         why = Text(one.evidence, overflow="ellipsis", no_wrap=True)
         table.add_row(
@@ -122,7 +121,7 @@ def _shown(found: Shown) -> None:
     from homeostat.engines.report import words
 
     alert = found.alert
-    mark, style = MARKS[alert.severity]
+    mark, style = terminal.SEVERITY[alert.severity]
     terminal.out.print(Text(f"{mark} {alert.name} {alert.severity}", style=style), Text(alert.title, style="bold"))
     until = f", over since {words.time(alert.closed_ms)}" if alert.closed_ms is not None else ""
     taken = f" Taken by {alert.acked}." if alert.acked else ""

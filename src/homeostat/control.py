@@ -18,6 +18,7 @@ from homeostat.services.feedback import Feedback
 from homeostat.services.monitors import Monitors
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
+from homeostat.services.suspicion import Suspicions
 from homeostat.services.telling import Teller
 from homeostat.services.triggers import Triggers
 
@@ -35,6 +36,7 @@ class Control:
     runs: Runs
     experiments: Experiments
     feedback: Feedback
+    suspicions: Suspicions
     teller: Teller
     clock: Clock
 
@@ -58,6 +60,7 @@ class Control:
         self.settle()
         self.experiments.turn()
         self.feedback.turn()
+        self.suspicions.turn()
         self.monitors.watch()
         self.teller.turn()
         trigger = self.triggers.check()

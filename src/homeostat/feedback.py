@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +15,25 @@ import polars as pl
 
 from homeostat.adapters.source import read_table
 from homeostat.domain.errors import DataError
+from homeostat.domain.event import Event
 from homeostat.domain.feedback import FeedbackStanding
 from homeostat.domain.schema import Value
 from homeostat.domain.units import DAY_MS
+from homeostat.engines.feedback import ACCEPTED, REJECTED
 from homeostat.services.feedback import Feedback
 from homeostat.serving.feedback import SIGNALS
 
 Rows = pl.DataFrame | Sequence[Mapping[str, Value]]
 _COLUMNS = "Columns: id or key; label and source, or name and value, or a column for each signal; at, if known."
 _OURS = ("id", "key", "at", "label", "source", "name", "value")
+
+
+def caller() -> str:
+    """The user of this process, as the environment or the machine names them."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number without a name
+        return f"user {os.getuid()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,16 @@ class FeedbackVerbs:
     def status(self, last_ms: int = 30 * DAY_MS) -> FeedbackStanding:
         """What came of late, by source and by signal."""
         return self._feedback().standing(last_ms)
+
+    def accept(self, source: str = "", from_ms: int | None = None, reason: str = "", who: str = "") -> Event:
+        """Labels of `source` ("": none named) given from then on are right after all; by default since they became
+        suspicious. The source is held against its labels from then on. Errors: `NotFound`."""
+        return self._feedback().decide(ACCEPTED, source, from_ms, reason, who or caller())
+
+    def reject(self, source: str = "", from_ms: int | None = None, reason: str = "", who: str = "") -> Event:
+        """They are wrong: neither learned from nor counted, until they are accepted from a later time on. Errors:
+        `NotFound`."""
+        return self._feedback().decide(REJECTED, source, from_ms, reason, who or caller())
 
     def _told(self, told: Mapping[str, Sequence[Mapping[str, Any]]]) -> int:
         said = self._ask("/v1/feedback", {**told, "model": self._model})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from homeostat.domain.units import DAY_MS, iso
-from homeostat.options import HERE, Folder, Json, length, opened, show
+from homeostat.options import HERE, Folder, Json, Reason, length, opened, show, time
 
 if TYPE_CHECKING:
     from homeostat.domain.feedback import FeedbackStanding
@@ -57,6 +57,38 @@ def feedback_status(
     show(found, as_json, lambda: terminal.lines(*_told(found)))
 
 
+Source = Annotated[str, typer.Argument(help="Whose labels; without one, of those that name nobody.")]
+From = Annotated[int | None, time("--from", "Labels given from then on; by default since they became suspicious.")]
+
+
+@feedback.command("accept")
+def feedback_accept(
+    source: Source = "", start: From = None, reason: Reason = "", folder: Folder = HERE, as_json: Json = False
+) -> None:
+    """The labels of a source are right after all: they are learned from, and count.
+
+    Example: homeostat feedback accept clerk --from 2026-01-31 --reason "mended" -p price
+    """
+    from homeostat import terminal
+
+    told = opened(folder).feedback.accept(source, start, reason)
+    show(told, as_json, lambda: terminal.lines(told.text))
+
+
+@feedback.command("reject")
+def feedback_reject(
+    source: Source = "", start: From = None, reason: Reason = "", folder: Folder = HERE, as_json: Json = False
+) -> None:
+    """The labels of a source are wrong: nothing learns from them, until they are accepted from a later time on.
+
+    Example: homeostat feedback reject crowd --from 2026-01-31 --reason "a wrong form" -p price
+    """
+    from homeostat import terminal
+
+    told = opened(folder).feedback.reject(source, start, reason)
+    show(told, as_json, lambda: terminal.lines(told.text))
+
+
 def _told(found: FeedbackStanding) -> Iterator[str]:
     if not (found.sources or found.events):
         yield f"Nothing came since {iso(found.since_ms)}."
@@ -72,4 +104,5 @@ def _told(found: FeedbackStanding) -> Iterator[str]:
         yield f"{event.name}: {event.signals:,} signals, {event.by_key:,} of entities, {event.unknown:,} of unknown ids"
     for hold in found.holds:
         until = f" to {iso(hold.until_ms)}" if hold.until_ms else " on"
-        yield f"Held back: {hold.source or '(unnamed)'} from {iso(hold.from_ms)}{until}: {hold.reason}"
+        what = "Rejected" if hold.rejected else "Held back" if hold.held else "Suspicious"
+        yield f"{what}: {hold.source or '(unnamed)'} from {iso(hold.from_ms)}{until}: {hold.reason}"

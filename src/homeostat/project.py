@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -45,7 +44,7 @@ from homeostat.engines.report import (
     run_report,
 )
 from homeostat.export.monitoring.files import Written, grafana, prometheus
-from homeostat.feedback import FeedbackVerbs, Wrong
+from homeostat.feedback import FeedbackVerbs, Wrong, caller
 from homeostat.ports import Progress
 from homeostat.services.backtest import WINDOW_MS
 from homeostat.services.experiments import Experiments, Found
@@ -276,14 +275,6 @@ class Project:
 
 SEEN = ("release.evidence", "release.verdict", LOOK)
 """Events that say what a pass saw."""
-
-
-def caller() -> str:
-    """The user of this process, as the environment or the machine names them."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run as a number without a name
-        return f"user {os.getuid()}"
 
 
 class ReleaseVerbs:

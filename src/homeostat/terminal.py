@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # whoever has one to show has imported it
     from homeostat.services.release_log import Served
     from homeostat.services.rollouts import Standing
 
+SEVERITY = {"info": ("○", "unknown"), "warning": ("▲", "candidate"), "critical": ("◆", "harm")}
 BARS, SPARK = "▁▂▃▄▅▆▇█", 24
 
 LIGHT = {
@@ -389,9 +390,9 @@ def status(found: Status) -> None:
         out.print(Text("quality: ").append(verdict(found.performance.change.verdict)), end=" ")
         lines(found.performance.change.reason)
     for alert in found.alerts:
-        out.print(
-            Text(f"▲ {alert.title}", style="harm"), Text(f"since {words.time(alert.opened_ms)}: {alert.evidence}")
-        )
+        mark, style = SEVERITY[alert.severity]
+        said = Text(f"since {words.time(alert.opened_ms)}: {alert.evidence}")
+        out.print(Text(f"{mark} {alert.name} {alert.title}", style=style), said)
     lines("" if found.alerts else "No open alert.")
     table = plain_table("when", "what", "")
     for event in found.recent:

@@ -121,7 +121,8 @@ def test_a_window_is_judged_from_the_counts_and_reads_no_row(tmp_path: Path) -> 
     world.restart()
     for hour in range(24):
         home.serve(hour)
-        home.compact()
+        if hour % 8 == 7:
+            home.compact()
     world.clock.now = START + DAY_MS
     world.monitors.watch()
     (event,) = world.journal.read(MODEL, "monitor.drift")

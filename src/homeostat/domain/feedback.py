@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from homeostat.domain.schema import Value
 from homeostat.domain.units import Fraction, Millis
@@ -42,12 +42,14 @@ class LabelRule:
 @dataclass(frozen=True, slots=True)
 class FeedbackPolicy:
     """`sources`: who gives labels, and how far each is trusted (empty: anybody, all alike). `signals`: the lowest and
-    highest value of a signal. `rules`: of those that fit a prediction the first counts."""
+    highest value of a signal. `rules`: of those that fit a prediction the first counts. `on_suspicious`: labels that
+    went wrong are held back, or learned, until a person decides."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     sources: Mapping[str, Fraction] = field(default_factory=dict)
     signals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     rules: tuple[LabelRule, ...] = ()
+    on_suspicious: Literal["hold", "learn"] = "hold"
 
     def __post_init__(self) -> None:
         wrong = [name for name, trust in self.sources.items() if not 0 < trust <= 1]
@@ -70,13 +72,19 @@ class FeedbackPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Labels of `source` given in [from_ms, until_ms) (None: and all later ones) are neither learned from nor
-    counted."""
+    """Labels of `source` given in [from_ms, until_ms) (None: and all later ones) are suspicious. While `held` they are
+    neither learned from nor counted. `rejected`: a person has decided so."""
 
     source: str
     from_ms: int
     until_ms: int | None
     reason: str
+    held: bool = True
+    rejected: bool = False
+
+    def meets(self, start_ms: int, end_ms: int) -> bool:
+        """It reaches into [start_ms, end_ms)."""
+        return self.from_ms < end_ms and (self.until_ms is None or self.until_ms > start_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ LOG_COLUMNS = (
     "status",  # text: "ok", "error", "nonfinite", "timeout", "memory", "rejected", "shed"
     "model_us",  # int: time of the model call that scored it, microseconds
     "score",  # float, null: probability of the second class, of the answered class (multiclass), or the value
-    "label",  # text, null: the answered class
+    "label",  # text, null: the answered class; of a rejected row, what it broke: "amount: high", "json"
     "scores",  # list of float, null: multiclass probabilities
     "inputs",  # struct of the schema's fields, as served
 )

@@ -18,7 +18,8 @@ NAMED = 5
 """Columns that a title names."""
 NEAR_MS = 3 * DAY_MS
 """A change so long before counts for 1 / e of one that was just then."""
-DRIFT = ("inputs", "predictions")
+MOVED = ("inputs", "predictions", "broken")
+"""Kinds of alerts that say which columns are not as before."""
 BROKEN = 2.0
 """The weight of a broken column: before every change and every drift."""
 
@@ -39,17 +40,14 @@ def settle(alerts: Sequence[Alert], readings: Iterable[Reading], start_ms: int, 
     second cause.
     """
     moved = strongest(readings)
-    open_ones = [one for one in alerts if one.closed_ms is None]
-    drifting = [one for one in open_ones if one.kind in DRIFT]
+    told = [one for one in alerts if one.kind in MOVED and (one.closed_ms is None or one.closed_ms > start_ms)]
+    drifting = [one for one in told if one.closed_ms is None and one.kind != "broken"]
     mine = [one for one in drifting if one.window_ms in (0, end_ms - start_ms)]
     over = tuple(one for one in mine if not moved.keys() & {*one.columns})
-    told = [one for one in alerts if one.kind in DRIFT and (one.closed_ms is None or one.closed_ms > start_ms)]
-    known = {column for one in (*told, *_broken(open_ones)) for column in one.columns}
+    known = {column for one in told for column in one.columns}
     new = [column for column in sorted(moved, key=lambda name: -moved[name].effect) if column not in known]
-    elsewhere = [one for one in (*drifting, *_broken(open_ones)) if one not in over]
-    if new == [PREDICTION] and elsewhere:
-        new = []
-    return Settled(over, tuple(new))
+    explained = new == [PREDICTION] and any(one not in over for one in told)
+    return Settled(over, () if explained else tuple(new))
 
 
 def _broken(alerts: Iterable[Alert]) -> list[Alert]:
@@ -70,8 +68,13 @@ def title(columns: Sequence[str]) -> str:
     inputs = [name for name in columns if name != PREDICTION]
     if not inputs:
         return "predictions drifted"
-    shown = ", ".join(inputs[:NAMED]) + (f" and {len(inputs) - NAMED} more" if len(inputs) > NAMED else "")
-    return f"{shown} drifted" if len(inputs) == 1 else f"{len(inputs)} inputs drifted: {shown}"
+    return f"{named(inputs)} drifted" if len(inputs) == 1 else f"{len(inputs)} inputs drifted: {named(inputs)}"
+
+
+def named(columns: Sequence[str]) -> str:
+    """`a, b, c, d, e and 2 more`."""
+    more = f" and {len(columns) - NAMED} more" if len(columns) > NAMED else ""
+    return ", ".join(columns[:NAMED]) + more
 
 
 def likely(
@@ -109,7 +112,8 @@ def _drifted(events: Iterable[Event], from_ms: int, until_ms: int) -> dict[str, 
     found: dict[str, tuple[Reading, int]] = {}
     for event in events:
         if event.kind == "monitor.drift" and from_ms < event.body["end_ms"] <= until_ms:
-            for name, one in strongest(Reading(**body) for body in event.body["readings"]).items():
+            said = [Reading(**{**body, "verdict": Verdict(body["verdict"])}) for body in event.body["readings"]]
+            for name, one in strongest(said).items():
                 if name not in found or one.effect > found[name][0].effect:
                     found[name] = one, event.body["start_ms"]
     return found

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import polars as pl
 
+from homeostat.domain.event import Event
 from homeostat.domain.feedback import EventStanding, Hold, SourceStanding
+
+NEVER = 2**62
 
 
 def settle(received: pl.DataFrame, trust: Mapping[str, float]) -> pl.DataFrame:
@@ -28,6 +32,34 @@ def held(holds: Sequence[Hold]) -> pl.Expr:
     return pl.any_horizontal(*each) if each else pl.lit(False)
 
 
+SUSPECTED, CLEARED, ACCEPTED, REJECTED = (f"feedback.{one}" for one in ("suspected", "cleared", "accepted", "rejected"))
+"""Kinds of events about a source; their bodies have `source`, `from_ms`, `until_ms`, `reason` and `held`."""
+
+
+def suspicions(told: Iterable[Event]) -> tuple[Hold, ...]:
+    """What is suspicious after these events, in order. Who accepts labels from a time on takes away what was suspicious
+    since; who rejects them confirms it, or begins it."""
+    found: list[Hold] = []
+    for event in told:
+        source, at = str(event.body["source"]), int(event.body["from_ms"])
+        mine = [one for one in found if one.source == source]
+        others = [one for one in found if one.source != source]
+        if event.kind == SUSPECTED:
+            mine.append(Hold(source, at, None, event.body["reason"], bool(event.body["held"])))
+        elif event.kind == CLEARED:
+            until = int(event.body["until_ms"])
+            mine = [replace(one, until_ms=until) if one.from_ms == at and one.until_ms is None else one for one in mine]
+        elif event.kind == ACCEPTED:
+            before = [one for one in mine if one.from_ms < at]
+            mine = [replace(one, until_ms=at) if one.until_ms is None or one.until_ms > at else one for one in before]
+        elif any(one.meets(at, NEVER) for one in mine):
+            mine = [replace(one, held=True, rejected=True) if one.meets(at, NEVER) else one for one in mine]
+        else:
+            mine.append(Hold(source, at, None, event.body["reason"], rejected=True))
+        found = [*others, *mine]
+    return tuple(sorted(found, key=lambda one: (one.source, one.from_ms)))
+
+
 def sources(
     received: pl.DataFrame,
     answered: pl.DataFrame,
@@ -40,6 +72,7 @@ def sources(
     received = received.unique(maintain_order=True)  # what was sent twice and not compacted yet
     given = received.join(answered.select("id", asked_ms="at_ms"), on="id", how="left", maintain_order="left")
     last = given.unique(["id", "source"], keep="last", maintain_order=True)
+    holds = [one for one in holds if one.held]
     counts = settle(received.filter(~held(holds)), trust)
     pairs = last.join(last.select("id", other="source", said="label"), on="id").filter(
         pl.col("source") != pl.col("other")

@@ -109,8 +109,8 @@ class Alerts:
         elif alert is None and opened is not None:
             self.close(opened, at_ms)
 
-    def drifted(self, readings: Sequence[Reading], start_ms: int, end_ms: int, example: str = "") -> None:
-        """One alert for all that begins to move in one window."""
+    def drifted(self, readings: Sequence[Reading], start_ms: int, end_ms: int, example: Callable[[], str]) -> None:
+        """One alert for all that begins to move in one window; `example` gives a prediction id of it."""
         settled = causes.settle(self.all(), readings, start_ms, end_ms)
         for one in settled.over:
             self.close(one, end_ms)
@@ -119,7 +119,7 @@ class Alerts:
         moved, length = causes.strongest(readings), end_ms - start_ms
         reasons = "; ".join(moved[column].reason for column in settled.columns)
         inputs = [column for column in settled.columns if column != PREDICTION]
-        subject = f"inputs {', '.join(inputs)}" if inputs else "predictions"
+        subject = f"inputs {causes.named(inputs)}" if inputs else "predictions"
         self.raised(
             Alert(
                 key="",
@@ -131,7 +131,7 @@ class Alerts:
                 columns=settled.columns,
                 window_ms=length,
                 causes=() if inputs else self.likely("predictions", start_ms, end_ms),
-                example=example,
+                example=example(),
             )
         )
 

@@ -18,6 +18,8 @@ from homeostat.engines.drift.profile import Profile
 from homeostat.engines.drift.spans import SPANS, Past
 from homeostat.ports import Blobs, Counted, Journal, PredictionLog
 from homeostat.services.champion import Champion
+from homeostat.services.skew import TEST as SCORES
+from homeostat.services.skew import Skew
 from homeostat.services.tallies import Counter, counted
 
 KIND = "monitor.drift"
@@ -43,10 +45,19 @@ class _Kept:
 
 
 class Drifts:
-    """The windows of what is served."""
+    """The windows of what is served. With `skew` rows of the shortest ones are scored once more."""
 
-    def __init__(self, policy: Policy, log: PredictionLog, counted: Counted, journal: Journal, blobs: Blobs) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        log: PredictionLog,
+        counted: Counted,
+        journal: Journal,
+        blobs: Blobs,
+        skew: Skew | None = None,
+    ) -> None:
         self.policy, self.log, self.counted, self.journal, self.blobs = policy, log, counted, journal, blobs
+        self.skew = skew
         self._version = 0
         self._kept: dict[int, list[_Kept]] = {}
 
@@ -60,13 +71,15 @@ class Drifts:
         length = end - start
         self._recall(champion)
         window = self._profile(champion, start, end)
-        if not window.rows:
+        if not window.rows and not window.refused:
             return None
         past = [one.past for one in self._kept[length] if one.start_ms < start]
         alarm = self.policy.monitor.false_alarms
         found = drift(champion.reference, window, alarm, length, start, past[-(max(SPANS) - 1) :])
         readings = [reading for reading in found if reading.subject not in self.policy.log.hidden]
         self._keep(_Kept(start, length, Past(window, _alarmed(readings))))
+        if self.skew is not None and length == min(self.policy.monitor.windows):
+            readings.append(self.skew.reading(champion, start, end))
         return Judged(window.rows, readings, self.blobs.put(window.to_bytes()))
 
     def _recall(self, champion: Champion) -> None:
@@ -121,4 +134,6 @@ class Drifts:
 
 def _alarmed(readings: Sequence[Reading]) -> frozenset[str]:
     """The columns that a window raised an alarm for by itself."""
-    return frozenset(one.subject for one in readings if one.verdict is Verdict.HARM and one.windows == 1)
+    return frozenset(
+        one.subject for one in readings if one.verdict is Verdict.HARM and one.windows == 1 and one.test != SCORES
+    )

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 
 import polars as pl
 
-from homeostat.domain.errors import ConfigError
+from homeostat.domain.errors import ConfigError, NotFound
+from homeostat.domain.event import Event
 from homeostat.domain.feedback import RULES, FeedbackPolicy, FeedbackStanding, Hold, LabelRule
 from homeostat.domain.policy import Policy
 from homeostat.domain.prediction import LabelBatch, Role, SignalBatch
 from homeostat.domain.schema import Schema
-from homeostat.domain.units import DAY_MS, HOUR_MS
+from homeostat.domain.units import DAY_MS, HOUR_MS, iso
 from homeostat.engines import attribution, feedback
 from homeostat.engines.labels import canonical
 from homeostat.ports import Clock, Journal, LabelLog, PredictionLog
+
+UNNAMED_TEXT = "no named source"
 
 
 class BelievedLabels:
@@ -62,9 +66,11 @@ class Feedback:
         self.policy, self.log, self.labels = policy, log, labels
         self.journal, self.clock, self.schema = journal, clock, schema
         self._derived_ms = 0
+        self._suspicions: tuple[Hold, ...] | None = None
 
     def turn(self) -> None:
-        """Make the labels that the rules say, once an hour."""
+        """See what a person has decided; make the labels that the rules say, once an hour."""
+        self._suspicions = None
         now = self.clock.now_ms()
         if self.policy.feedback.rules and now >= self._derived_ms + HOUR_MS:
             self.derive()
@@ -101,14 +107,53 @@ class Feedback:
         return pl.concat(days)
 
     def holds(self) -> tuple[Hold, ...]:
-        return ()
+        """What is held back."""
+        return tuple(one for one in self.suspicions() if one.held)
+
+    def suspicions(self) -> tuple[Hold, ...]:
+        """What is suspicious, held back or not. As of the last `turn`, or of the first question."""
+        if self._suspicions is None:
+            self._suspicions = feedback.suspicions(self._events())
+        return self._suspicions
+
+    def accepted_ms(self, source: str) -> int:
+        """Since when a person's last word says that its labels are right; 0 when nobody has said so."""
+        told = [event for event in self._events() if event.kind == feedback.ACCEPTED and event.body["source"] == source]
+        return int(told[-1].body["from_ms"]) if told else 0
+
+    def tell(self, kind: str, hold: Hold, who: str = "") -> Event:
+        """Write down what is known, or decided, of a source."""
+        now, name = self.clock.now_ms(), hold.source or UNNAMED_TEXT
+        by = f" by {who}" if who else ""
+        text = f"Labels of {name} from {iso(hold.from_ms)} on: {kind.removeprefix('feedback.')}{by}; {hold.reason}."
+        key = f"{kind}:{hold.source}:{hold.from_ms}:{now}"
+        event = Event(now, self.policy.name, kind, key, name, text, asdict(hold) | {"who": who})
+        self.journal.append(event)
+        self._suspicions = None
+        return event
+
+    def decide(self, kind: str, source: str, from_ms: int | None, reason: str, who: str) -> Event:
+        """Accept or reject a source's labels from a time on; by default from where they became suspicious. Errors:
+        `NotFound` when they did not."""
+        known = [one for one in self.suspicions() if one.source == source]
+        if from_ms is None and not known:
+            raise NotFound(
+                f"no labels of {source or UNNAMED_TEXT} are suspicious",
+                way_out="Say from when, with --from; `homeostat feedback status` names the sources.",
+            )
+        start = known[-1].from_ms if from_ms is None else from_ms
+        return self.tell(kind, Hold(source, start, None, reason or "no reason given"), who)
+
+    def _events(self) -> Sequence[Event]:
+        return [event for event in self.journal.read(self.policy.name, "feedback.") if "from_ms" in event.body]
 
     def standing(self, last_ms: int) -> FeedbackStanding:
         """Of what came in the last `last_ms`; predictions are known from one label horizon before on."""
         now = self.clock.now_ms()
         since, horizon = now - last_ms, self.policy.data.label_horizon
         answered = self._asked(since - horizon, now)
-        trust, holds = self.policy.feedback.sources, self.holds()
+        self._suspicions = None
+        trust, holds = self.policy.feedback.sources, self.suspicions()
         told = feedback.sources(self.labels.received(since, now + 1), answered, trust, holds, horizon)
         return FeedbackStanding(since, told, feedback.events(self.labels.events(since, now + 1), answered), holds)
 

@@ -93,7 +93,7 @@ class Monitors:
         if judged is None:
             return ()
         found, window = self.windows.read(champion, start, end), Window(start, end, judged.rows)
-        self.alerts.drifted(judged.readings, start, end, found.example)
+        self.alerts.drifted(judged.readings, start, end, lambda: found.example)
         self._record(KIND, window, judged.readings, champion, {"profile": judged.profile})
         estimated = self.estimates.judge(champion, window, found.inputs, found.output, judged.readings)
         return [*judged.readings, *estimated]
@@ -140,7 +140,8 @@ class Monitors:
             return
         silent = f"no label came for the last {performance.silent} days that are due"
         missing = Alert("", "labels", silent, now, subject="labels")
-        self.alerts.settle("labels", missing if performance.silent >= SILENT else None, now)
+        if performance.silent >= SILENT or performance.change.n:  # after a training the count of days begins anew
+            self.alerts.settle("labels", missing if performance.silent >= SILENT else None, now)
         change = performance.change
         if change.verdict is Verdict.UNKNOWN:
             return

@@ -44,7 +44,9 @@ class Counter:
         names = self.bundle.schema.names
         columns = {name: inputs[name] if name in shown else pl.Series([None] * len(answers)) for name in names}
         scored = scored_by(rows, self.version)
-        return profile(self.reference, pl.DataFrame(columns), output_of(self.bundle.schema, scored))
+        refused = rows.filter((pl.col("role") == Role.REJECTED.value) & ~tests)["label"].fill_null("unknown")
+        causes = dict(refused.value_counts(sort=True).sort(refused.name).iter_rows())
+        return profile(self.reference, pl.DataFrame(columns), output_of(self.bundle.schema, scored), causes)
 
 
 class Tellers:

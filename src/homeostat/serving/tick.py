@@ -233,7 +233,7 @@ class Engine:
             page.answered(batch, scored)
         for ask in asks:
             if ask.refusal:
-                page.rejected(ask.rows, ask.ids, ask.keys)
+                page.rejected(ask.rows, ask.ids, ask.keys, ask.refusal)
         if not self._write(*page.batches()):
             for ask in asks:
                 failure = Refusal(503, "the prediction log can't be written", rule="log")

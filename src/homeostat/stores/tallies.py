@@ -30,8 +30,8 @@ class Tallies:
         self._root, self._tables = root, tables
 
     def settle(self, table: str) -> None:
-        """Of each hour only what belongs to the table as it is: not what a newer version replaced, nor what a writer
-        left that died before its commit. Hours that are too old go."""
+        """Of each hour only what belongs to the table as it is: neither what a newer version replaced, nor what a
+        writer left that died before its commit. Hours that are too old go."""
         version, hours = self._tables.version(table), self._hours(table)
         for hour, folder in hours.items():
             kept = _newest(folder, version) if hour >= max(hours) - KEPT_MS else None

@@ -27,6 +27,7 @@ from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.adapters.source import Source
 from homeostat.adapters.tracking import MlflowTracker
 from homeostat.control import Control
+from homeostat.domain.bundle import Bundle
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.estimate import Estimated
 from homeostat.domain.figures import LogFigures
@@ -73,6 +74,8 @@ from homeostat.services.probe import Probes
 from homeostat.services.quarantine import Quarantine
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
+from homeostat.services.skew import Skew
+from homeostat.services.suspicion import Suspicions
 from homeostat.services.telling import Teller
 from homeostat.services.tokens import Tokens
 from homeostat.services.trace import Traces
@@ -193,11 +196,20 @@ class System:
     @cached_property
     def feedback(self) -> Feedback:
         s = self.stores
-        return Feedback(self.policy, s.log, s.labels, s.journal, self.clock, self._serving)
+        return Feedback(self.policy, s.log, s.labels, s.journal, self.clock, self._schema)
 
-    def _serving(self) -> Schema | None:
+    def _schema(self) -> Schema | None:
+        bundle = self._serving()
+        return bundle.schema if bundle else None
+
+    def _serving(self) -> Bundle | None:
         champion = self.champions.now()
-        return champion.bundle.schema if champion else None
+        return champion.bundle if champion else None
+
+    @cached_property
+    def suspicions(self) -> Suspicions:
+        s = self.stores
+        return Suspicions(self.policy, s.log, s.labels, self.clock, self._serving, self.feedback, self.alerts)
 
     @cached_property
     def labels(self) -> BelievedLabels:
@@ -275,7 +287,8 @@ class System:
     @cached_property
     def monitors(self) -> Monitors:
         s, windows = self.stores, Windows(self.policy, self.stores.log)
-        drifts = Drifts(self.policy, s.log, s.counted, s.journal, s.blobs)
+        skew = Skew(self.policy, s.log, s.blobs, OnnxRuntime())
+        drifts = Drifts(self.policy, s.log, s.counted, s.journal, s.blobs, skew)
         watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
         return Monitors(self.policy, windows, self.labels, s.journal, self.clock, *watched)
 
@@ -372,6 +385,7 @@ class System:
             self.runs,
             self.experiments,
             self.feedback,
+            self.suspicions,
             self.teller,
             self.clock,
         )

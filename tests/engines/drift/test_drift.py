@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -18,6 +20,7 @@ from homeostat.engines.drift.categorical import p_exact
 from homeostat.engines.drift.counts import NumberLayout, Numbers
 from homeostat.engines.drift.numeric import distance
 from homeostat.engines.drift.profile import PREDICTION, Profile, Reference, profile, reference
+from homeostat.engines.drift.spans import Past
 
 SCHEMA = Schema(
     (
@@ -220,3 +223,22 @@ def test_wobble_is_about_zero_for_dice_and_the_distance_for_shares_that_differ(s
     assert wobble(rng.multinomial(500, np.full(20, 0.05), size=30)) < 0.02  # chance alone, not taken off: .038
     assert wobble(np.array([[100, 0], [0, 100]] * 10)) > 0.9
     assert wobble(np.array([[7, 3]])) == 0
+
+
+def test_requests_that_break_a_rule_are_news_until_they_are_ordinary(ordinary: Reference) -> None:
+    """One caller in twenty sends an amount that is too high; before, one in a thousand was no news."""
+
+    def window(refused: dict[str, int], seed: int = 7) -> Profile:
+        return profile(ordinary, *days(1, seed), refused)
+
+    calm = [Past(window({"json": 1} if day % 4 == 0 else {}, 20 + day)) for day in range(15)]
+    now = drift(ordinary, window({"amount: high": 12, "json": 1}), 0.01, past=calm)
+    assert alarms(now) == {("amount", "refused")}
+    (found,) = (one for one in now if one.verdict is Verdict.HARM)
+    assert found.reason == "amount: 4.7% of requests are refused for the rule 'high', 0.0% before"
+    used_to = [replace(one, profile=replace(one.profile, refused={"amount: high": 12})) for one in calm]
+    assert not alarms(drift(ordinary, window({"amount: high": 12}), 0.01, past=used_to))
+    told = [replace(one, alarmed=frozenset({"amount"})) for one in used_to]
+    assert alarms(drift(ordinary, window({"amount: high": 12}), 0.01, past=told)) == {("amount", "refused")}
+    stored = window({"amount: high": 2})
+    assert Profile.from_bytes((stored + stored).to_bytes()).refused == {"amount: high": 4}

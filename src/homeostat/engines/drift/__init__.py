@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Reading
 from homeostat.domain.units import DAY_MS
-from homeostat.engines.drift import seasons
+from homeostat.engines.drift import refused, seasons
 from homeostat.engines.drift.calibrate import Worth
 from homeostat.engines.drift.categorical import RARE_VALUES, Length, Mix, Rare, Wording
 from homeostat.engines.drift.numeric import Distribution, Level, Shape
@@ -49,13 +49,17 @@ def drift(
     start_ms: int | None = None,
     past: Sequence[Past] = (),
 ) -> tuple[Reading, ...]:
-    """One reading a column and test, of the window that begins at `start_ms` alone and merged with the `past` ones.
+    """One reading a column and test, of the window that begins at `start_ms` alone and merged with the `past` ones, and
+    one for each rule that a request was refused for.
     `false_alarms` is the chance that an ordinary window of `window_ms` raises any alarm at all: each p is multiplied by
     the number of readings (Bonferroni) and divided by its span's share of the alarms. Without `start_ms` no season is
     known."""
     asked = [(subject, name) for subject in reference.layouts for name in _tests(reference, subject, window_ms)]
-    judge = _Judge(reference, window, false_alarms, window_ms, start_ms, past, asked)
-    return tuple(judge.reading(subject, name) for subject, name in asked)
+    broken = refused.causes(window, past)
+    judge = _Judge(reference, window, false_alarms, window_ms, start_ms, past, asked, len(broken))
+    readings = [judge.reading(subject, name) for subject, name in asked]
+    count = len(asked) + len(broken)
+    return *readings, *(refused.refusal(reference, window, past, one, count, false_alarms) for one in broken)
 
 
 def _tests(reference: Reference, subject: str, window_ms: int) -> list[str]:
@@ -73,10 +77,11 @@ class _Judge:
     start_ms: int | None
     past: Sequence[Past]
     asked: Sequence[tuple[str, str]]
+    more: int
 
     def __post_init__(self) -> None:
         slow = sum(TESTS[name].slow for _, name in self.asked)
-        self._readings = {windows: len(self.asked) if windows == 1 else slow for windows in SPANS}
+        self._readings = {windows: len(self.asked) + self.more if windows == 1 else slow for windows in SPANS}
         self._merged: dict[tuple[str, int], Column | None] = {}
 
     def reading(self, subject: str, name: str) -> Reading:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
@@ -90,13 +91,16 @@ def reference(
     return Reference(layouts, whole, dict(sorted((merged | alone).items())), tuple(found_seasons))
 
 
-def profile(reference: Reference, frame: pl.DataFrame, output: Array) -> Profile:
+def profile(
+    reference: Reference, frame: pl.DataFrame, output: Array, refused: Mapping[str, int] = MappingProxyType({})
+) -> Profile:
     """Counts of the reference's fields in `frame`, and of the model's output (n, c); n rows are what the profile is of.
-    They need not be the same rows."""
+    They need not be the same rows. `refused`: rows that no model saw, by what they broke."""
     classes = isinstance(reference.layouts[PREDICTION], CategoryLayout)
     columns = {name: frame[name] for name in reference.layouts if name != PREDICTION}
     columns[PREDICTION] = _answers(output, classes)
-    return Profile(len(output), {name: layout.count(columns[name]) for name, layout in reference.layouts.items()})
+    counts = {name: layout.count(columns[name]) for name, layout in reference.layouts.items()}
+    return Profile(len(output), counts, dict(refused))
 
 
 def _columns(schema: Schema, frame: pl.DataFrame, output: Array) -> dict[str, pl.Series]:

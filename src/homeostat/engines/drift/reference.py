@@ -20,10 +20,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What is kept of a stretch of rows: the counts of each column. Profiles of the same reference add up."""
+    """What is kept of a stretch of rows: the counts of each column, and of rows that were refused, by what they broke
+    (`amount: high`). Profiles of the same reference add up."""
 
     rows: int
     columns: Mapping[str, Column]
+    refused: Mapping[str, int] = field(default_factory=dict)
 
     def __add__(self, other: Profile) -> Profile:
         return Profile.total([self, other])
@@ -32,7 +34,9 @@ class Profile:
     def total(parts: Sequence[Profile]) -> Profile:
         """All of them together, at least one."""
         merged = {name: total([part.columns[name] for part in parts]) for name in parts[0].columns}
-        return Profile(sum(part.rows for part in parts), merged)
+        causes = sorted({cause for part in parts for cause in part.refused})
+        refused = {cause: sum(part.refused.get(cause, 0) for part in parts) for cause in causes}
+        return Profile(sum(part.rows for part in parts), merged, refused)
 
     def to_bytes(self) -> bytes:
         """Compressed MessagePack; only cells that hold a row are written. The same profile, the same bytes."""
@@ -83,7 +87,7 @@ class Reference:
     def to_bytes(self) -> bytes:
         """As `Profile.to_bytes`."""
         layouts = {name: _layout_out(layout) for name, layout in self.layouts.items()}
-        rows, columns = _profile_out(self.profile)
+        rows, columns, _ = _profile_out(self.profile)
         calibrations = [(length, c.windows, c.wobble) for length, c in self.calibrations.items()]
         return _pack((layouts, rows, columns, calibrations, [_season_out(one) for one in self.seasons]))
 
@@ -109,7 +113,7 @@ def _reference_in(plain: Any) -> Reference:
     layouts, rows, columns, calibrations, *more = plain
     return Reference(
         {name: _layout_in(layout) for name, layout in layouts.items()},
-        _profile_in((rows, columns)),
+        _profile_in((rows, columns, {})),
         {length: Calibration(windows, wobble) for length, windows, wobble in calibrations},
         tuple(_season_in(one) for one in (more[0] if more else ())),
     )
@@ -125,13 +129,13 @@ def _season_in(plain: list[Any]) -> Season:
     return Season(cycle, length_ms, {slot: _profile_in(one) for slot, one in slots.items()}, windows, wobble)
 
 
-def _profile_out(profile: Profile) -> tuple[int, dict[str, Any]]:
-    return profile.rows, {name: _column_out(column) for name, column in profile.columns.items()}
+def _profile_out(profile: Profile) -> tuple[int, dict[str, Any], Mapping[str, int]]:
+    return profile.rows, {name: _column_out(column) for name, column in profile.columns.items()}, profile.refused
 
 
 def _profile_in(plain: Any) -> Profile:
-    rows, columns = plain
-    return Profile(rows, {name: _column_in(column) for name, column in columns.items()})
+    rows, columns, refused = plain
+    return Profile(rows, {name: _column_in(column) for name, column in columns.items()}, refused)
 
 
 def _layout_out(layout: Layout) -> list[Any]:
