@@ -8,6 +8,7 @@ import polars as pl
 from homeostat import codec
 from homeostat.domain.bundle import Bundle, Version
 from homeostat.domain.dataset import EVENT_MS
+from homeostat.domain.estimate import Estimated
 from homeostat.domain.policy import DataPolicy, MonitorPolicy, Policy, TrainPolicy
 from homeostat.domain.prediction import LABEL_COLUMNS, LOG_COLUMNS, LabelBatch, LogBatch
 from homeostat.domain.rollout import Arm, ReleaseStep, Rollout, Route, Routing, Status, StepKind
@@ -129,7 +130,13 @@ class World:
         windows = Windows(self.policy, self.log)
         self.monitors = Monitors(self.policy, windows, self.labels, self.journal, self.clock, *watched)
         asked = (self.performances.now, self._refit, lambda: self.remembered)
-        self.triggers = Triggers(self.policy, self.journal, self.rollouts, self.clock, *asked, self.alerts)
+        self.triggers = Triggers(
+            self.policy, self.journal, self.rollouts, self.clock, *asked, self.alerts, self._dropped
+        )
+
+    def _dropped(self) -> Estimated | None:
+        champion = self.champions.now()
+        return self.estimates.dropped(champion) if champion else None
 
     def _refit(self, window_ms: int) -> Probed:
         self.probed.append(window_ms)
