@@ -126,7 +126,7 @@ class Monitors:
         performance = self.performances.now()
         if performance is None:
             return
-        silent = f"no label came for the last {performance.silent} days that are due"
+        silent = f"no label that counts came for the last {performance.silent} days that are due"
         missing = Reading("label", "labels", Verdict.HARM, float(performance.silent), 1.0, silent)
         self.alerts.settle("labels", [missing] if performance.silent >= SILENT else [], self.clock.now_ms())
         if performance.change.verdict is Verdict.UNKNOWN:
