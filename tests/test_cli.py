@@ -187,28 +187,34 @@ COMMANDS = [
             "feedback",
             "retrain",
             "release",
+            "monitor",
             "export",
             "token",
             "experiment",
+            "alerts",
         )
     ),
     *(
         ("release", name)
         for name in ("start", "status", "history", "backtest", "explain", "approve", "reject", "rollback")
     ),
+    *(("monitor", name) for name in ("report", "explain", "label-set")),
     *(("export", name) for name in ("edge", "prometheus", "grafana")),
     *(("token", name) for name in ("add", "list", "remove")),
     *(("feedback", name) for name in ("add", "status", "accept", "reject")),
     *(("experiment", name) for name in ("plan", "start", "status", "stop")),
+    *(("alerts", name) for name in ("list", "show", "ack", "accept", "pause", "test")),
 ]
 
 
 GROUPS = {
+    ("monitor",): cli.monitor,
     ("release",): cli.release,
     ("export",): cli.export,
     ("token",): cli.token,
     ("experiment",): cli.experiment,
     ("feedback",): cli.feedback,
+    ("alerts",): cli.alerts,
 }
 
 

@@ -58,6 +58,7 @@ def test_every_command_is_documented() -> None:
         ("feedback", cli.feedback),
         ("token", cli.token),
         ("experiment", cli.experiment),
+        ("alerts", cli.alerts),
     ):
         for command in below.registered_commands:
             assert f"homeostat {group} {command.name}" in EVERYTHING

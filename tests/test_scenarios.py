@@ -81,7 +81,7 @@ def life(root: Path) -> Life:
 def test_a_shift_without_harm_alerts_and_trains_nothing(life: Life) -> None:
     found = life.of(SHIFT)
     assert found.noticed is not None
-    assert found.noticed.text.startswith("inputs drifted (1 d window): hour: ")
+    assert found.noticed.text.startswith("hour drifted: hour: ")
     assert found.detect_ms == DAY_MS
     assert (found.did, found.harmed_ms) == ((), None)
 
@@ -128,7 +128,7 @@ def test_the_report_shows_each_injection_and_what_became_of_it(life: Life) -> No
     for text in (SHIFT, OUTAGE, RELEASE, CONCEPT):
         assert page.count(text.replace("+", "&#43;")) + page.count(text) >= 2  # on the timeline and in the table
     assert "0 alerts outside of these effects" in page
-    assert "after 1 d: inputs drifted" in page
+    assert "after 1 d: hour drifted" in page
 
 
 COLUMN = "broken:amount:stuck@2026-01-15..2026-01-18"
@@ -145,7 +145,7 @@ def test_policies_side_by_side_from_the_command_line(root: Path) -> None:
     assert list(said["policies"]) == ["calm", "eager"]
     for one in said["policies"].values():
         (found,) = one["injections"]
-        assert found["noticed"]["text"].startswith("inputs drifted (1 d window): amount: ")
+        assert found["noticed"]["text"].startswith("amount is stuck: it has been ")
         assert found["detect_ms"] == DAY_MS
     assert said["policies"]["calm"]["trainings"] < said["policies"]["eager"]["trainings"]
     page = Path(said["report"]).read_text()

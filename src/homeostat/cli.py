@@ -9,8 +9,10 @@ from typing import Annotated
 
 import typer
 
+from homeostat.alerting import alerts
 from homeostat.domain.errors import HomeostatError
 from homeostat.feeding import feedback
+from homeostat.monitoring import monitor
 from homeostat.options import EXIT, HERE, Folder, Json, Reason
 from homeostat.options import length as _length
 from homeostat.options import opened as _open
@@ -27,11 +29,13 @@ app = typer.Typer(
     help="From notebook to production, and healthy there: the whole loop of a machine-learning model.",
 )
 app.add_typer(release, name="release")
+app.add_typer(monitor, name="monitor")
 export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What leaves the project.")
 app.add_typer(export, name="export")
 app.add_typer(experiment, name="experiment")
 app.add_typer(token, name="token")
 app.add_typer(feedback, name="feedback")
+app.add_typer(alerts, name="alerts")
 
 
 def _workers(text: str) -> tuple[int, int]:

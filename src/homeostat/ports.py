@@ -125,6 +125,26 @@ class LabelLog(Protocol):
         ...
 
 
+class Census(Protocol):
+    """Counts rows of the prediction log on their way into its table."""
+
+    def __call__(self, model: str, held: bytes | None, rows: pl.DataFrame, /) -> bytes:
+        """What an hour holds with `rows` (`LOG_COLUMNS`), when it held `held` before (None: no row)."""
+        ...
+
+
+class Counted(Protocol):
+    """What a `Census` has counted."""
+
+    def read(self, model: str, start_ms: int, end_ms: int, /) -> Mapping[int, bytes] | None:
+        """The counts of each hour of the stretch that holds rows, by its start (ms). None: they are not known."""
+        ...
+
+    def waits(self, model: str, end_ms: int, /) -> bool:
+        """Rows from before `end_ms` are still on their way."""
+        ...
+
+
 class Archive(Protocol):
     """The logs' tables, day by day. A day is in UTC."""
 
@@ -206,6 +226,15 @@ class Hook(Protocol):
 
     def run(self, hook: str, message: Mapping[str, Any]) -> str:
         """`hook`: a command, or an http(s) URL. → why it failed, "" when it did not."""
+        ...
+
+
+class Channels(Protocol):
+    """Where people hear of alerts."""
+
+    def tell(self, address: str, title: str, text: str, severity: str) -> str:
+        """`severity`: info, warning, critical, or over. → why it was not delivered, "" when it was; the address is a
+        secret and in no answer."""
         ...
 
 

@@ -14,6 +14,7 @@ import msgspec
 import polars as pl
 
 from homeostat.adapters.runtime import OnnxRuntime
+from homeostat.alarm import AlertVerbs
 from homeostat.batch import PART_ROWS, Batch, BatchResult, OnError, Shipped, Terms
 from homeostat.config import read_policy
 from homeostat.domain.backtest import Backtested, Replayed
@@ -52,6 +53,7 @@ from homeostat.services.release_log import Served
 from homeostat.services.release_seen import backtested, replays
 from homeostat.services.rollouts import Explanation, Releases, Standing
 from homeostat.serving.messages import Request
+from homeostat.watched import MonitorVerbs
 from homeostat.wiring.cluster import cluster
 from homeostat.wiring.plane import STATE
 from homeostat.wiring.system import System, project_system, rehearsal, write_report
@@ -110,6 +112,8 @@ class Project:
         self.token = TokenVerbs(self)
         self.experiment = ExperimentVerbs(self)
         self.feedback = FeedbackVerbs(policy.name, self.ask, lambda: self.system.feedback)
+        self.alerts = AlertVerbs(lambda: self.system, caller)
+        self.monitor = MonitorVerbs(root, lambda: self.system)
 
     @classmethod
     def open(cls, root: str | Path, overlay: str | None = None) -> Project:

@@ -36,9 +36,13 @@ class EvidenceLog:
             self._rows = _Grown()
         rows = self._log.read(self._model, self._settled_ms, now_ms + 1)
         under = (pl.col("release") == release) | pl.col("release").str.starts_with(f"{release}.")
-        rows = rows.filter(under).select(*_KEPT, *self._inputs(rows.schema)).sort("at_ms", maintain_order=True)
+        rows = self.kept(rows.filter(under)).sort("at_ms", maintain_order=True)
         self._settled_ms = max(since_ms, now_ms - SETTLED_MS)
         return self._rows.grow(rows, self._settled_ms), self._labels.read(since_ms, now_ms + 1)
+
+    def kept(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """What is kept of rows of the log."""
+        return rows.select(*_KEPT, *self._inputs(rows.schema))
 
     def _inputs(self, schema: pl.Schema) -> list[pl.Expr]:
         """An input that was not logged is null."""

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from homeostat.domain.bundle import Bundle
 from homeostat.domain.feedback import Hold
-from homeostat.domain.gate import Verdict
-from homeostat.domain.monitor import Reading
+from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Policy
 from homeostat.domain.prediction import Role
 from homeostat.domain.schema import Schema, Task
@@ -31,7 +30,7 @@ WINDOW_ROWS = 144
 """Labels that a window should have: as many days, at most `LONGEST`, as bring them."""
 LONGEST = 30
 ALERT = "labels of "
-"""How the titles of its alerts begin."""
+"""How the subjects of its alerts begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +104,14 @@ class Suspicions:
     def _ask(self, source: str) -> None:
         """An alert until a person has decided, or the labels are again as they were."""
         now = self._open(source)
-        readings = []
+        subject, at = ALERT + (source or UNNAMED_TEXT), self.clock.now_ms()
+        alert = None
         if now and not now.rejected:
             order = f"homeostat feedback accept|reject {source}".rstrip()
             done = "held back" if now.held else "learned"
             evidence = f"since {iso(now.from_ms)} {now.reason}; they are {done} until a person decides: {order}"
-            readings = [Reading(source, "labels", Verdict.HARM, 0.0, 1.0, evidence)]
-        self.alerts.settle(ALERT + (source or UNNAMED_TEXT), readings, self.clock.now_ms())
+            alert = Alert("", f"labels of {source or UNNAMED_TEXT} are suspicious", evidence, at, subject=subject)
+        self.alerts.settle(subject, alert, at)
 
     def _before(self, bundle: Bundle, source: str, end: int, days: int) -> list[Measured]:
         """The windows before, newest first, of a history that a person's last word began; none that is held back."""

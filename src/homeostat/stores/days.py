@@ -47,6 +47,11 @@ class DayTables:
         write_deltalake(str(path), rows, mode="append", schema_mode="merge", partition_by=[DAY], configuration=settings)
         _flush(path)
 
+    def version(self, name: str) -> int:
+        """The newest; -1 where there is no such table."""
+        path = str(self._path(name))
+        return DeltaTable(path).version() if DeltaTable.is_deltatable(path) else -1
+
     def read(self, name: str) -> pl.LazyFrame | None:
         """None where there is no such table. A filter on a time opens only the files that hold such times: each commit
         says what is in its files."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from homeostat.domain.prediction import LabelBatch, LogBatch, SignalBatch
@@ -74,6 +76,16 @@ class MemoryLog:
             if found.height:
                 return frames.shown(found)
         return frames.shown(frames.flat([]))
+
+
+class MemoryCounts:
+    """`ports.Counted` of a log in memory, which goes into no table."""
+
+    def read(self, _model: str, _start_ms: int, _end_ms: int, /) -> Mapping[int, bytes] | None:
+        return None
+
+    def waits(self, _model: str, _end_ms: int, /) -> bool:
+        return False
 
 
 class MemoryLabels:

@@ -62,6 +62,12 @@ class SegmentLog:
     def read(self, model: str, start_ms: int, end_ms: int) -> pl.DataFrame:
         return self._select(f"predictions/{model}", start_ms, end_ms)
 
+    def waits(self, model: str, end_ms: int) -> bool:
+        """Rows from before `end_ms` are not in the table yet."""
+        before = pl.col("at_ms") < end_ms
+        recent = self._stream.rows(f"predictions/{model}", _FOREVER[0], end_ms)
+        return any(not part.filter(before).is_empty() for part in recent)
+
     def find(self, prediction_id: str) -> pl.DataFrame:
         rule = pl.col("id") == prediction_id
         for table in dict.fromkeys([*self._stream.tables(), *self._tables.names()]):

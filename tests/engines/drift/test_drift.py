@@ -13,9 +13,9 @@ from homeostat.domain.monitor import Reading
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.drift import TESTS, drift
-from homeostat.engines.drift.calibrate import wobble, worth
+from homeostat.engines.drift.calibrate import Worth, wobble
 from homeostat.engines.drift.categorical import p_exact
-from homeostat.engines.drift.counts import NumberLayout
+from homeostat.engines.drift.counts import NumberLayout, Numbers
 from homeostat.engines.drift.numeric import distance
 from homeostat.engines.drift.profile import PREDICTION, Profile, Reference, profile, reference
 
@@ -25,12 +25,48 @@ SCHEMA = Schema(
         Field("hour", Kind.INTEGER),
         Field("country", Kind.TEXT),
         Field("repeat", Kind.BOOLEAN),
+        Field("note", Kind.TEXT),
     ),
     Task.BINARY,
     "fraud",
     (0, 1),
 )
 numbers = st.lists(st.floats(allow_nan=True, width=64) | st.none(), max_size=60)
+
+
+ENGLISH = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "that",
+    "was",
+    "his",
+    "he",
+    "it",
+    "with",
+    "is",
+    "for",
+    "as",
+    "had",
+    "you",
+    "not",
+    "be",
+    "her",
+    "on",
+    "at",
+    "by",
+    "which",
+    "have",
+    "or",
+    "from",
+    "this",
+]
+
+
+def sentences(rng: np.random.Generator, rows: int, words: list[str]) -> list[str]:
+    return [" ".join(chosen) for chosen in rng.choice(words, (rows, 9)).tolist()]
 
 
 def days(n: int, seed: int, a_day: int = 240) -> tuple[pl.DataFrame, np.ndarray]:
@@ -44,6 +80,7 @@ def days(n: int, seed: int, a_day: int = 240) -> tuple[pl.DataFrame, np.ndarray]
             "hour": at // (DAY_MS // 24) % 24,
             "country": rng.choice(["at", "be", "ch"], rows, p=[0.6, 0.3, 0.1]),
             "repeat": rng.random(rows) < 0.5,
+            "note": sentences(rng, rows, ENGLISH),
             EVENT_MS: at,
         }
     )
@@ -99,7 +136,9 @@ def test_a_column_that_never_stays_is_no_news() -> None:
     for known in (dated, weekly):
         own = reference(SCHEMA, known, output)
         day = known.filter(pl.col(EVENT_MS) // DAY_MS == 29)
-        assert ("amount", "distribution") not in alarms(drift(own, profile(own, day, output[-240:]), 0.01))
+        assert ("amount", "distribution") not in alarms(
+            drift(own, profile(own, day, output[-240:]), 0.01, DAY_MS, 29 * DAY_MS)
+        )
 
 
 def test_a_window_without_values_is_unknown(ordinary: Reference) -> None:
@@ -143,10 +182,7 @@ def test_counting_many_rows_equals_counting_few() -> None:
     layout = NumberLayout(0.0, 2.0)
     whole = layout.count(values)
     pieces = [layout.count(values[i : i + 1_000]) for i in range(0, 200_000, 1_000)]
-    merged = pieces[0]
-    for piece in pieces[1:]:
-        merged = merged + piece
-    assert repr(merged) == repr(whole)
+    assert repr(Numbers.total(pieces)) == repr(whole)
 
 
 def test_the_distance_from_cells_is_that_of_the_rows() -> None:
@@ -172,7 +208,7 @@ def test_the_exact_test_is_fishers(table: tuple[float, float, float, float], p: 
 
 @given(st.integers(1, 10**7), st.integers(1, 10**7), st.floats(0, 10), st.integers(1, 500))
 def test_rows_are_never_worth_more_than_themselves(n: int, others: int, t: float, windows: int) -> None:
-    size = worth(n, others, t, windows)
+    size = Worth(n, others, t, windows)
     assert 0 < size.window <= n
     assert size.both <= min(size.window, size.reference)
 
