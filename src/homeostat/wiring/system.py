@@ -303,7 +303,7 @@ class System:
         return Analyses(
             self.policy,
             s.log,
-            s.labels,
+            self.labels,
             s.journal,
             s.rollouts,
             self.bundles,
