@@ -55,6 +55,7 @@ def test_every_command_is_documented() -> None:
         assert f"homeostat {name}" in EVERYTHING, name
     for group, below in (
         ("export", cli.export),
+        ("feedback", cli.feedback),
         ("token", cli.token),
         ("experiment", cli.experiment),
         ("alerts", cli.alerts),

@@ -24,7 +24,8 @@ class Reading:
     """One watched column (or metric) in one window.
 
     Drift: `effect` is the distance (KS D, total variation, or points of missing share), `p` the Bonferroni-adjusted
-    p-value, `test` which test it was. A metric: `effect` is its value, `p` 1.
+    p-value, `test` which test it was, `windows` how many in a row it speaks of, `reference` the part of the bundle's
+    reference that they were compared with ("": all of it). A metric: `effect` is its value, `p` 1.
     """
 
     subject: str
@@ -33,6 +34,8 @@ class Reading:
     effect: float
     p: float
     reason: str
+    windows: int = 1
+    reference: str = ""
 
 
 class Severity(StrEnum):

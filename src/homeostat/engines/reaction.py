@@ -15,6 +15,7 @@ DEEDS = (
     "scenario.released",
     "scenario.waited",
     "trigger.held",
+    "trigger.declined",
     "trigger.fired",
     "training.failed",
     "release.promoted",

@@ -45,6 +45,15 @@ class Data:
 
     def snapshot(self) -> DatasetVersion:
         """The newest rows whose labels are as true as they will get. Errors: `DataError`."""
+        return self._version(*self._newest())
+
+    def newest(self) -> pl.DataFrame:
+        """The same rows, without a version of their own: to look at. Errors: `DataError`."""
+        return self._newest()[0]
+
+    def _newest(self) -> tuple[pl.DataFrame, list[str], int]:
+        """A prepared frame, the inputs that the log does not hold, and how many rows with a broken column are left
+        out."""
         now = self.clock.now_ms()
         known_ms = now - self.policy.data.label_horizon
         own = self.source()
@@ -60,7 +69,7 @@ class Data:
         own_ms, served_ms = rows[EVENT_MS].to_numpy(), served[EVENT_MS].to_numpy()
         kept = pl.concat([healthy(rows, faults, own_ms, sure=False), healthy(served, faults, served_ms)])
         broken = len(rows) + len(served) - len(kept)
-        return self._version(kept.sort(EVENT_MS, maintain_order=True), self.hidden(own), broken)
+        return kept.sort(EVENT_MS, maintain_order=True), self.hidden(own), broken
 
     def read(self, dataset: DatasetVersion) -> pl.DataFrame:
         """Its rows, a prepared frame."""

@@ -24,9 +24,9 @@ SILENT = 3
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """The champion's losses since `since_ms`; `key` names the champion and that moment. `trained_ms`: when its release
-    started, for what it learned from may be much older. `silent`: so many days with answers are the last ones and have
-    no label, though their labels are due."""
+    """The champion's losses since `since_ms`; `key` names the champion and the last attempt to replace it.
+    `trained_ms`: when its release started, for what it learned from may be much older. `silent`: so many days with
+    answers are the last ones and have no label, though their labels are due."""
 
     change: Change
     key: str
@@ -55,13 +55,13 @@ class Performances:
         self._known: tuple[tuple[str, int, tuple[Fault, ...]], Performance] | None = None
 
     def now(self) -> Performance | None:
-        """The champion on all mature labels of rows it scored since it was trained, or since the last training that
-        brought no new champion. None: nothing is served."""
+        """The champion on all mature labels of rows it scored since it was trained, whatever was tried meanwhile. None:
+        nothing is served."""
         champion = self.champions.now()
         if champion is None:
             return None
-        since = self._since(champion)
-        key = f"{champion.arm.bundle[:12]}:{since}"
+        since = champion.bundle.trained_until_ms
+        key = f"{champion.arm.bundle[:12]}:{self._tried(champion)}"
         now = self.clock.now_ms()
         end = (now - self.policy.data.label_horizon) // DAY_MS * DAY_MS
         broken = tuple(quarantined(self.journal, self.policy.name).values())
@@ -70,10 +70,10 @@ class Performances:
             self._known = (key, end, broken), Performance(change, key, since, champion.started_ms, silent)
         return self._known[1]
 
-    def _since(self, champion: Champion) -> int:
-        """When the evidence starts: a training that brought no new champion begins it anew, when it failed or when
-        its release ended without promotion."""
-        trained = self.journal.read(self.policy.name, "training.")
+    def _tried(self, champion: Champion) -> int:
+        """When the last attempt ended that brought no new champion, or when this one was made: the same evidence is a
+        cause anew after that. It is not counted anew: a training that registers nothing heals nothing."""
+        trained = [event for kind in ("training.", "remedy.") for event in self.journal.read(self.policy.name, kind)]
         runs = {event.body["run"] for event in trained} - {champion.bundle.run}
         ended = [event.at_ms for event in trained if event.body["run"] != champion.bundle.run]
         releases = self.rollouts.all(self.policy.name)
@@ -86,7 +86,7 @@ class Performances:
     ) -> tuple[Change, int]:
         """→ the change, and the last days without a label. What nobody has told for days is not known to be well. What
         a broken column does is not the model's fault, and no training would mend it."""
-        if self._live is None or not self._live.continues(champion.arm.version, since, end, now):
+        if self._live is None or not self._live.continues(champion.arm.version, since, end):
             self._live = LiveRows(champion.arm.version, since)
         rows, labels = self._live.extend(self.policy.name, self.log, self.labels, end, now)
         rows = healthy(rows, broken, rows["at_ms"].to_numpy())

@@ -110,7 +110,7 @@ def _loop(p: str, policy: Policy) -> Sequence[Alert]:
         Alert("HomeostatBrokenColumn", "warning", "0s", f'{opened}"broken"}} > 0',
               "An input is broken upstream; its rows are not learned from.", "homeostat alerts list"),
         Alert("HomeostatNoLabels", "warning", "0s", no_labels,
-              "There are predictions, but no label came for two label horizons and a day.", "homeostat feedback FILE"),
+              "There are predictions, but no label came for two label horizons and a day.", "homeostat feedback add"),
         Alert("HomeostatTrainingFailed", "warning", "0s",
               f'increase(homeostat_trainings_total{{{p},outcome="failed"}}[1h]) > 0',
               "A training failed.", "homeostat run"),
