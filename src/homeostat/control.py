@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from homeostat.domain.errors import HomeostatError, Refused
 from homeostat.domain.rollout import Do, Move
 from homeostat.domain.run import RunResult
-from homeostat.domain.trigger import Trigger
+from homeostat.domain.trigger import PREVIOUS, Trigger
 from homeostat.engines.report import run_sentence
 from homeostat.ports import Clock
 from homeostat.services.experiments import Experiments
+from homeostat.services.feedback import Feedback
 from homeostat.services.monitors import Monitors
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
+from homeostat.services.suspicion import Suspicions
+from homeostat.services.telling import Teller
 from homeostat.services.triggers import Triggers
 
 SETTLE = 8
@@ -32,6 +35,9 @@ class Control:
     triggers: Triggers
     runs: Runs
     experiments: Experiments
+    feedback: Feedback
+    suspicions: Suspicions
+    teller: Teller
     clock: Clock
 
     def lead(self) -> None:
@@ -53,7 +59,10 @@ class Control:
         """One pass."""
         self.settle()
         self.experiments.turn()
+        self.feedback.turn()
+        self.suspicions.turn()
         self.monitors.watch()
+        self.teller.turn()
         trigger = self.triggers.check()
         if trigger:
             self.train(trigger)
@@ -68,14 +77,31 @@ class Control:
         return move
 
     def train(self, trigger: Trigger) -> None:
-        """Run the pipeline for a trigger; its challenger, if the gates let one through, starts its release. The
-        trigger is done last: after a crash in between, the run is found in the cache and its release under way."""
+        """Carry out a trigger's remedy. Of a training the challenger, if the gates let one through, starts its release;
+        an earlier version starts one at once. The trigger is done last: after a crash in between, the run is found in
+        the cache and its release under way."""
+        what, _, which = trigger.remedy.partition(":")
+        if what == PREVIOUS:
+            self._again(trigger, int(which))
+            return
         try:
-            result = self.runs.run()
+            result = self.runs.run(window_ms=int(which)) if which else self.runs.run()
         except HomeostatError as error:
             self.triggers.done(trigger, failure=str(error))
             return
         self.triggers.done(trigger, run=result.id, note=self._release(result, trigger))
+
+    def _again(self, trigger: Trigger, number: int) -> None:
+        """Release an earlier version: through the same steps, for the world may have changed since."""
+        version = next(one for one in self.releases.tracker.versions(self.releases.model) if one.number == number)
+        by = f"trigger {trigger.key}"
+        known = next((one for one in self.releases.history() if one.by == by), None)
+        try:
+            asked = known or self.releases.start(version, by=by)
+            note = f"Release {asked.id} of version {number} was asked for."
+        except Refused as refusal:
+            note = f"No release was started: {refusal.what}."
+        self.triggers.done(trigger, run=version.run, note=note)
 
     def _release(self, result: RunResult, trigger: Trigger) -> str:
         """→ what came of the run. The same version may have its release already: after a crash, or without news."""

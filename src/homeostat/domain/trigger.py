@@ -1,17 +1,54 @@
-"""Why a training starts."""
+"""Why a training starts, and whether it is worth it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from homeostat.domain.bundle import Version
+
+REFIT, PREVIOUS = "refit", "previous"
+"""Remedies: a training, and the release of an earlier version."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """`key` identifies the cause: a second trigger with the same key does not fire. `since_ms`: when the world most
-    likely began to change, 0 where the champion shows no sign of that."""
+    likely began to change, 0 where the champion shows no sign of that. `remedy`: what is done about it: `refit`,
+    `window:` with milliseconds, or `previous:` with the version's number."""
 
     key: str
     kind: str
     reason: str
     at_ms: int
     since_ms: int = 0
+    remedy: str = REFIT
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What a probe found: `gain`, by how much the loss falls in the mean, over the `n` newest labels; E against "there
+    is no gain". `rows`: what it was fitted on, 0 when nothing was fitted; `seconds` of it, and their price."""
+
+    helps: bool
+    reason: str
+    gain: float = 0.0
+    evidence: float = 0.0
+    n: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    price: float = 0.0
+
+    @property
+    def cost(self) -> str:
+        """One line; a simulated clock measures no seconds."""
+        took = f" in {self.seconds:.2g} s" if self.seconds else ""
+        price = f", {self.price:.2g} in money" if self.price else ""
+        return f"Cost: {self.rows:,} rows fitted{took}{price}." if self.rows else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """An earlier version that is better than the champion on the newest labels."""
+
+    version: Version
+    probed: Probed

@@ -26,7 +26,7 @@ from homeostat.engines.answer import answers
 from homeostat.engines.drift.counts import NumberLayout, Numbers
 from homeostat.engines.drift.numeric import distance
 from homeostat.engines.itinerary import Rates
-from homeostat.engines.lanes import Case
+from homeostat.engines.lanes import Case, Side
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -75,6 +75,20 @@ def present(fields: Sequence[Field], columns: Mapping[str, pl.Series], n: int) -
         if not field.nullable:
             there &= columns[field.name].is_not_null().to_numpy()
     return np.asarray(there)
+
+
+def scored(side: Side, given: Given, role: Role) -> list[pl.Expr]:
+    """Columns of the log for a version's answers to n requests, as the data plane would have logged them. They measure
+    no time."""
+    good, bundle = given.good, side.bundle
+    said = answers(bundle.schema, bundle.threshold, np.where(good[:, None], given.output, 0.0))
+    columns = (
+        pl.Series("status", np.where(good, "ok", np.where(given.raised, "error", "nonfinite")), pl.String),
+        pl.Series("score", said.score, pl.Float64),
+        pl.Series("scores", said.scores, pl.List(pl.Float64)),
+    )
+    literals = {"version": pl.lit(side.version, pl.Int64), "role": pl.lit(role.value), "model_us": pl.lit(0, pl.Int64)}
+    return [*(pl.lit(column) for column in columns), *(value.alias(name) for name, value in literals.items())]
 
 
 class Comparison:
@@ -157,27 +171,18 @@ class Comparison:
     def _twins(self, chunk: Chunk) -> pl.DataFrame:
         """(2 n, columns of the log) as a shadow step would have logged them; the champion's rows first."""
         sides = (self.case.champion, chunk.champion, Role.ANSWER), (self.case.candidate, chunk.candidate, Role.SHADOW)
-        made = []
-        for side, given, role in sides:
-            good = given.good
-            said = answers(side.bundle.schema, side.bundle.threshold, np.where(good[:, None], given.output, 0.0))
-            status = np.where(good, "ok", np.where(given.raised, "error", "nonfinite"))
-            made.append(
-                chunk.rows.select(
-                    "id",
-                    "key",
-                    "at_ms",
-                    version=pl.lit(side.version, pl.Int64),
-                    arm=pl.lit("champion"),
-                    role=pl.lit(role.value),
-                    weight=pl.lit(0, pl.Int64),
-                    status=pl.Series(status),
-                    model_us=pl.lit(0, pl.Int64),
-                    score=pl.Series(said.score, dtype=pl.Float64),
-                    scores=pl.Series(said.scores, dtype=pl.List(pl.Float64)),
-                    candidate=pl.lit(role is Role.SHADOW),
-                )
+        made = [
+            chunk.rows.select(
+                "id",
+                "key",
+                "at_ms",
+                *scored(side, given, role),
+                arm=pl.lit("champion"),
+                weight=pl.lit(0, pl.Int64),
+                candidate=pl.lit(role is Role.SHADOW),
             )
+            for side, given, role in sides
+        ]
         return pl.concat(made)
 
     def _label(self, twins: pl.DataFrame, labels: pl.DataFrame) -> Array:

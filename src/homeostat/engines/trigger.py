@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from cronsim import CronSim, CronSimError
 
 from homeostat.domain.errors import ConfigError
+from homeostat.domain.estimate import Estimated
 from homeostat.domain.gate import Verdict
-from homeostat.domain.policy import RetrainPolicy, Schedule
+from homeostat.domain.policy import OtherWindow, RetrainPolicy, Schedule
 from homeostat.domain.trigger import Trigger
 from homeostat.domain.units import DAY_MS, duration_ms, is_duration, show_duration
 from homeostat.engines.change import Change
@@ -25,7 +26,9 @@ class TriggerSeen:
     trained and released; `trainings`: when each training was triggered, in order; `fired`: the keys of the causes that
     fired; `asked`: manual orders that did not fire yet; `release`: the open release, "" when there is none;
     `watched_ms`: from when on `change` was measured; `began_ms`: when the change began that the last trigger answered,
-    0 for none.
+    0 for none; `declined`: when a cause of which kind was answered with "it would not help", since the last training;
+    `failed`: so many trainings and releases in a row, these being the last, brought no new champion; `estimated`: an
+    estimated drop, None when there is none.
     """
 
     now_ms: int
@@ -38,6 +41,9 @@ class TriggerSeen:
     release: str = ""
     watched_ms: int = 0
     began_ms: int = 0
+    declined: tuple[tuple[str, int], ...] = ()
+    failed: int = 0
+    estimated: Estimated | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +58,35 @@ class NotFired:
 Kind = Callable[[TriggerSeen, str], Trigger | NotFired]
 """(seen, the kind's setting) → the cause as it stands, or why there is none."""
 
+SIGN = "sign"
+"""The setting of `performance` where a probe is asked first."""
+LONGEST = 5
+"""So often at most a wait is doubled."""
 
-def performance(seen: TriggerSeen, _: str) -> Trigger | NotFired:
-    """The labels show that the champion has become worse."""
-    if seen.change is None:
+
+def performance(seen: TriggerSeen, setting: str) -> Trigger | NotFired:
+    """The labels show that the champion has become worse. Where a probe is asked first (`SIGN`), half the evidence, on
+    its logarithm, will do: a false alarm costs a probe, not a training."""
+    change = seen.change
+    if change is None:
         return NotFired("nothing is served yet")
-    if seen.change.verdict is not Verdict.HARM:
-        return NotFired(seen.change.reason)
-    return Trigger(f"performance:{seen.change_key}", "performance", seen.change.reason, seen.now_ms)
+    harm = change.verdict is Verdict.HARM
+    if not harm and not (setting == SIGN and change.verdict is Verdict.OK and _suspicious(change)):
+        return NotFired(change.reason)
+    held = f"(E = {change.evidence:.3g}, harm at {change.threshold:g})"
+    sign = f"a sign that the loss rose: {change.mean:.3g}, {change.baseline:.3g} when made {held}"
+    return Trigger(f"performance:{seen.change_key}", "performance", change.reason if harm else sign, seen.now_ms)
+
+
+def _suspicious(change: Change) -> bool:
+    return change.evidence >= math.sqrt(change.threshold)
 
 
 def schedule(seen: TriggerSeen, expression: str) -> Trigger | NotFired:
     """The newest tick of a cron expression (UTC) since the champion's training and the last triggered one, where
     ticks missed meanwhile count once; or the age that the last of these trainings has reached. Errors:
     `ConfigError`."""
-    last = max((seen.trained_ms, *seen.trainings))
+    last = max((seen.trained_ms, *seen.trainings, *(at for kind, at in seen.declined if kind == "schedule")))
     if is_duration(expression):
         return _aged(seen, int(str(duration_ms(expression))), last)
     now = datetime.fromtimestamp(seen.now_ms / 1000, UTC)
@@ -88,9 +108,17 @@ def _aged(seen: TriggerSeen, age: int, last: int) -> Trigger | NotFired:
     if not seen.trained_ms:
         return NotFired("nothing is served yet")
     if seen.now_ms - last < age:
-        return NotFired(f"trained {show_duration(seen.now_ms - last)} ago, less than {show_duration(age)}")
-    reason = f"the last training is {show_duration(seen.now_ms - last)} old; the schedule is {show_duration(age)}"
+        return NotFired(f"looked at {show_duration(seen.now_ms - last)} ago, less than {show_duration(age)}")
+    old = seen.now_ms - max((seen.trained_ms, *seen.trainings))
+    reason = f"the last training is {show_duration(old)} old; the schedule is {show_duration(age)}"
     return Trigger(f"schedule:{age}:{last}", "schedule", reason, seen.now_ms)
+
+
+def estimated(seen: TriggerSeen, _: str) -> Trigger | NotFired:
+    """The champion's metric is estimated to have dropped, and inputs that matter drifted. No label says so yet."""
+    if seen.estimated is None:
+        return NotFired("no estimated drop with drift of inputs that matter")
+    return Trigger(f"estimated:{seen.change_key}", "estimated", seen.estimated.reason, seen.now_ms)
 
 
 def manual(seen: TriggerSeen, _: str) -> Trigger | NotFired:
@@ -98,7 +126,12 @@ def manual(seen: TriggerSeen, _: str) -> Trigger | NotFired:
     return seen.asked[0] if seen.asked else NotFired("nobody asked")
 
 
-KINDS: Mapping[str, Kind] = {"performance": performance, "schedule": schedule, "manual": manual}
+KINDS: Mapping[str, Kind] = {
+    "performance": performance,
+    "estimated": estimated,
+    "schedule": schedule,
+    "manual": manual,
+}
 
 
 def fire(policy: RetrainPolicy, seen: TriggerSeen) -> Trigger | NotFired:
@@ -122,7 +155,7 @@ def _began(seen: TriggerSeen) -> int:
     """When the change began that the evidence speaks for, if not yet aloud: halfway, on its logarithm, to harm. A
     champion that was worse from its first day on has not repaired the change that it was trained for."""
     change = seen.change
-    if change is None or change.since is None or change.evidence < math.sqrt(change.threshold):
+    if change is None or change.since is None or not _suspicious(change):
         return 0
     since_ms = change.since * DAY_MS
     return seen.began_ms if seen.began_ms and since_ms <= seen.watched_ms + DAY_MS else since_ms
@@ -132,6 +165,7 @@ def _kinds(policy: RetrainPolicy) -> Iterator[tuple[str, str]]:
     yield "manual", ""
     for entry in policy.when:
         name, setting = ("schedule", entry.schedule) if isinstance(entry, Schedule) else (entry, "")
+        setting = SIGN if name == "performance" and policy.only_if_it_helps else setting
         if name not in KINDS or (name == "schedule" and not setting):
             raise ConfigError(
                 f"{name!r} is no kind of trigger" if setting or name != "schedule" else "a schedule needs its times",
@@ -146,11 +180,40 @@ def _forbidden(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> NotF
         return NotFired(f"not retrained, because release {seen.release} is under way", cause.key, "release")
     if cause.kind == "manual":
         return None
-    rest = max((seen.trained_ms, *seen.trainings)) + policy.cooldown - seen.now_ms
+    rest = max((seen.trained_ms, *seen.trainings)) + policy.cooldown * _doubled(seen.failed) - seen.now_ms
     if rest > 0:
-        return NotFired(f"not retrained, because of the cooldown: {show_duration(rest)} left", cause.key, "cooldown")
+        after = f", {seen.failed} times in a row without success" if seen.failed > 1 else ""
+        words = f"not retrained, because of the cooldown{after}: {show_duration(rest)} left"
+        return NotFired(words, cause.key, f"cooldown {seen.failed}" if after else "cooldown")
+    asked = [at for kind, at in seen.declined if kind == cause.kind]
+    wait = min(DAY_MS * _doubled(len(asked)), max(policy.cooldown, DAY_MS))
+    rest = max(asked, default=seen.now_ms - wait) + wait - seen.now_ms
+    if rest > 0:
+        return NotFired(f"not asked again whether a training helps for {show_duration(rest)}", cause.key, "back-off")
     spent = sum(at > seen.now_ms - policy.budget.per for at in seen.trainings)
     if spent >= policy.budget.trainings:
         words = f"not retrained, because all {spent} trainings of {show_duration(policy.budget.per)} are spent"
         return NotFired(words, cause.key, "budget")
     return None
+
+
+def _doubled(times: int) -> int:
+    """How a wait grows: 1, 1, 2, 4, …"""
+    return int(2 ** min(max(times - 1, 0), LONGEST))
+
+
+def called(policy: RetrainPolicy, seen: TriggerSeen) -> str:
+    """Why a person is needed, "" when none is: every remedy of the policy was tried since the last that succeeded, and
+    the champion is still worse."""
+    automatic = len(policy.remedies) - policy.remedies.count("person")
+    worse = seen.change is not None and seen.change.verdict is Verdict.HARM
+    if "person" not in policy.remedies or not worse or seen.failed < automatic:
+        return ""
+    return f"{seen.failed} attempts in a row brought no better model, and the champion is worse than it was"
+
+
+def ladder(policy: RetrainPolicy, failed: int) -> tuple[str | OtherWindow, ...]:
+    """The remedies, without the person, the next one first: one that failed is passed over."""
+    known = [one for one in policy.remedies if one != "person"]
+    turn = failed % len(known) if known else 0
+    return tuple(known[turn:] + known[:turn])

@@ -19,9 +19,11 @@ from homeostat.domain.trace import Score, Trace
 from homeostat.domain.units import ALL, DAY_MS
 from homeostat.engines import lanes
 from homeostat.engines.answer import answers
+from homeostat.engines.backtest import scored
 from homeostat.engines.report import backtest_sentence
 from homeostat.ports import Clock, LabelLog, Model, PredictionLog, Progress, Runtime
 from homeostat.services.bundles import Bundles
+from homeostat.services.evidence_log import answered
 from homeostat.services.replay import TIMED, Arm, Replay, evenly, respond, typed
 
 Times = NDArray[np.int64]
@@ -65,6 +67,25 @@ class Backtests:
             return None
         self._under_way = None
         return self._done(replay)
+
+    def early(self, release: Rollout) -> pl.DataFrame:
+        """The last week's answers of the champion that neither version has learned from, as if the shadow had begun
+        then: the rows of the log, of `release` at weight 0, and the candidate's score beside each. Their labels mature
+        a label horizon sooner than those of the first live rows do. Without those that the log does not hold as they
+        were served. Errors: `NotFound`, `Corrupt`."""
+        if release.champion is None:
+            raise ValueError("the first release of a model has nobody to be compared with")
+        end_ms, arm = release.started_ms, self._arm(release.candidate)
+        learned_ms = max(arm.bundle.trained_until_ms, self.bundles.load(release.champion.bundle).trained_until_ms)
+        log = self.log.read(self.policy.name, max(end_ms - WINDOW_MS, learned_ms + 1), end_ms)
+        mine = (pl.col("version") == release.champion.number) & (pl.col("status") == "ok")
+        rows = answered(log).filter(mine).unique("id", maintain_order=True)
+        rows = rows.with_columns(release=pl.lit(release.id), weight=pl.lit(0, pl.Int64))
+        if rows.is_empty() or self.policy.log.hidden.intersection(arm.bundle.schema.names):
+            return rows.clear()
+        columns = {field.name: typed(rows["inputs"], field) for field in arm.bundle.schema.fields}
+        given, _ = respond(arm, columns, rows.height)
+        return pl.concat([rows, rows.with_columns(scored(arm.side, given, Role.SHADOW))])
 
     def one(self, trace: Trace, release: Rollout) -> Replayed:
         """The request of a prediction through the bundle of another release. Errors: `DataError` when it can't be

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import Policy
+from homeostat.domain.quarantine import Fault
 from homeostat.domain.units import DAY_MS
 from homeostat.engines import metrics
 from homeostat.engines.answer import output_of
+from homeostat.engines.broken import healthy
 from homeostat.engines.change import ORDINARY, Change, Rule, detect
 from homeostat.ports import Clock, Journal, LabelLog, PredictionLog, Rollouts
 from homeostat.services.champion import Champion, Champions
+from homeostat.services.held import quarantined
 from homeostat.services.scored import LiveRows, labelled
 
 SILENT = 3
@@ -20,9 +24,9 @@ SILENT = 3
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """The champion's losses since `since_ms`; `key` names the champion and that moment. `trained_ms`: when its release
-    started, for what it learned from may be much older. `silent`: so many days with answers are the last ones and have
-    no label, though their labels are due."""
+    """The champion's losses since `since_ms`; `key` names the champion and the last attempt to replace it.
+    `trained_ms`: when its release started, for what it learned from may be much older. `silent`: so many days with
+    answers are the last ones and have no label, though their labels are due."""
 
     change: Change
     key: str
@@ -48,27 +52,28 @@ class Performances:
         self.policy, self.log, self.labels, self.journal = policy, log, labels, journal
         self.rollouts, self.clock, self.champions, self.rule = rollouts, clock, champions, rule
         self._live: LiveRows | None = None
-        self._known: tuple[tuple[str, int], Performance] | None = None
+        self._known: tuple[tuple[str, int, tuple[Fault, ...]], Performance] | None = None
 
     def now(self) -> Performance | None:
-        """The champion on all mature labels of rows it scored since it was trained, or since the last training that
-        brought no new champion. None: nothing is served."""
+        """The champion on all mature labels of rows it scored since it was trained, whatever was tried meanwhile. None:
+        nothing is served."""
         champion = self.champions.now()
         if champion is None:
             return None
-        since = self._since(champion)
-        key = f"{champion.arm.bundle[:12]}:{since}"
+        since = champion.bundle.trained_until_ms
+        key = f"{champion.arm.bundle[:12]}:{self._tried(champion)}"
         now = self.clock.now_ms()
         end = (now - self.policy.data.label_horizon) // DAY_MS * DAY_MS
-        if self._known is None or self._known[0] != (key, end):
-            change, silent = self._change(champion, since, end, now)
-            self._known = (key, end), Performance(change, key, since, champion.started_ms, silent)
+        broken = tuple(quarantined(self.journal, self.policy.name).values())
+        if self._known is None or self._known[0] != (key, end, broken):
+            change, silent = self._change(champion, since, end, now, broken)
+            self._known = (key, end, broken), Performance(change, key, since, champion.started_ms, silent)
         return self._known[1]
 
-    def _since(self, champion: Champion) -> int:
-        """When the evidence starts: a training that brought no new champion begins it anew, when it failed or when
-        its release ended without promotion."""
-        trained = self.journal.read(self.policy.name, "training.")
+    def _tried(self, champion: Champion) -> int:
+        """When the last attempt ended that brought no new champion, or when this one was made: the same evidence is a
+        cause anew after that. It is not counted anew: a training that registers nothing heals nothing."""
+        trained = [event for kind in ("training.", "remedy.") for event in self.journal.read(self.policy.name, kind)]
         runs = {event.body["run"] for event in trained} - {champion.bundle.run}
         ended = [event.at_ms for event in trained if event.body["run"] != champion.bundle.run]
         releases = self.rollouts.all(self.policy.name)
@@ -76,11 +81,15 @@ class Performances:
         newer = [at for at in ended if at > champion.bundle.trained_until_ms]
         return max((champion.bundle.trained_until_ms, *newer))
 
-    def _change(self, champion: Champion, since: int, end: int, now: int) -> tuple[Change, int]:
-        """→ the change, and the last days without a label. What nobody has told for days is not known to be well."""
-        if self._live is None or not self._live.continues(champion.arm.version, since, end, now):
+    def _change(
+        self, champion: Champion, since: int, end: int, now: int, broken: Sequence[Fault]
+    ) -> tuple[Change, int]:
+        """→ the change, and the last days without a label. What nobody has told for days is not known to be well. What
+        a broken column does is not the model's fault, and no training would mend it."""
+        if self._live is None or not self._live.continues(champion.arm.version, since, end):
             self._live = LiveRows(champion.arm.version, since)
         rows, labels = self._live.extend(self.policy.name, self.log, self.labels, end, now)
+        rows = healthy(rows, broken, rows["at_ms"].to_numpy())
         joined, y = labelled(champion.bundle.schema, rows, labels)
         output = output_of(champion.bundle.schema, joined)
         losses = metrics.losses(champion.bundle.schema.task, y, output, champion.bundle.loss_scale)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import polars as pl
 
 from homeostat import codec
 from homeostat.domain.backtest import Backtested
@@ -16,6 +18,7 @@ from homeostat.domain.units import ALL
 from homeostat.engines.evaluation import Evaluation
 from homeostat.engines.lanes import Case, Findings, Side, judge
 from homeostat.ports import Blobs, Clock, Journal, Plane, Router
+from homeostat.services.backtest import WINDOW_MS
 from homeostat.services.evidence_log import EvidenceLog, requests_seen
 
 PROBES, PROBE_MS = 5, 1_000
@@ -37,11 +40,14 @@ class Sight:
         blobs: Blobs,
         evidence: EvidenceLog,
         clock: Clock,
+        early: Callable[[Rollout], pl.DataFrame] | None = None,
     ) -> None:
+        """`early` gives the rows before the release on which both versions are scored; None: there are none."""
         self.policy, self.journal, self.router, self.plane, self.clock = policy, journal, router, plane, clock
         self.model, self.blobs, self.evidence = policy.name, blobs, evidence
         self._bundles: dict[str, Bundle] = {}
         self._answered, self._failed, self._probed_ms = "", 0, 0
+        self._early, self._before = early, ("", pl.DataFrame())
 
     def gather(self, rollout: Rollout, records: Sequence[Rollout]) -> Seen:
         """`records`: all of the model, oldest first."""
@@ -112,9 +118,20 @@ class Sight:
         case = self.case(rollout, rollout.champion, now)
         if replays(rollout):
             return Findings((), _unreadable(self.broken(rollout.champion)), 0), 0
-        rows, labels = self.evidence.read(rollout.id, since_ms, now)
+        rows, labels = self.rows(rollout, since_ms, now)
         shadowed = not rollout.step.weight
         return judge(case, rows, labels), requests_seen(rows, rollout.candidate.number, rollout.step_ms, shadowed)
+
+    def rows(self, rollout: Rollout, since_ms: int, now: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Rows that both versions scored, and labels: under the release, and before it. A person who approves has seen
+        what was recorded: from then on only live rows count."""
+        approved = any(event.body["order"] == "approve" for event in self.orders(rollout))
+        if self._early is None or approved or since_ms > rollout.started_ms:
+            return self.evidence.read(rollout.id, since_ms, now)
+        if self._before[0] != rollout.id:
+            self._before = rollout.id, self.evidence.kept(self._early(rollout))
+        live, labels = self.evidence.read(rollout.id, since_ms - WINDOW_MS, now)
+        return pl.concat([self._before[1], live], how="vertical_relaxed"), labels
 
     def case(self, rollout: Rollout, champion: Version, now: int) -> Case:
         """Errors: `NotFound`, `Corrupt`."""

@@ -81,7 +81,8 @@ class Releases:
         self.model = policy.name
         self._looked = ""
         evidence = EvidenceLog(policy.name, log, labels, policy.monitor.segments)
-        self.sight = Sight(policy, journal, router, plane, blobs, evidence, clock)
+        early = backtests.early if backtests else None
+        self.sight = Sight(policy, journal, router, plane, blobs, evidence, clock, early)
         self.told = ReleaseLog(policy.name, journal, clock)
         self.hooks = Hooks(policy.release.hooks, hook, journal, clock) if hook else None
 
@@ -274,7 +275,7 @@ class Releases:
         if rollout.status is not Status.RUNNING or rollout.champion is None or replays(rollout):
             return standing
         since_ms = since(rollout, resumed(self.sight.orders(rollout)))
-        rows, labels = self.sight.evidence.read(rollout.id, since_ms, seen.now_ms)
+        rows, labels = self.sight.rows(rollout, since_ms, seen.now_ms)
         present = Present(rollout, seen, self.sight.case(rollout, rollout.champion, seen.now_ms), rows, labels)
         return replace(standing, outlook=look_ahead(present, self.policy.release))
 

@@ -6,7 +6,7 @@ simply run again, and only what was not finished is made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -18,19 +18,22 @@ from homeostat.domain.bundle import Backtest, Bundle, Version
 from homeostat.domain.dataset import EVENT_MS, DatasetVersion
 from homeostat.domain.errors import PipelineError
 from homeostat.domain.gate import GateResult, Verdict
-from homeostat.domain.policy import Policy
+from homeostat.domain.policy import Policy, TrainPolicy
 from homeostat.domain.run import RunRecord, RunResult, worst
 from homeostat.domain.schema import Schema
 from homeostat.domain.units import DAY_MS
 from homeostat.engines import evaluation, labels
+from homeostat.engines.broken import HABITS, habits
 from homeostat.engines.change import baseline_of
 from homeostat.engines.drift.profile import reference
 from homeostat.engines.evaluation import Evaluated, Evaluation
+from homeostat.engines.importance import importance
 from homeostat.engines.plan import digest, step_key
 from homeostat.engines.report import RunExtra, run_report
 from homeostat.engines.split import Split, split
 from homeostat.engines.transform import matrix
 from homeostat.ports import Clock, Code, Converter, Progress, Router, Runtime, StepCache, Tracker
+from homeostat.services import holdout
 from homeostat.services.bundles import Bundles
 from homeostat.services.data import Data
 from homeostat.services.steps import Steps
@@ -69,8 +72,9 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What is known of a model before any release."""
+    """What is known of a model before any release; `output` (n, c) on its holdout."""
 
+    output: Array
     evaluated: Evaluated
     gates: tuple[GateResult, ...]
     backtest: Backtest | None
@@ -98,11 +102,12 @@ class Runs:
         self.converter, self.runtime, self.bundles, self.tracker = converter, runtime, bundles, tracker
         self.router, self.clock, self.environment = router, clock, environment
 
-    def run(self, progress: Progress = _quiet) -> RunResult:
-        """Errors: `CheckFailed` and `DataError` from the data, `PipelineError` from the project's code; nothing is
-        registered then."""
+    def run(self, progress: Progress = _quiet, window_ms: int | None = None) -> RunResult:
+        """`window_ms`: look back another time than the policy's. Errors: `CheckFailed` and `DataError` from the data,
+        `PipelineError` from the project's code; nothing is registered then."""
         steps = Steps(self.cache, self.clock, progress, _STEPS)
-        prepared = self._prepare(steps)
+        train = self.policy.train
+        prepared = self._prepare(train if window_ms is None else replace(train, window=window_ms), steps)
         tested = self._train(prepared, prepared.parts.train, "train", steps)
         output = self._output(tested.onnx, prepared.schema, prepared.parts.holdout)
         evaluated = steps(
@@ -124,12 +129,12 @@ class Runs:
         version = self._registered(identity, bundle, final.onnx)
         return RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, judged.gates, version)
 
-    def _prepare(self, steps: Steps) -> Prepared:
+    def _prepare(self, train: TrainPolicy, steps: Steps) -> Prepared:
         dataset = self.data.snapshot()
         frame = self.data.read(dataset)
         self.training.check(Rows(frame, dataset.digest), steps)
-        parts, schema = split(self.policy.train, frame), self.training.schema(frame)
-        return Prepared(dataset, parts, schema, digest([dataset.digest, repr(self.policy.train), repr(schema)]))
+        parts, schema = split(train, frame), self.training.schema(frame)
+        return Prepared(dataset, parts, schema, digest([dataset.digest, repr(train), repr(schema)]))
 
     def _train(self, prepared: Prepared, frame: pl.DataFrame, name: str, steps: Steps) -> Trained:
         note = "" if name == "train" else f" ({name})"
@@ -161,7 +166,7 @@ class Runs:
         champion = self._champion(schema, holdout)
         y = labels.truth(schema, holdout[schema.target].to_list())
         gates = evaluation.gates(self.policy, evaluated, y, output, champion)
-        return Judged(evaluated, gates, evaluation.backtest(schema, evaluated, y, champion))
+        return Judged(output, evaluated, gates, evaluation.backtest(schema, evaluated, y, champion))
 
     def _champion(self, schema: Schema, holdout: pl.DataFrame) -> evaluation.Champion | None:
         route = self.router.read().routes.get(self.policy.name)
@@ -192,7 +197,6 @@ class Runs:
         now, code, evaluated, gates = self.clock.now_ms(), self.code.state(), judged.evaluated, judged.gates
         record = RunRecord(identity, now, prepared.dataset, code, final.fitted.params, evaluated.measurements, gates)
         result = RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, gates, None)
-        days = prepared.parts.holdout[EVENT_MS].to_numpy() // DAY_MS
         profile = reference(schema, window, self._output(final.onnx, schema, window), self.policy.monitor.windows)
         manifest = Bundle(
             model=self.policy.name,
@@ -210,12 +214,26 @@ class Runs:
             "model.onnx": final.onnx,
             "evaluated.onnx": tested.onnx,
             "profile": profile.to_bytes(),
-            "evaluation.json": codec.encode(Evaluation(baseline_of(evaluated.losses, days), judged.backtest)),
+            HABITS: codec.encode(habits(schema, window)),
+            "evaluation.json": codec.encode(self._evaluation(prepared, tested, judged)),
+            holdout.FILE: self._held(prepared, judged),
             "run.json": codec.encode_exactly(record),
             "environment.txt": self.environment.encode(),
             "report.html": run_report(result, RunExtra(self.policy.name, now, code)).encode(),
         }
         return self.bundles.save(manifest, files)
+
+    def _evaluation(self, prepared: Prepared, tested: Trained, judged: Judged) -> Evaluation:
+        schema, rows, scale = prepared.schema, prepared.parts.holdout, judged.evaluated.loss_scale
+        days = rows[EVENT_MS].to_numpy() // DAY_MS
+        x, y = matrix(schema, rows.select(schema.names).to_dict()), labels.truth(schema, rows[schema.target].to_list())
+        needed = importance(schema, x, y, self.runtime.load(tested.onnx), scale)
+        return Evaluation(baseline_of(judged.evaluated.losses, days), judged.backtest, needed)
+
+    def _held(self, prepared: Prepared, judged: Judged) -> bytes:
+        schema, rows = prepared.schema, prepared.parts.holdout
+        shown = holdout.shown(rows, schema.names, self.policy.log.hidden)
+        return holdout.pack(shown, labels.truth(schema, rows[schema.target].to_list()), judged.output)
 
     def _sample(
         self, onnx: bytes, schema: Schema, frame: pl.DataFrame

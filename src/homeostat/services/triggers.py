@@ -1,21 +1,43 @@
-"""Triggers as they happen: each cause starts one training, and a crash in the middle loses none."""
+"""Triggers as they happen: each cause starts one remedy, and a crash in the middle loses none."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 
+from homeostat.domain.estimate import Estimated
 from homeostat.domain.event import Event
-from homeostat.domain.policy import Policy
-from homeostat.domain.trigger import Trigger
+from homeostat.domain.gate import Verdict
+from homeostat.domain.monitor import Alert
+from homeostat.domain.policy import OtherWindow, Policy
+from homeostat.domain.rollout import Rollout, Status
+from homeostat.domain.trigger import PREVIOUS, REFIT, Probed, Remembered, Trigger
+from homeostat.domain.units import show_duration
 from homeostat.engines import trigger as rule
 from homeostat.engines.trigger import NotFired, TriggerSeen
 from homeostat.ports import Clock, Journal, Rollouts
+from homeostat.services.alerts import Alerts
 from homeostat.services.performance import Performance
+from homeostat.services.probe import costs
+
+PERSON = "healing"
+"""The title of the alert that calls a person."""
+ENDS = ("training.", "remedy.")
+"""What a remedy ends with: a training, or the release of an earlier version."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A trigger that fired; `ended` with the run of its candidate, "" where there is none."""
+
+    cause: Trigger
+    ended: bool
+    run: str
 
 
 class Triggers:
-    """`performance` gives the champion's change since it was made (None: nothing is served)."""
+    """`performance` gives the champion's change since it was made (None: nothing is served); `refit` (of a window) and
+    `remembered` what remedies would bring; `estimated` an estimated drop of it."""
 
     def __init__(
         self,
@@ -24,20 +46,30 @@ class Triggers:
         rollouts: Rollouts,
         clock: Clock,
         performance: Callable[[], Performance | None],
+        refit: Callable[[int], Probed],
+        remembered: Callable[[], Remembered | None],
+        alerts: Alerts,
+        estimated: Callable[[], Estimated | None],
     ) -> None:
         self.policy, self.journal, self.rollouts, self.clock = policy, journal, rollouts, clock
-        self.performance = performance
+        self.performance, self.refit, self.remembered, self.alerts = performance, refit, remembered, alerts
+        self.estimated = estimated
 
     def check(self) -> Trigger | None:
-        """Fire at most one trigger. A cause that is held back is noted once for each rule that holds it."""
+        """Fire at most one trigger. A cause that is held back is noted once for each rule that holds it; one that
+        nothing would help, each time it is asked."""
         if (waiting := self.pending()) is not None:
             return waiting
-        outcome = rule.fire(self.policy.retrain, self._seen())
+        seen = self._seen()
+        self._call(seen)
+        outcome = rule.fire(self.policy.retrain, seen)
         if isinstance(outcome, NotFired):
             self._note(outcome)
             return None
-        self._write("trigger.fired", outcome.key, outcome.key, outcome.reason, outcome)
-        return outcome
+        chosen = outcome if outcome.kind == "manual" else self._remedy(outcome, seen)
+        if chosen is not None:
+            self._write("trigger.fired", chosen.key, chosen.key, chosen.reason, chosen)
+        return chosen
 
     def ask(self, reason: str) -> Trigger:
         """Order a training by hand."""
@@ -47,23 +79,27 @@ class Triggers:
         return order
 
     def pending(self) -> Trigger | None:
-        """Fired, but its training neither done nor failed."""
-        ended = {event.subject for event in self._events("training.")}
-        return next((cause for cause in self._read("trigger.fired") if cause.key not in ended), None)
+        """Fired, but its remedy neither done nor failed."""
+        return next((one.cause for one in self._attempts() if not one.ended), None)
 
     def done(self, trigger: Trigger, run: str = "", failure: str = "", note: str = "") -> None:
-        """The trigger's training ended: with a run and what came of it (`note`), or with what went wrong. Said twice,
-        it is written once."""
-        kind = "training.failed" if failure else "training.done"
-        text = failure or " ".join(part for part in (f"Run {run} was trained: {trigger.reason}.", note) if part)
-        body = {"run": run, "trigger": trigger.key}
-        event = Event(self.clock.now_ms(), self.policy.name, kind, f"training:{trigger.key}", trigger.key, text, body)
-        self.journal.append(event)
+        """The trigger's remedy ended: with a run and what came of it (`note`), or with what went wrong. Said twice, it
+        is written once."""
+        kind = "remedy" if trigger.remedy.startswith(PREVIOUS) else "training"
+        made = f"Run {run} was trained: {trigger.reason}." if kind == "training" else f"{trigger.reason}."
+        text = failure or " ".join(part for part in (made if run else "", note) if part)
+        self._end(f"{kind}.{'failed' if failure else 'done'}", trigger, run, text)
+
+    def _end(self, kind: str, trigger: Trigger, run: str, text: str) -> None:
+        key, body = f"{kind.partition('.')[0]}:{trigger.key}", {"run": run, "trigger": trigger.key}
+        self.journal.append(Event(self.clock.now_ms(), self.policy.name, kind, key, trigger.key, text, body))
 
     def _seen(self) -> TriggerSeen:
         fired = self._read("trigger.fired")
         keys = frozenset(cause.key for cause in fired)
         performance = self.performance()
+        last = max((cause.at_ms for cause in fired), default=0)
+        declined = [cause for cause in self._read("trigger.declined") if cause.at_ms > last]
         return TriggerSeen(
             now_ms=self.clock.now_ms(),
             change=performance.change if performance else None,
@@ -75,7 +111,86 @@ class Triggers:
             release=next((r.id for r in self.rollouts.all(self.policy.name) if r.status.open), ""),
             watched_ms=performance.since_ms if performance else 0,
             began_ms=fired[-1].since_ms if fired else 0,
+            declined=tuple((cause.kind, cause.at_ms) for cause in declined),
+            failed=self._failed(),
+            estimated=self.estimated(),
         )
+
+    def _failed(self) -> int:
+        """Attempts in a row, the last ones, that brought no new champion."""
+        records, count = self.rollouts.all(self.policy.name), 0
+        for attempt in reversed(self._attempts()):
+            made = self._release(attempt, records)
+            if made is not None and made.status is Status.PROMOTED:
+                break
+            under_way = made is not None and (made.status.open or made.status is Status.QUEUED)
+            count += attempt.ended and not under_way
+        return count
+
+    def _release(self, attempt: _Attempt, records: Sequence[Rollout]) -> Rollout | None:
+        """Of the attempt's candidate."""
+        since = attempt.cause.at_ms
+        own = (one for one in records if attempt.run and one.candidate.run == attempt.run)
+        return next((one for one in own if one.started_ms >= since), None)
+
+    def _attempts(self) -> list[_Attempt]:
+        ends = {event.subject: event for prefix in ENDS for event in self.journal.read(self.policy.name, prefix)}
+        runs = {subject: str(event.body["run"]) for subject, event in ends.items()}
+        return [_Attempt(cause, cause.key in ends, runs.get(cause.key, "")) for cause in self._read("trigger.fired")]
+
+    def _remedy(self, cause: Trigger, seen: TriggerSeen) -> Trigger | None:
+        """The first remedy that is expected to help, as the policy orders them; a word on why there is none. An earlier
+        version has to be better than what a training would give, too."""
+        asked: list[tuple[str, Probed]] = []
+        for remedy in rule.ladder(self.policy.retrain, seen.failed):
+            found = self._previous(cause, seen) if remedy == PREVIOUS else self._training(remedy)
+            if found is None:
+                continue
+            asked.append(found)
+            self._probe(cause, *found)
+            if found[1].helps and remedy != PREVIOUS:
+                break
+        best = max((one for one in asked if one[1].helps), key=lambda one: one[1].gain, default=None)
+        if best is None:
+            self._decline(cause, [probed for _, probed in asked])
+            return None
+        return replace(cause, remedy=best[0], reason="; ".join(filter(None, (cause.reason, best[1].reason))))
+
+    def _decline(self, cause: Trigger, asked: Sequence[Probed]) -> None:
+        why = "; ".join(one.reason for one in asked) or "there is no remedy for it"
+        text = f"{cause.reason}; not retrained, because {why}. {costs(asked)}".strip()
+        at = self.clock.now_ms()
+        self._write("trigger.declined", f"declined:{cause.key}:{at}", cause.key, text, replace(cause, at_ms=at))
+
+    def _previous(self, cause: Trigger, seen: TriggerSeen) -> tuple[str, Probed] | None:
+        """Only against harm: an earlier version is no step forward."""
+        harm = seen.change is not None and seen.change.verdict is Verdict.HARM
+        found = self.remembered() if harm and cause.kind == "performance" else None
+        return (f"{PREVIOUS}:{found.version.number}", found.probed) if found else None
+
+    def _training(self, remedy: str | OtherWindow) -> tuple[str, Probed]:
+        window = remedy.window if isinstance(remedy, OtherWindow) else self.policy.train.window
+        name = f"window:{window}" if isinstance(remedy, OtherWindow) else REFIT
+        if not self.policy.retrain.only_if_it_helps:
+            return name, Probed(True, "")
+        found = self.refit(window)
+        span = f"over {show_duration(window) if window else 'all rows'}: " if name != REFIT else ""
+        return name, replace(found, reason=span + found.reason)
+
+    def _probe(self, cause: Trigger, remedy: str, found: Probed) -> None:
+        """Recorded whatever it says."""
+        if not found.reason:
+            return
+        at = self.clock.now_ms()
+        text = f"Would it help? {'Yes' if found.helps else 'No'}: {found.reason}. {found.cost}".strip()
+        key, body = f"probed:{cause.key}:{remedy}:{at}", {**asdict(found), "remedy": remedy}
+        self.journal.append(Event(at, self.policy.name, "probe.made", key, cause.key, text, body))
+
+    def _call(self, seen: TriggerSeen) -> None:
+        """A person, while nothing helps."""
+        why = rule.called(self.policy.retrain, seen)
+        now = self.clock.now_ms()
+        self.alerts.settle(PERSON, Alert("", PERSON, why, now, subject=PERSON) if why else None, now)
 
     def _note(self, outcome: NotFired) -> None:
         if outcome.cause:

@@ -98,7 +98,7 @@ class SegmentArchive:
         new = rows.sort("stamp", maintain_order=True).unique(form.identity, keep="first", maintain_order=True)
         known = self._known(form, table, new)
         if known is not None:
-            new = new.join(known, on=form.identity, how="anti", maintain_order="left")
+            new = new.join(known, on=form.identity, how="anti", maintain_order="left", nulls_equal=True)
         if new.height:
             if self._tallies is not None and self._census is not None and form.stream == PREDICTIONS.stream:
                 self._tallies.add(table, frames.shown(new), self._census)
@@ -119,7 +119,8 @@ class SegmentArchive:
         times = new["at_ms"].to_numpy()
         near = pl.col("at_ms").is_between(int(times.min()) - RETRY_MS, int(times.max()) + RETRY_MS)
         same = pl.col("id").is_in(new["id"].implode())
-        return stored.filter(near & same).select(form.identity).collect()
+        known = frames.since_then(stored, new).filter(near & same).select(form.identity).collect()
+        return known.with_columns(pl.col("source").fill_null("")) if "source" in form.identity else known
 
 
 @contextmanager

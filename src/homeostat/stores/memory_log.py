@@ -100,14 +100,26 @@ class MemoryLabels:
         self._waiting.append((0, batch))
 
     def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return frames.last_labels(self._between(start_ms, end_ms))
+
+    def received(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return frames.all_labels(self._between(start_ms, end_ms))
+
+    def _between(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         if self._waiting:
             self._grown.add(frames.label_rows(self._waiting))
             self._waiting = []
-        return frames.last_labels(self._grown.between(start_ms, end_ms))
+        return self._grown.between(start_ms, end_ms)
 
     def append_signals(self, batch: SignalBatch) -> None:
         self._signals.append((0, batch))
 
     def signals(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return frames.last_signals(self._signalled(start_ms, end_ms))
+
+    def events(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return frames.all_events(self._signalled(start_ms, end_ms))
+
+    def _signalled(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         rows = frames.signal_rows(self._signals)
-        return frames.last_signals(rows.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left")))
+        return rows.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))

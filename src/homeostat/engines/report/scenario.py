@@ -17,6 +17,7 @@ DEEDS = {
     "scenario.waited": "it was never released, another release being under way,",
     "trigger.fired": "trained",
     "trigger.held": "held back a training",
+    "trigger.declined": "a training would not have helped",
     "training.failed": "a training failed",
     "release.promoted": "promoted",
     "release.rolled_back": "rolled back",

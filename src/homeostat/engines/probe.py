@@ -1,0 +1,40 @@
+"""Would it help? A model fitted on all labels but the newest beside the champion, on the newest ones. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from homeostat.domain.units import DAY_MS
+from homeostat.engines.evidence import mean_evidence, tally
+
+Array = NDArray[np.float64]
+Times = NDArray[np.int64]
+
+DAYS, LABELS = 3, 100
+"""The newest labels that a probe is tested on: of so many days, and at least so many. Older ones tell of the world
+before the change; fewer tell nothing."""
+LEAST = 20
+"""Fewer labels that the champion has not learned from say nothing of it."""
+HELPS = 2.0
+"""E from which a fit is worth its training. Missing a gain costs what the champion loses until the next look; a
+training without one costs a training, and its release finds out: so no more than 2 to 1 is asked for, where a release
+asks for 50."""
+SURE = 50.0
+"""E from which an earlier version is taken back without a training, for each version that was tried: there are many of
+them, and the best of many looks good by chance. The same that a release calls harm."""
+
+
+def newest(times: Times, longest_ms: int) -> int:
+    """Where the stretch that a probe is tested on begins, in ascending times (n,), n > 0: it is never longer than
+    `longest_ms`."""
+    enough = int(times[-min(LABELS, len(times))]) - 1
+    start = max(min(int(times[-1]) - DAYS * DAY_MS, enough), int(times[-1]) - longest_ms)
+    return int(np.searchsorted(times, start, side="right"))
+
+
+def gain(champion: Array, other: Array) -> tuple[float, float]:
+    """From losses (n,) in [0, 1] on the same rows → the mean by which `other` loses less, and E against "it loses no
+    less" (Waudby-Smith & Ramdas 2023, by `engines.evidence`)."""
+    differences = champion - other
+    return float(differences.mean()), mean_evidence(tally(differences))
