@@ -43,7 +43,8 @@ def test_every_kind_is_documented() -> None:
     for name in (*metrics.METRICS, *trigger.KINDS, *(kind.value for kind in steps.KINDS)):
         if name not in ("canary", "full", "manual"):  # written as a share; asked for by hand
             assert f"{name}" in DOCS["policy.md"], name
-    assert drift.TESTS
+    for name in drift.TESTS:
+        assert f"`{name}`" in DOCS["drift.md"], name
     for kind in inject.KINDS:
         form = inject.form(kind).replace("|", r"\|")  # in a table
         assert f"| `{form}` |" in DOCS["scenarios.md"]
