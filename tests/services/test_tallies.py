@@ -6,20 +6,27 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
 from watching import MODEL, POLICY, World
 
+import projects
+from homeostat.config import read_policy
+from homeostat.domain.gate import Verdict
 from homeostat.domain.prediction import LogBatch
 from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.drift.profile import Profile
 from homeostat.services.tallies import Counter, Tellers, counted
+from homeostat.serving.messages import Request
 from homeostat.stores.archive import SegmentArchive
 from homeostat.stores.days import DayTables
 from homeostat.stores.predictions import SegmentLog
 from homeostat.stores.tallies import SegmentCounts, Tallies
+from homeostat.wiring.system import embedded
+from homeostat.wiring.upkeep import compactor
 
 TABLE, START = f"predictions/{MODEL}", 30 * DAY_MS
 
@@ -171,3 +178,37 @@ def test_what_was_not_counted_whole_is_not_told(tmp_path: Path, change: Callable
     assert len(home.logs[0].read(MODEL, START, START + 3 * HOUR_MS)) == home.written  # and none is lost
     if change is later:
         assert home.from_counts(START + 2 * HOUR_MS, START + 3 * HOUR_MS)
+
+
+def test_a_project_counts_what_it_serves_and_judges_the_day_by_it(tmp_path: Path) -> None:
+    """The data plane's segments, the compactor of the project, its monitors: all on disk."""
+    root = projects.make(tmp_path / "cards")
+    policy = read_policy(root)
+    one = projects.system(root, embedded(root, "w1", policy))
+    one.control.begin()
+    one.control.settle()
+    one.engine.refresh()
+    day = one.clock.now_ms() // DAY_MS * DAY_MS + DAY_MS
+    champion = one.champions.now()
+    assert champion is not None
+    records = projects.rows(days=1).select(champion.bundle.schema.names).head(24).to_dicts()
+    for hour, record in enumerate(records):
+        one.clock.move_to(day + hour * HOUR_MS)
+        body = msgspec.json.encode({"records": [record, {**record, "hour": "late"}]})
+        one.engine.answer([Request("POST", "/v1/models/cards/predict", body)])
+        one.engine.answer([Request("POST", "/v1/models/cards/predict", msgspec.json.encode({"records": [record]}))])
+    one.stores.log.close()
+    compactor(root, policy).turn()
+    hours = one.stores.counted.read("cards", day, day + DAY_MS)
+    assert hours is not None
+    parts = counted(list(hours.values()), champion.arm.bundle)
+    assert parts is not None
+    assert len(parts) == 24
+    whole = Counter(1, champion.bundle, champion.reference, frozenset())(
+        one.stores.log.read("cards", day, day + DAY_MS)
+    )
+    assert Profile.total(parts).to_bytes() == whole.to_bytes()
+    one.clock.move_to(day + DAY_MS)
+    readings = {(reading.subject, reading.test): reading for reading in one.monitors.watch()}
+    assert readings["@prediction", "same scores"].verdict is Verdict.OK
+    assert readings["hour", "refused"].verdict is Verdict.HARM
