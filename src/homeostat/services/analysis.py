@@ -83,7 +83,7 @@ class Analyses:
             version=version,
             from_ms=now - last_ms,
             until_ms=now,
-            higher_is_better=metrics.METRICS[metric].higher_is_better,
+            higher_is_better=metrics.known(metric).higher_is_better,
             holdout=self._held_measured(bundle),
             now=metrics.measure(metric, rows.y, rows.output),
             calibration=metrics.measure("ece", rows.y, rows.output) if classes else None,
