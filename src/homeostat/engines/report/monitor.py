@@ -77,7 +77,7 @@ def _course(found: MonitorReport) -> Iterator[Block]:
             value, low, high = one.estimated
             estimated.append(Point(middle, value, one.answers, low, high))
     series = [Series("by labels", "champion", measured)] if measured else []
-    series += [Series("all", "unknown", estimated, dashed=True)] if estimated else []
+    series += [Series("", "unknown", estimated, dashed=True)] if estimated else []
     if series:
         level = (Limit(found.holdout.value, "holdout", "ok"),) if found.holdout else ()
         look = Look(words.metric(found.now.metric), "The metric in each window", limits=level)
