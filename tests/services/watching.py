@@ -26,6 +26,7 @@ from homeostat.services.drifts import Drifts
 from homeostat.services.estimates import Estimates
 from homeostat.services.holdout import FILE, pack
 from homeostat.services.monitors import Monitors
+from homeostat.services.moves import Moves
 from homeostat.services.performance import Performances
 from homeostat.services.quarantine import Quarantine
 from homeostat.services.triggers import Triggers
@@ -126,7 +127,8 @@ class World:
         drifts = Drifts(self.policy, self.log, self.counted, self.journal, self.blobs)
         self.quarantine = Quarantine(self.policy, self.log, self.journal, self.blobs, self.clock, self.alerts)
         self.estimates = Estimates(self.policy, self.blobs, self.journal, self.clock)
-        watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
+        moves = Moves(self.policy, self.log, self.labels, self.journal, self.blobs, self.clock)
+        watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates, moves)
         windows = Windows(self.policy, self.log)
         self.monitors = Monitors(self.policy, windows, self.labels, self.journal, self.clock, *watched)
         asked = (self.performances.now, self._refit, lambda: self.remembered)

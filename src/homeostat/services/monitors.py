@@ -14,18 +14,21 @@ import numpy as np
 
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Measurement, Verdict
-from homeostat.domain.monitor import Alert, Reading, Window
+from homeostat.domain.monitor import Alert, Cause, Reading, Window
 from homeostat.domain.policy import Policy
 from homeostat.domain.units import DAY_MS
 from homeostat.engines import metrics
 from homeostat.engines.answer import output_of
+from homeostat.engines.causes import TOP
 from homeostat.engines.declared import by_segment
 from homeostat.engines.groups import Group
+from homeostat.engines.moved import SEGMENT
 from homeostat.ports import Clock, Journal, LabelLog
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champion, Champions
 from homeostat.services.drifts import KIND, Drifts
 from homeostat.services.estimates import Estimates
+from homeostat.services.moves import Moves
 from homeostat.services.performance import SILENT, Performances
 from homeostat.services.quarantine import Quarantine
 from homeostat.services.scored import labelled
@@ -33,6 +36,8 @@ from homeostat.services.windows import Windows
 
 CATCH_UP = 31
 """Windows that are made up for after a standstill."""
+SEGMENTS = 2
+"""Segments that an alert names as causes, before what may be behind them."""
 
 
 class Monitors:
@@ -51,10 +56,11 @@ class Monitors:
         alerts: Alerts,
         quarantine: Quarantine,
         estimates: Estimates,
+        moves: Moves,
     ) -> None:
         self.policy, self.windows, self.labels, self.journal, self.clock = policy, windows, labels, journal, clock
         self.champions, self.drifts, self.performances = champions, drifts, performances
-        self.alerts, self.quarantine, self.estimates = alerts, quarantine, estimates
+        self.alerts, self.quarantine, self.estimates, self.moves = alerts, quarantine, estimates, moves
         self._ends: dict[tuple[str, int], int] = {}
 
     def watch(self) -> tuple[Reading, ...]:
@@ -147,8 +153,19 @@ class Monitors:
             return
         worse = Alert("", "performance", change.reason, now, subject="performance")
         if change.verdict is Verdict.HARM and not self.alerts.on("performance"):
-            worse = replace(worse, causes=self.alerts.likely("performance", (change.since or 0) * DAY_MS, now))
+            since = max((change.since or 0) * DAY_MS, performance.since_ms)
+            segments, example = self._segments(since, now)
+            causes = (*segments, *self.alerts.likely("performance", since, now))[:TOP]
+            worse = replace(worse, causes=causes, example=example)
         self.alerts.settle("performance", worse if change.verdict is Verdict.HARM else None, now)
+
+    def _segments(self, since_ms: int, now_ms: int) -> tuple[tuple[Cause, ...], str]:
+        """Where the champion has become worse since then, and a prediction id of it, "" for none."""
+        champion = self.champions.now()
+        found = self.moves.explain(champion.bundle, champion.arm.version, since_ms, now_ms + 1) if champion else None
+        told = [one for one in found.causes if one.kind in SEGMENT][:SEGMENTS] if found else []
+        causes = tuple(Cause("segment", one.text, since_ms) for one in told)
+        return causes, next((one.example for one in told), "")
 
 
 def _of_segment(group: Group, one: Measurement) -> Reading:
