@@ -8,6 +8,8 @@ import polars as pl
 from homeostat import codec
 from homeostat.domain.bundle import Bundle, Version
 from homeostat.domain.dataset import EVENT_MS
+from homeostat.domain.errors import NotFound
+from homeostat.domain.moved import Explained
 from homeostat.domain.policy import DataPolicy, MonitorPolicy, Policy, TrainPolicy
 from homeostat.domain.prediction import LABEL_COLUMNS, LOG_COLUMNS, LabelBatch, LogBatch
 from homeostat.domain.rollout import Arm, ReleaseStep, Rollout, Route, Routing, Status, StepKind
@@ -127,9 +129,12 @@ class World:
         self.estimates = Estimates(self.policy, self.blobs, self.journal, self.clock)
         watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
         windows = Windows(self.policy, self.log)
-        self.monitors = Monitors(self.policy, windows, self.labels, self.journal, self.clock, *watched)
+        self.monitors = Monitors(self.policy, windows, self.labels, self.journal, self.clock, *watched, self.explain)
         asked = (self.performances.now, self._refit, lambda: self.remembered)
         self.triggers = Triggers(self.policy, self.journal, self.rollouts, self.clock, *asked, self.alerts)
+
+    def explain(self, _start_ms: int, _end_ms: int) -> Explained:
+        raise NotFound("nothing is explained in this world")
 
     def _refit(self, window_ms: int) -> Probed:
         self.probed.append(window_ms)

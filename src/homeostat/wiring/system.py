@@ -289,7 +289,7 @@ class System:
         skew = Skew(self.policy, s.log, s.blobs, OnnxRuntime())
         drifts = Drifts(self.policy, s.log, s.counted, s.journal, s.blobs, skew)
         watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
-        return Monitors(self.policy, windows, self.labels, s.journal, self.clock, *watched)
+        return Monitors(self.policy, windows, self.labels, s.journal, self.clock, *watched, self.analyses.explain)
 
     @cached_property
     def quarantine(self) -> Quarantine:
