@@ -149,7 +149,10 @@ def test_nothing_is_learned_from_a_broken_column(root: Path) -> None:
     found, begun = life.of(COLUMN), START_MS + 4 * DAY_MS
     assert found.noticed is not None
     assert (found.noticed.subject, found.detect_ms) == ("broken amount", DAY_MS)
-    assert {event.kind for event in found.did} <= {"release.rejected", "release.promoted"}  # of what the schedule trained
+    assert {event.kind for event in found.did} <= {
+        "release.rejected",
+        "release.promoted",
+    }  # of what the schedule trained
     later = [one for one in life.system.data.versions() if one.until_ms > begun]
     assert len(later) >= 2
     for version in later:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,20 +32,16 @@ _REFERENCE_DAYS, _A_DAY = 60, 5_000
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """Seconds by the clock and of the processor, and the peak of memory that was added, in MB."""
+    """Seconds, by the clock and of the processor."""
 
     wall_s: float
     cpu_s: float
-    peak_mb: float
 
 
 def timed(work: Callable[[], object]) -> Timed:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, cpu = time.perf_counter(), time.process_time()
     work()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return Timed(round(wall, 3), round(cpu, 3), round(peak / 1_024, 1))
+    return Timed(round(time.perf_counter() - wall, 3), round(time.process_time() - cpu, 3))
 
 
 def rows(count: int, seed: int) -> pl.DataFrame:
@@ -87,9 +86,9 @@ def scanned(path: Path) -> pl.DataFrame:
 
 
 def _parts(path: Path) -> Iterator[pl.DataFrame]:
+    """Row group by row group."""
     count = pl.scan_parquet(path).select(pl.len()).collect().item()
-    return (pl.read_parquet(path, n_rows=PART, row_index_name=None) if count <= PART else
-            pl.scan_parquet(path).slice(start, PART).collect() for start in range(0, count, PART))  # fmt: skip
+    return (pl.scan_parquet(path).slice(start, PART).collect() for start in range(0, count, PART))
 
 
 def _score(frame: pl.DataFrame) -> NDArray[np.float64]:
@@ -136,15 +135,31 @@ def _batches(frame: pl.DataFrame) -> Iterator[LogBatch]:
 
 
 def ours(sizes: tuple[int, ...]) -> dict[str, dict[str, object]]:
-    """By number of rows: the scan, and the judgement; the better of three each."""
-    known = stored()
+    """By number of rows: the scan, and the judgement, each in a process of its own; the better of three."""
     with tempfile.TemporaryDirectory() as folder:
+        known = Path(folder) / "reference"
+        known.write_bytes(stored())
         made: dict[str, dict[str, object]] = {}
         for count in sizes:
             path = file_of(Path(folder), count)
-            scans = [timed(lambda path=path: scanned(path)) for _ in range(3)]
-            works = [timed(lambda path=path: judged(known, path)) for _ in range(3)]
-            best = {"scan": min(scans, key=lambda one: one.wall_s), "ours": min(works, key=lambda one: one.wall_s)}
-            made[str(count)] = {name: asdict(one) for name, one in best.items()}
-            made[str(count)]["peak_mb"] = max(one.peak_mb for one in works)
+            done = subprocess.run(
+                [sys.executable, "-m", "bench.monitor.speed", known, path], check=True, capture_output=True, text=True
+            )
+            made[str(count)] = json.loads(done.stdout)
         return made
+
+
+def main(known: Path, path: Path) -> None:
+    work: dict[str, Callable[[], object]] = {
+        "scan": lambda: scanned(path),
+        "ours": lambda: judged(known.read_bytes(), path),
+    }
+    found: dict[str, object] = {
+        name: asdict(min((timed(one) for _ in range(3)), key=lambda it: it.wall_s)) for name, one in work.items()
+    }
+    found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1_024
+    sys.stdout.write(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
-from watching import MODEL, World
+from dataclasses import replace
+from itertools import pairwise
 
+from watching import MODEL, POLICY, World
+
+from homeostat.domain.bundle import Version
 from homeostat.domain.gate import Verdict
+from homeostat.domain.policy import OtherWindow, RetrainPolicy
+from homeostat.domain.trigger import Probed, Remembered
 from homeostat.domain.units import DAY_MS
 
 
@@ -42,13 +48,15 @@ def test_a_new_champion_is_judged_on_its_own_rows() -> None:
     assert not world.alerts.open()
 
 
-def test_after_a_failed_training_evidence_begins_anew_and_the_cooldown_is_noted_once() -> None:
+def test_a_training_that_registers_nothing_heals_nothing() -> None:
+    """The alert stays, the evidence grows on, and the cooldown is noted once."""
     world = worse()
     fired = world.triggers.pending()
     assert fired is not None
     world.triggers.done(fired, failure="too few rows")
     for _ in range(5):
         world.day(0.45)
+    assert [alert.title for alert in world.alerts.open()] == ["performance", "healing"]
     held = world.journal.read(MODEL, "trigger.held")
     assert [event.body["rule"] for event in held] == ["cooldown"]
     for _ in range(4):
@@ -56,7 +64,73 @@ def test_after_a_failed_training_evidence_begins_anew_and_the_cooldown_is_noted_
     again = world.triggers.pending()
     assert again is not None
     assert again.key != fired.key
-    assert again.at_ms >= fired.at_ms + 7 * DAY_MS
+    assert fired.at_ms + 7 * DAY_MS <= again.at_ms <= fired.at_ms + 8 * DAY_MS
+
+
+def careful(*remedies: str | OtherWindow) -> World:
+    """A world whose champion became worse, and in which a probe is asked first."""
+    policy = RetrainPolicy(only_if_it_helps=True, remedies=remedies or ("refit", "person"), price=3_600.0)
+    world = World(replace(POLICY, retrain=policy))
+    for wrong in [0.1] * 8:
+        world.day(wrong)
+    return world
+
+
+def test_nothing_is_trained_that_would_not_help_and_each_no_is_recorded_with_its_cost() -> None:
+    world = careful()
+    for _ in range(12):
+        world.day(0.45)
+    assert not world.kinds("trigger.fired")
+    declined = world.journal.read(MODEL, "trigger.declined")
+    days = [event.at_ms // DAY_MS - declined[0].at_ms // DAY_MS for event in declined]
+    assert days == [0, 1, 3, 7]  # a day, two, four
+    assert declined[1].text.endswith("; not retrained, because no gain. Cost: 9 rows fitted.")
+    assert [event.body["rows"] for event in world.journal.read(MODEL, "probe.made")] == [9] * len(declined)
+    assert "performance" in [alert.title for alert in world.alerts.open()]
+
+
+def test_a_sign_is_enough_to_ask_and_a_yes_to_train() -> None:
+    world = careful()
+    world.would_help[POLICY.train.window] = Probed(True, "a fit is better", 0.1, 9.0, 100, 9)
+    while not (fired := world.triggers.pending()):
+        world.day(0.3)
+    change = world.performances.now()
+    assert change is not None
+    assert fired.reason.endswith("; a fit is better")
+    assert fired.remedy == "refit"
+    assert 10 <= change.change.evidence < 100
+
+
+def test_remedies_go_in_turn_waits_grow_and_then_a_person_is_called() -> None:
+    world = careful("refit", OtherWindow(5 * DAY_MS), "person")
+    for window in (POLICY.train.window, 5 * DAY_MS):
+        world.would_help[window] = Probed(True, "a fit is better", 0.1, 9.0, 100, 9)
+    tried = []
+    for _ in range(36):
+        world.day(0.45)
+        while (fired := world.triggers.pending()) is not None:
+            tried.append((fired.remedy, fired.at_ms))
+            assert ("healing" in [alert.title for alert in world.alerts.open()]) == (len(tried) > 2)
+            world.triggers.done(fired, run=f"run-{fired.at_ms}")
+    assert [remedy for remedy, _ in tried] == ["refit", f"window:{5 * DAY_MS}", "refit"]
+    waited = [(later - earlier) // DAY_MS for (_, earlier), (_, later) in pairwise(tried)]
+    assert waited == [7, 14]
+
+
+def test_an_earlier_version_is_taken_where_it_is_surely_better_than_a_training_would_be() -> None:
+    version = Version(MODEL, 1, "b" * 64, "run-1")
+    for gain, remedy in ((0.1, "refit"), (0.3, "previous:1")):
+        world = careful("previous", "refit")
+        while "performance" not in [alert.title for alert in world.alerts.open()]:
+            world.day(0.6)
+        world.would_help[POLICY.train.window] = Probed(True, "a fit is better", 0.2, 9.0, 100, 9)
+        world.remembered = Remembered(version, Probed(True, "version 1 is better", gain, 500.0, 100))
+        while not (fired := world.triggers.pending()):
+            world.day(0.6)
+        assert fired.remedy == remedy
+    world.triggers.done(fired, run="run-1", note="Release R2 of version 1 was asked for.")
+    assert world.kinds("remedy.") == ["remedy.done"]
+    assert world.triggers.pending() is None
 
 
 def test_an_order_by_hand_fires_at_the_next_look() -> None:

@@ -9,6 +9,7 @@ from homeostat import codec
 from homeostat.domain.bundle import Bundle, Version
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.errors import NotFound
+from homeostat.domain.estimate import Estimated
 from homeostat.domain.moved import Explained
 from homeostat.domain.policy import DataPolicy, MonitorPolicy, Policy, TrainPolicy
 from homeostat.domain.prediction import LABEL_COLUMNS, LOG_COLUMNS, LabelBatch, LogBatch
@@ -131,7 +132,13 @@ class World:
         windows = Windows(self.policy, self.log)
         self.monitors = Monitors(self.policy, windows, self.labels, self.journal, self.clock, *watched, self.explain)
         asked = (self.performances.now, self._refit, lambda: self.remembered)
-        self.triggers = Triggers(self.policy, self.journal, self.rollouts, self.clock, *asked, self.alerts)
+        self.triggers = Triggers(
+            self.policy, self.journal, self.rollouts, self.clock, *asked, self.alerts, self._dropped
+        )
+
+    def _dropped(self) -> Estimated | None:
+        champion = self.champions.now()
+        return self.estimates.dropped(champion) if champion else None
 
     def explain(self, _start_ms: int, _end_ms: int) -> Explained:
         raise NotFound("nothing is explained in this world")

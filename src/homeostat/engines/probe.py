@@ -18,7 +18,8 @@ LEAST = 20
 """Fewer labels that the champion has not learned from say nothing of it."""
 HELPS = 2.0
 """E from which a fit is worth its training. Missing a gain costs what the champion loses until the next look; a
-training without one costs a training: so no more than 2 to 1 is asked for, where a release asks for 50."""
+training without one costs a training, and its release finds out: so no more than 2 to 1 is asked for, where a release
+asks for 50."""
 SURE = 50.0
 """E from which an earlier version is taken back without a training, for each version that was tried: there are many of
 them, and the best of many looks good by chance. The same that a release calls harm."""

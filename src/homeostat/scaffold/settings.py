@@ -15,6 +15,7 @@ _METRIC = {Task.BINARY: "roc_auc", Task.MULTICLASS: "accuracy", Task.REGRESSION:
 _MARGIN = 0.02
 _HOLDOUT_ROWS = 100  # fewer rows than this in a week: the holdout gets longer
 _WINDOW_ROWS = 1_000  # fewer rows than this in 90 days: a training sees all of them
+_SEEN = (20, 50)  # the fewest and the most requests that a step of a release waits for
 _SPLITTABLE = 1_000  # below this many rows LightGBM's own smallest leaf, 20 rows, would be coarse
 
 
@@ -22,7 +23,7 @@ _SPLITTABLE = 1_000  # below this many rows LightGBM's own smallest leaf, 20 row
 class Settings:
     """`margin` and `bound` are in the metric's unit: how much worse a candidate may be, and a threshold that a model
     which learned nothing does not reach. `window_ms` 0: all rows. `leaf`: the fewest rows in a leaf, None: LightGBM's
-    default."""
+    default. `least_seen`: what a candidate must have seen in a step."""
 
     metric: str
     margin: float
@@ -31,6 +32,7 @@ class Settings:
     holdout_ms: int
     warmup_ms: int
     leaf: int | None
+    least_seen: int
 
 
 def settings(seen: Look) -> Settings:
@@ -52,7 +54,13 @@ def settings(seen: Look) -> Settings:
         holdout_ms=readable(holdout, seen.data.time is None),
         warmup_ms=readable(warmup, seen.data.time is None),
         leaf=max(2, rows // 50) if rows < _SPLITTABLE else None,
+        least_seen=_half_a_day(history, rows) if seen.data.time else _SEEN[1],
     )
+
+
+def _half_a_day(history_ms: int, rows: int) -> int:
+    """What half a day brings, within `_SEEN`: where requests are rare, waiting for more keeps a worse model serving."""
+    return min(max(_SEEN[0], rows * DAY_MS // (2 * history_ms)), _SEEN[1])
 
 
 def _spread(target: pl.Series) -> float:

@@ -13,6 +13,7 @@ from homeostat.domain.units import iso, show_duration
 from homeostat.engines import causes
 from homeostat.engines.drift.profile import PREDICTION
 from homeostat.engines.drift.refused import REQUESTS
+from homeostat.engines.drift.refused import TEST as REFUSALS
 from homeostat.ports import Clock, Journal
 
 LOG = "log "
@@ -121,8 +122,8 @@ class Alerts:
     ) -> None:
         """One alert for all that begins to move in one window; `example` gives a prediction id of it. `importance`:
         field → what the loss rises by without it."""
-        self._refused([one for one in readings if one.subject == REQUESTS], start_ms, end_ms)
-        readings = [one for one in readings if one.subject != REQUESTS]
+        self._refused([one for one in readings if one.test == REFUSALS], start_ms, end_ms)
+        readings = [one for one in readings if one.test != REFUSALS]
         settled = causes.settle(self.all(), readings, start_ms, end_ms, importance)
         for one in settled.over:
             self.close(one, end_ms)
@@ -152,9 +153,12 @@ class Alerts:
         cause of it."""
         moved, length, opened = causes.strongest(readings), end_ms - start_ms, self.on(REFUSED)
         if moved and opened is None and not any(one.kind == "broken" for one in self.all() if one.closed_ms is None):
-            words = f"{moved[REQUESTS].reason} (window of {show_duration(length)})"
-            self.raised(Alert("", "requests are refused", words, end_ms, subject=REFUSED, window_ms=length))
-        elif readings and not moved and opened is not None and opened.window_ms == length:
+            words = "; ".join(one.reason for one in moved.values()) + f" (window of {show_duration(length)})"
+            columns = tuple(sorted(moved.keys() - {REQUESTS}))
+            self.raised(
+                Alert("", "requests are refused", words, end_ms, subject=REFUSED, columns=columns, window_ms=length)
+            )
+        elif not moved and opened is not None and opened.window_ms == length:
             self.close(opened, end_ms)
 
     def likely(self, kind: str, from_ms: int, until_ms: int) -> tuple[Cause, ...]:

@@ -142,7 +142,7 @@ class Monitors:
         performance, now = self.performances.now(), self.clock.now_ms()
         if performance is None:
             return
-        silent = f"no label came for the last {performance.silent} days that are due"
+        silent = f"no label that counts came for the last {performance.silent} days that are due"
         missing = Alert("", "labels", silent, now, subject="labels")
         if performance.silent >= SILENT or performance.change.n:  # after a training the count of days begins anew
             self.alerts.settle("labels", missing if performance.silent >= SILENT else None, now)

@@ -77,12 +77,12 @@ class Probes:
             return Probed(False, f"no model can be fitted: {error.what}")
 
     def remembered(self) -> Remembered | None:
-        """The earlier version that is surely better than the champion on the newest labels, over the whole holdout's
-        length: a season that returns, or a champion that was a mistake. None where there is none."""
+        """The earlier version that is surely better than the champion on the newest labels: a season that returns, or a
+        champion that was a mistake. None where there is none."""
         try:
             frame = self.data.newest()
             schema = self.training.schema(frame)
-            found = self._newest(frame, schema, self.policy.train.holdout)
+            found = self._newest(frame, schema)
         except HomeostatError:
             return None
         if isinstance(found, Probed):
@@ -92,17 +92,14 @@ class Probes:
         better = [one for one in tried if one.probed.helps]
         return max(better, key=lambda one: one.probed.gain, default=None)
 
-    def _newest(self, frame: pl.DataFrame, schema: Schema, longest_ms: int = 0) -> _Newest | Probed:
+    def _newest(self, frame: pl.DataFrame, schema: Schema) -> _Newest | Probed:
         route = self.router.read().routes.get(self.policy.name)
         if route is None:
             return Probed(True, "nothing is served yet")
         champion = self.bundles.load(route.champion.bundle)
         if not comparable(champion.schema, schema):
             return Probed(True, "the champion knows other inputs or other classes than these rows")
-        times = frame[EVENT_MS].to_numpy()
-        start = probe.newest(times, longest_ms or self.policy.train.holdout)
-        if longest_ms:
-            start = int(np.searchsorted(times, int(times[-1]) - longest_ms, side="right"))
+        start = probe.newest(frame[EVENT_MS].to_numpy(), self.policy.train.holdout)
         rows = frame[start:].filter(pl.col(EVENT_MS) > champion.trained_until_ms)
         if len(rows) < probe.LEAST:
             needed = f"{probe.LEAST} are needed"

@@ -109,7 +109,7 @@ class Suspicions:
             order = f"homeostat feedback accept|reject {source}".rstrip()
             done = "held back" if now.held else "learned"
             evidence = f"since {iso(now.from_ms)} {now.reason}; they are {done} until a person decides: {order}"
-            alert = Alert("", subject, evidence, at, subject=subject)
+            alert = Alert("", f"labels of {source or UNNAMED_TEXT} are suspicious", evidence, at, subject=subject)
         self.alerts.settle(subject, alert, at)
 
     def _before(self, bundle: Bundle, source: str, end: int, days: int) -> list[Measured]:

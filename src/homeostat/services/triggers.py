@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from homeostat.domain.estimate import Estimated
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Alert
@@ -36,7 +37,7 @@ class _Attempt:
 
 class Triggers:
     """`performance` gives the champion's change since it was made (None: nothing is served); `refit` (of a window) and
-    `remembered` what remedies would bring."""
+    `remembered` what remedies would bring; `estimated` an estimated drop of it."""
 
     def __init__(
         self,
@@ -48,9 +49,11 @@ class Triggers:
         refit: Callable[[int], Probed],
         remembered: Callable[[], Remembered | None],
         alerts: Alerts,
+        estimated: Callable[[], Estimated | None],
     ) -> None:
         self.policy, self.journal, self.rollouts, self.clock = policy, journal, rollouts, clock
         self.performance, self.refit, self.remembered, self.alerts = performance, refit, remembered, alerts
+        self.estimated = estimated
 
     def check(self) -> Trigger | None:
         """Fire at most one trigger. A cause that is held back is noted once for each rule that holds it; one that
@@ -110,6 +113,7 @@ class Triggers:
             began_ms=fired[-1].since_ms if fired else 0,
             declined=tuple((cause.kind, cause.at_ms) for cause in declined),
             failed=self._failed(),
+            estimated=self.estimated(),
         )
 
     def _failed(self) -> int:
@@ -135,49 +139,52 @@ class Triggers:
         return [_Attempt(cause, cause.key in ends, runs.get(cause.key, "")) for cause in self._read("trigger.fired")]
 
     def _remedy(self, cause: Trigger, seen: TriggerSeen) -> Trigger | None:
-        """The first remedy that is expected to help, as the policy orders them; a word on why there is none."""
-        probed: list[Probed] = []
+        """The first remedy that is expected to help, as the policy orders them; a word on why there is none. An earlier
+        version has to be better than what a training would give, too."""
+        asked: list[tuple[str, Probed]] = []
         for remedy in rule.ladder(self.policy.retrain, seen.failed):
-            chosen = self._previous(cause, seen) if remedy == PREVIOUS else self._training(cause, remedy, probed)
-            if chosen is not None:
-                return chosen
-        why = "; ".join(one.reason for one in probed) or "there is no remedy for it"
-        text = f"{cause.reason}; not retrained, because {why}. {costs(probed)}".strip()
-        at = self.clock.now_ms()
-        self._write("trigger.declined", f"declined:{cause.key}:{at}", cause.key, text, cause)
-        return None
+            found = self._previous(cause, seen) if remedy == PREVIOUS else self._training(remedy)
+            if found is None:
+                continue
+            asked.append(found)
+            self._probe(cause, *found)
+            if found[1].helps and remedy != PREVIOUS:
+                break
+        best = max((one for one in asked if one[1].helps), key=lambda one: one[1].gain, default=None)
+        if best is None:
+            self._decline(cause, [probed for _, probed in asked])
+            return None
+        return replace(cause, remedy=best[0], reason="; ".join(filter(None, (cause.reason, best[1].reason))))
 
-    def _previous(self, cause: Trigger, seen: TriggerSeen) -> Trigger | None:
+    def _decline(self, cause: Trigger, asked: Sequence[Probed]) -> None:
+        why = "; ".join(one.reason for one in asked) or "there is no remedy for it"
+        text = f"{cause.reason}; not retrained, because {why}. {costs(asked)}".strip()
+        at = self.clock.now_ms()
+        self._write("trigger.declined", f"declined:{cause.key}:{at}", cause.key, text, replace(cause, at_ms=at))
+
+    def _previous(self, cause: Trigger, seen: TriggerSeen) -> tuple[str, Probed] | None:
         """Only against harm: an earlier version is no step forward."""
         harm = seen.change is not None and seen.change.verdict is Verdict.HARM
         found = self.remembered() if harm and cause.kind == "performance" else None
-        if found is None:
-            return None
-        self._probe(cause, found.probed)
-        return self._chosen(cause, f"{PREVIOUS}:{found.version.number}", found.probed)
+        return (f"{PREVIOUS}:{found.version.number}", found.probed) if found else None
 
-    def _training(self, cause: Trigger, remedy: str | OtherWindow, probed: list[Probed]) -> Trigger | None:
-        other = isinstance(remedy, OtherWindow)
+    def _training(self, remedy: str | OtherWindow) -> tuple[str, Probed]:
         window = remedy.window if isinstance(remedy, OtherWindow) else self.policy.train.window
-        name = f"window:{window}" if other else REFIT
+        name = f"window:{window}" if isinstance(remedy, OtherWindow) else REFIT
         if not self.policy.retrain.only_if_it_helps:
-            return replace(cause, remedy=name)
+            return name, Probed(True, "")
         found = self.refit(window)
-        span = f"over {show_duration(window) if window else 'all rows'}: " if other else ""
-        found = replace(found, reason=span + found.reason)
-        self._probe(cause, found)
-        probed.append(found)
-        return self._chosen(cause, name, found) if found.helps else None
+        span = f"over {show_duration(window) if window else 'all rows'}: " if name != REFIT else ""
+        return name, replace(found, reason=span + found.reason)
 
-    def _chosen(self, cause: Trigger, remedy: str, found: Probed) -> Trigger:
-        return replace(cause, remedy=remedy, reason=f"{cause.reason}; {found.reason}")
-
-    def _probe(self, cause: Trigger, found: Probed) -> None:
+    def _probe(self, cause: Trigger, remedy: str, found: Probed) -> None:
         """Recorded whatever it says."""
+        if not found.reason:
+            return
         at = self.clock.now_ms()
         text = f"Would it help? {'Yes' if found.helps else 'No'}: {found.reason}. {found.cost}".strip()
-        key = f"probed:{cause.key}:{at}:{found.reason}"
-        self.journal.append(Event(at, self.policy.name, "probe.made", key, cause.key, text, asdict(found)))
+        key, body = f"probed:{cause.key}:{remedy}:{at}", {**asdict(found), "remedy": remedy}
+        self.journal.append(Event(at, self.policy.name, "probe.made", key, cause.key, text, body))
 
     def _call(self, seen: TriggerSeen) -> None:
         """A person, while nothing helps."""

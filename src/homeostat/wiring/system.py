@@ -29,6 +29,7 @@ from homeostat.adapters.tracking import MlflowTracker
 from homeostat.control import Control
 from homeostat.domain.bundle import Bundle
 from homeostat.domain.dataset import EVENT_MS
+from homeostat.domain.estimate import Estimated
 from homeostat.domain.figures import LogFigures
 from homeostat.domain.policy import Policy
 from homeostat.domain.rollout import Rollout
@@ -302,7 +303,7 @@ class System:
         return Analyses(
             self.policy,
             s.log,
-            s.labels,
+            self.labels,
             s.journal,
             s.rollouts,
             self.bundles,
@@ -330,7 +331,11 @@ class System:
     def triggers(self) -> Triggers:
         s, probes = self.stores, self.probes
         asked = (self.performances.now, probes.refit, probes.remembered)
-        return Triggers(self.policy, s.journal, s.rollouts, self.clock, *asked, self.alerts)
+        return Triggers(self.policy, s.journal, s.rollouts, self.clock, *asked, self.alerts, self._dropped)
+
+    def _dropped(self) -> Estimated | None:
+        champion = self.champions.now()
+        return self.estimates.dropped(champion) if champion else None
 
     @cached_property
     def probes(self) -> Probes:
