@@ -11,9 +11,10 @@ from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Reading
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import DAY_MS, HOUR_MS
-from homeostat.engines.drift import drift
+from homeostat.engines.drift import drift, seasons
 from homeostat.engines.drift.calibrate import wobble
 from homeostat.engines.drift.profile import Profile, Reference, profile, reference
+from homeostat.engines.drift.reference import Season
 from homeostat.engines.drift.spans import Past
 from homeostat.engines.drift.texts import Categories, hashes
 
@@ -174,3 +175,20 @@ def test_hashes_are_those_of_yesterday() -> None:
 
 
 HASHES = [0, 15208633714157532122, 3276932609908117079, 1702660888023821881]
+
+
+@pytest.mark.parametrize(
+    ("cycle", "length_ms", "start", "said"),
+    [
+        ("hour", 6 * HOUR_MS, "2024-03-05T18:00", "18:00 to 24:00 of 9 days"),
+        ("weekday", DAY_MS, "2024-03-05", "9 Tuesdays"),
+        ("month", 7 * DAY_MS, "2024-02-29", "9 windows in March"),  # by the middle of the window
+    ],
+)
+def test_a_slot_says_what_it_is(cycle: str, length_ms: int, start: str, said: str) -> None:
+    at = np.array([np.datetime64(start, "ms").astype(np.int64)])
+    (slot,) = seasons.slots(cycle, at, length_ms).tolist()
+    season = Season(cycle, length_ms, {}, {slot: 9}, {})
+    assert seasons.words(season, slot) == said
+    assert next(iter(seasons.cycles(length_ms, 3 * 365 * DAY_MS))) == cycle
+    assert "month" not in seasons.cycles(length_ms, 365 * DAY_MS)
