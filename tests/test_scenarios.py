@@ -17,6 +17,7 @@ from homeostat.config import read_policy
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
+from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Policy, RetrainPolicy, Schedule
 from homeostat.domain.rehearsal import RehearsalResult
 from homeostat.domain.scenario import Reaction
@@ -113,6 +114,10 @@ def test_a_change_of_the_concept_is_trained_away(life: Life) -> None:
     found = life.of(CONCEPT)
     assert found.noticed is not None
     assert found.noticed.subject == "performance"
+    cause = Alert.read(found.noticed.body, "performance").causes[0]
+    assert (cause.kind, "amount" in cause.words) == ("within", True)
+    example = life.system.stores.log.find(found.noticed.body["example"])
+    assert example["at_ms"][0] >= found.injection.from_ms - DAY_MS
     assert found.did[0].kind == "trigger.fired"
     assert found.detect_ms is not None
     assert found.recover_ms is not None
@@ -139,12 +144,15 @@ COLUMN = "broken:amount:stuck@2026-01-15..2026-01-18"
 def test_nothing_is_learned_from_a_broken_column(root: Path) -> None:
     """Though a training is due every four days: its rows are left out, and no training is started for it."""
     policy = read_policy(root)
-    often = replace(policy, retrain=RetrainPolicy(("performance", Schedule("4d")), 2 * DAY_MS))
+    often = replace(policy, retrain=RetrainPolicy(("performance", Schedule("4d")), cooldown=2 * DAY_MS))
     life = lived(root, COLUMN, policy=often, end_ms=START_MS + 14 * DAY_MS)
     found, begun = life.of(COLUMN), START_MS + 4 * DAY_MS
     assert found.noticed is not None
     assert (found.noticed.subject, found.detect_ms) == ("broken amount", DAY_MS)
-    assert {event.kind for event in found.did} <= {"release.rejected", "trigger.held"}  # of what the schedule trained
+    assert {event.kind for event in found.did} <= {
+        "release.rejected",
+        "release.promoted",
+    }  # of what the schedule trained
     later = [one for one in life.system.data.versions() if one.until_ms > begun]
     assert len(later) >= 2
     for version in later:

@@ -6,9 +6,10 @@ import pytest
 
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
-from homeostat.domain.monitor import Alert, Reading
+from homeostat.domain.monitor import Alert, Cause, Reading
+from homeostat.domain.moved import Ranked
 from homeostat.domain.units import DAY_MS
-from homeostat.engines.causes import likely, settle, title
+from homeostat.engines.causes import likely, ranked, settle, title
 from homeostat.engines.drift.profile import PREDICTION
 
 WEEK_MS = 7 * DAY_MS
@@ -52,6 +53,18 @@ def test_alerts_of_a_window(case: str) -> None:
     if case == "a longer window does not tell it again":
         settled = settle(alerts, readings, 0, 7 * DAY_MS)
     assert (settled.over, settled.columns) == (over, columns)
+
+
+def test_columns_stand_by_what_they_matter() -> None:
+    readings = moved(a=0.2, b=0.9, c=0.3)
+    assert settle([], readings, 0, DAY_MS, {"a": 0.1, "b": 0.01, "c": -0.001}).columns == ("a", "b", "c")
+
+
+def test_what_was_measured_in_the_loss_stands_before_what_was_not() -> None:
+    own = [Cause("broken", "x is stuck"), Cause("drift", "drift of a"), Cause("release", "version 2")]
+    found = [Ranked("within", "a above 3", 0.1, "a above 3 does worse"), Ranked("change", "", 0.0, "version 2")]
+    assert [one.words for one in ranked(own, found)] == ["x is stuck", "a above 3 does worse", "version 2"]
+    assert ranked(own, []) == tuple(own)
 
 
 def test_titles() -> None:

@@ -8,7 +8,9 @@ import polars as pl
 from homeostat import codec
 from homeostat.domain.bundle import Bundle, Version
 from homeostat.domain.dataset import EVENT_MS
+from homeostat.domain.errors import NotFound
 from homeostat.domain.estimate import Estimated
+from homeostat.domain.moved import Explained
 from homeostat.domain.policy import DataPolicy, MonitorPolicy, Policy, TrainPolicy
 from homeostat.domain.prediction import LABEL_COLUMNS, LOG_COLUMNS, LabelBatch, LogBatch
 from homeostat.domain.rollout import Arm, ReleaseStep, Rollout, Route, Routing, Status, StepKind
@@ -127,10 +129,10 @@ class World:
         drifts = Drifts(self.policy, self.log, self.counted, self.journal, self.blobs)
         self.quarantine = Quarantine(self.policy, self.log, self.journal, self.blobs, self.clock, self.alerts)
         self.estimates = Estimates(self.policy, self.blobs, self.journal, self.clock)
-        moves = Moves(self.policy, self.log, self.labels, self.journal, self.blobs, self.clock)
-        watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates, moves)
+        self.moves = Moves(self.policy, self.log, self.labels, self.journal, self.blobs, self.clock)
+        watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
         windows = Windows(self.policy, self.log)
-        self.monitors = Monitors(self.policy, windows, self.labels, self.journal, self.clock, *watched)
+        self.monitors = Monitors(self.policy, windows, self.labels, self.journal, self.clock, *watched, self.explain)
         asked = (self.performances.now, self._refit, lambda: self.remembered)
         self.triggers = Triggers(
             self.policy, self.journal, self.rollouts, self.clock, *asked, self.alerts, self._dropped
@@ -139,6 +141,13 @@ class World:
     def _dropped(self) -> Estimated | None:
         champion = self.champions.now()
         return self.estimates.dropped(champion) if champion else None
+
+    def explain(self, start_ms: int, end_ms: int) -> Explained:
+        champion = self.champions.now()
+        found = self.moves.explain(champion.bundle, champion.arm.version, start_ms, end_ms) if champion else None
+        if found is None:
+            raise NotFound("no label")
+        return found
 
     def _refit(self, window_ms: int) -> Probed:
         self.probed.append(window_ms)

@@ -54,6 +54,7 @@ SEVERITIES: Mapping[str, Severity] = {
     "inputs": Severity.INFO,
     "predictions": Severity.INFO,
     "broken": Severity.WARNING,
+    "requests": Severity.WARNING,
     "labels": Severity.WARNING,
     "performance": Severity.WARNING,
     "log": Severity.WARNING,
@@ -65,7 +66,8 @@ SEVERITIES: Mapping[str, Severity] = {
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What may be behind an alert, with its `kind`: broken, drift, release, training, segment, gap."""
+    """What may be behind an alert. `kind`: broken, a column; within or mix, a segment that does worse or grew; drift;
+    release, training or log, what changed. `at_ms`: when, if it is known."""
 
     kind: str
     words: str

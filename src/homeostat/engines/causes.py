@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Alert, Cause, Reading
+from homeostat.domain.moved import Ranked
 from homeostat.domain.units import DAY_MS, iso
 from homeostat.engines.drift.profile import PREDICTION
 
@@ -32,8 +34,16 @@ class Settled:
     columns: tuple[str, ...]
 
 
-def settle(alerts: Sequence[Alert], readings: Iterable[Reading], start_ms: int, end_ms: int) -> Settled:
-    """`alerts`: every one there was; `readings`: of one window. All that begins to move in one window is one cause.
+def settle(
+    alerts: Sequence[Alert],
+    readings: Iterable[Reading],
+    start_ms: int,
+    end_ms: int,
+    importance: Mapping[str, float] = MappingProxyType({}),
+) -> Settled:
+    """`alerts`: every one there was; `readings`: of one window. All that begins to move in one window is one cause; its
+    columns stand by what they matter (`importance`: field → what the loss rises by without it) times how far they
+    moved.
 
     The length of window that opened an alert says when it is over, and what a shorter one has told and closed within a
     longer window is not told again by it. A broken column is no drift, and answers that move with their inputs are no
@@ -45,7 +55,11 @@ def settle(alerts: Sequence[Alert], readings: Iterable[Reading], start_ms: int, 
     mine = [one for one in drifting if one.window_ms in (0, end_ms - start_ms)]
     over = tuple(one for one in mine if not moved.keys() & {*one.columns})
     known = {column for one in told for column in one.columns}
-    new = [column for column in sorted(moved, key=lambda name: -moved[name].effect) if column not in known]
+
+    def weight(name: str) -> tuple[float, float]:
+        return max(0.0, importance.get(name, 0.0)) * moved[name].effect, moved[name].effect
+
+    new = [column for column in sorted(moved, key=weight, reverse=True) if column not in known]
     explained = new == [PREDICTION] and any(one not in over for one in told)
     return Settled(over, () if explained else tuple(new))
 
@@ -94,6 +108,15 @@ def likely(
             weighed.append((reading.effect, Cause("drift", f"drift of {reading.reason}", at_ms)))
     best = sorted((one for one in weighed if one[0] >= LEAST), key=lambda one: -one[0])
     return tuple(cause for _, cause in best[:TOP])
+
+
+def ranked(own: Sequence[Cause], found: Sequence[Ranked]) -> tuple[Cause, ...]:
+    """`own`: what `likely` names; `found`: segments and drift by what they account for in the loss, which are better
+    than drift by its size. Broken columns stand first, what changed in the loop last."""
+    measured = [Cause(one.kind, one.text) for one in found if one.kind != "change"]
+    first = [one for one in own if one.kind == "broken"]
+    last = [one for one in own if one.kind not in ("broken", "drift")]
+    return (*first, *(measured or [one for one in own if one.kind == "drift"]), *last)[:TOP]
 
 
 CHANGES: Mapping[str, str] = {

@@ -12,10 +12,13 @@ from homeostat.domain.policy import Policy
 from homeostat.domain.units import iso, show_duration
 from homeostat.engines import causes
 from homeostat.engines.drift.profile import PREDICTION
+from homeostat.engines.drift.refused import REQUESTS
+from homeostat.engines.drift.refused import TEST as REFUSALS
 from homeostat.ports import Clock, Journal
 
 LOG = "log "
 """How the subjects of alerts about the log itself begin."""
+REFUSED = "requests"
 LOST = "log not written"
 """The one trouble of the log that can't wait."""
 
@@ -109,9 +112,19 @@ class Alerts:
         elif alert is None and opened is not None:
             self.close(opened, at_ms)
 
-    def drifted(self, readings: Sequence[Reading], start_ms: int, end_ms: int, example: Callable[[], str]) -> None:
-        """One alert for all that begins to move in one window; `example` gives a prediction id of it."""
-        settled = causes.settle(self.all(), readings, start_ms, end_ms)
+    def drifted(
+        self,
+        readings: Sequence[Reading],
+        start_ms: int,
+        end_ms: int,
+        example: Callable[[], str],
+        importance: Mapping[str, float],
+    ) -> None:
+        """One alert for all that begins to move in one window; `example` gives a prediction id of it. `importance`:
+        field → what the loss rises by without it."""
+        self._refused([one for one in readings if one.test == REFUSALS], start_ms, end_ms)
+        readings = [one for one in readings if one.test != REFUSALS]
+        settled = causes.settle(self.all(), readings, start_ms, end_ms, importance)
         for one in settled.over:
             self.close(one, end_ms)
         if not settled.columns:
@@ -134,6 +147,19 @@ class Alerts:
                 example=example(),
             )
         )
+
+    def _refused(self, readings: Sequence[Reading], start_ms: int, end_ms: int) -> None:
+        """Callers whose requests are refused are harmed, whatever the model does; a broken column that is named is the
+        cause of it."""
+        moved, length, opened = causes.strongest(readings), end_ms - start_ms, self.on(REFUSED)
+        if moved and opened is None and not any(one.kind == "broken" for one in self.all() if one.closed_ms is None):
+            words = "; ".join(one.reason for one in moved.values()) + f" (window of {show_duration(length)})"
+            columns = tuple(sorted(moved.keys() - {REQUESTS}))
+            self.raised(
+                Alert("", "requests are refused", words, end_ms, subject=REFUSED, columns=columns, window_ms=length)
+            )
+        elif not moved and opened is not None and opened.window_ms == length:
+            self.close(opened, end_ms)
 
     def likely(self, kind: str, from_ms: int, until_ms: int) -> tuple[Cause, ...]:
         """What may be behind an alert of this kind that began at `from_ms`."""

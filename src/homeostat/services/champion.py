@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from homeostat import codec
 from homeostat.domain.bundle import Bundle
@@ -22,13 +22,15 @@ EXCUSED = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """`started_ms`: when its release started; from then on it scored every row, so that windows are whole."""
+    """`started_ms`: when its release started; from then on it scored every row, so that windows are whole.
+    `importance`: field → what the loss rises by without it."""
 
     arm: Arm
     bundle: Bundle
     reference: Reference
     baseline: Baseline
     started_ms: int
+    importance: Mapping[str, float] = field(default_factory=dict)
 
 
 class Champions:
@@ -58,7 +60,8 @@ class Champions:
             reference = Reference.from_bytes(self.blobs.get(bundle.files["profile"]))
             started = [r.started_ms for r in self.rollouts.all(self.policy.name) if r.candidate.bundle == bundle_id]
             first = max(bundle.trained_until_ms, min(started, default=0))
-            self._loaded = Champion(route.champion, bundle, reference, self._baseline(bundle_id, bundle), first)
+            baseline, importance = self._baseline(bundle_id, bundle), self._evaluation(bundle).importance
+            self._loaded = Champion(route.champion, bundle, reference, baseline, first, importance)
         return self._loaded
 
     def _baseline(self, bundle_id: str, champion: Bundle) -> Baseline:
@@ -67,7 +70,7 @@ class Champions:
         made = [record.candidate.bundle for record in self.rollouts.all(self.policy.name)]
         before = dict.fromkeys(made[: made.index(bundle_id)] if bundle_id in made else ())
         bundles = [*(self.load(one) for one in list(before)[-(POOLED - 1) :]), champion]
-        losses = [(one, self._evaluated(one).scaled(one.loss_scale / champion.loss_scale)) for one in bundles]
+        losses = [(one, self._evaluation(one).loss.scaled(one.loss_scale / champion.loss_scale)) for one in bundles]
         steady = [loss for one, loss in losses if not self._outdated(one)]
         if not steady:
             return pooled([loss for _, loss in losses])
@@ -83,5 +86,5 @@ class Champions:
         began = max((event.body.get("since_ms", 0) for event in fired if event.subject in causes), default=0)
         return bundle.evaluated_until_ms - self.policy.train.window // 2 < began
 
-    def _evaluated(self, bundle: Bundle) -> Baseline:
-        return codec.decode(self.blobs.get(bundle.files["evaluation.json"]), Evaluation).loss
+    def _evaluation(self, bundle: Bundle) -> Evaluation:
+        return codec.decode(self.blobs.get(bundle.files["evaluation.json"]), Evaluation)

@@ -6,29 +6,29 @@ logs, so a restart changes no outcome.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from types import MappingProxyType
 
 import numpy as np
 
+from homeostat.domain.errors import NotFound
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Measurement, Verdict
-from homeostat.domain.monitor import Alert, Cause, Reading, Window
+from homeostat.domain.monitor import Alert, Reading, Window
+from homeostat.domain.moved import Explained
 from homeostat.domain.policy import Policy
 from homeostat.domain.units import DAY_MS
 from homeostat.engines import metrics
 from homeostat.engines.answer import output_of
-from homeostat.engines.causes import TOP
+from homeostat.engines.causes import ranked
 from homeostat.engines.declared import by_segment
 from homeostat.engines.groups import Group
-from homeostat.engines.moved import SEGMENT
 from homeostat.ports import Clock, Journal, LabelLog
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champion, Champions
 from homeostat.services.drifts import KIND, Drifts
 from homeostat.services.estimates import Estimates
-from homeostat.services.moves import Moves
 from homeostat.services.performance import SILENT, Performances
 from homeostat.services.quarantine import Quarantine
 from homeostat.services.scored import labelled
@@ -36,8 +36,6 @@ from homeostat.services.windows import Windows
 
 CATCH_UP = 31
 """Windows that are made up for after a standstill."""
-SEGMENTS = 2
-"""Segments that an alert names as causes, before what may be behind them."""
 
 
 class Monitors:
@@ -56,11 +54,11 @@ class Monitors:
         alerts: Alerts,
         quarantine: Quarantine,
         estimates: Estimates,
-        moves: Moves,
+        explain: Callable[[int, int], Explained],
     ) -> None:
         self.policy, self.windows, self.labels, self.journal, self.clock = policy, windows, labels, journal, clock
         self.champions, self.drifts, self.performances = champions, drifts, performances
-        self.alerts, self.quarantine, self.estimates, self.moves = alerts, quarantine, estimates, moves
+        self.alerts, self.quarantine, self.estimates, self.explain = alerts, quarantine, estimates, explain
         self._ends: dict[tuple[str, int], int] = {}
 
     def watch(self) -> tuple[Reading, ...]:
@@ -99,7 +97,7 @@ class Monitors:
         if judged is None:
             return ()
         found, window = self.windows.read(champion, start, end), Window(start, end, judged.rows)
-        self.alerts.drifted(judged.readings, start, end, lambda: found.example)
+        self.alerts.drifted(judged.readings, start, end, lambda: found.example, champion.importance)
         self._record(KIND, window, judged.readings, champion, {"profile": judged.profile})
         estimated = self.estimates.judge(champion, window, found.inputs, found.output, judged.readings)
         return [*judged.readings, *estimated]
@@ -153,19 +151,18 @@ class Monitors:
             return
         worse = Alert("", "performance", change.reason, now, subject="performance")
         if change.verdict is Verdict.HARM and not self.alerts.on("performance"):
-            since = max((change.since or 0) * DAY_MS, performance.since_ms)
-            segments, example = self._segments(since, now)
-            causes = (*segments, *self.alerts.likely("performance", since, now))[:TOP]
-            worse = replace(worse, causes=causes, example=example)
+            worse = self._why(worse, (change.since or 0) * DAY_MS)
         self.alerts.settle("performance", worse if change.verdict is Verdict.HARM else None, now)
 
-    def _segments(self, since_ms: int, now_ms: int) -> tuple[tuple[Cause, ...], str]:
-        """Where the champion has become worse since then, and a prediction id of it, "" for none."""
-        champion = self.champions.now()
-        found = self.moves.explain(champion.bundle, champion.arm.version, since_ms, now_ms + 1) if champion else None
-        told = [one for one in found.causes if one.kind in SEGMENT][:SEGMENTS] if found else []
-        causes = tuple(Cause("segment", one.text, since_ms) for one in told)
-        return causes, next((one.example for one in told), "")
+    def _why(self, alert: Alert, since_ms: int) -> Alert:
+        """With its likely causes since then, and an example of the first that has one."""
+        try:
+            found = self.explain(since_ms, alert.opened_ms).causes
+        except NotFound:  # no label of that stretch, or a bundle from before holdouts were kept
+            found = ()
+        own = self.alerts.likely("performance", since_ms, alert.opened_ms)
+        example = next((one.example for one in found if one.example), "")
+        return replace(alert, causes=ranked(own, found), example=example)
 
 
 def _of_segment(group: Group, one: Measurement) -> Reading:

@@ -291,9 +291,8 @@ class System:
         s, windows = self.stores, Windows(self.policy, self.stores.log)
         skew = Skew(self.policy, s.log, s.blobs, OnnxRuntime())
         drifts = Drifts(self.policy, s.log, s.counted, s.journal, s.blobs, skew)
-        judges = (self.performances, self.alerts, self.quarantine, self.estimates, self.moves)
-        watched = (self.champions, drifts, *judges)
-        return Monitors(self.policy, windows, self.labels, s.journal, self.clock, *watched)
+        watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
+        return Monitors(self.policy, windows, self.labels, s.journal, self.clock, *watched, self.analyses.explain)
 
     @cached_property
     def quarantine(self) -> Quarantine:
