@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import homeostat
 import projects
 from homeostat import cli
-from homeostat.domain.errors import DataError
+from homeostat.domain.errors import DataError, NotFound
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.project import Project
 
@@ -74,6 +74,26 @@ def test_a_life_of_labels(project: Project, tmp_path: Path) -> None:
     assert "agrees with other sources on 0% of 1; overruled in 1" in out
     raw = CliRunner().invoke(cli.app, ["feedback", "status", "--json", "-p", str(project.root)]).output
     assert [one["name"] for one in json.loads(raw)["events"]] == ["rating", "thumbs"]
+    _decide(project)
+
+
+def _decide(project: Project) -> None:
+    """What is rejected counts no more, until it is accepted."""
+
+    def asked(*words: str) -> tuple[int, str]:
+        done = CliRunner().invoke(cli.app, ["feedback", *words, "-p", str(project.root)])
+        project.system.feedback.turn()
+        return done.exit_code, done.output
+
+    code, said = asked("reject", "clerk", "--from", "2026-01-01", "--reason", "a wrong form")
+    assert (code, "Labels of clerk from 2026-01-01T00:00:00Z on: rejected by" in said) == (0, True)
+    assert labels(project) == {"a": "0", "b": "1", "zz": "1"}
+    assert "Rejected: clerk from 2026-01-01T00:00:00Z on: a wrong form" in asked("status")[1]
+    assert asked("accept", "clerk", "--json")[0] == 0
+    assert labels(project) == {"a": "1", "b": "1", "zz": "1"}
+    assert isinstance(
+        CliRunner().invoke(cli.app, ["feedback", "accept", "x", "-p", str(project.root)]).exception, NotFound
+    )
 
 
 @pytest.mark.parametrize(

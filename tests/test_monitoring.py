@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -105,12 +106,15 @@ def test_a_set_to_label_comes_back_as_labels(served: Project, tmp_path: Path) ->
     assert set(said["reasons"]) == {"uncertain", "new"}
     rows = pl.read_csv(out)
     assert rows["id"].str.slice(1).cast(pl.Int64).min() >= 400  # those without a label
-    assert {"id", "reason", "because", "answer", "score", "input:amount", "label"} <= set(rows.columns)
+    assert {"id", "label", "#reason", "#because", "#answer", "#score", "#input amount"} <= set(rows.columns)
     with pytest.raises(UsageError, match="is there already"):
         served.monitor.label_set(out)
-    rows.with_columns(label=pl.lit(1)).write_csv(out)
-    assert served.feedback_file(out) == 50
-    assert told(served, "report")["report"]["now"]["n"] == 450
+    rows.with_columns(label=pl.when(pl.int_range(pl.len()) < 40).then(1)).write_csv(out)
+    now_s = served.system.clock.now_ms() / 1_000
+    os.utime(out, (now_s, now_s))
+    taken = served.feedback.add(out)
+    assert (taken.rows, taken.labels, taken.signals) == (50, 40, 0)
+    assert told(served, "report")["report"]["now"]["n"] == 440
 
 
 def test_what_an_answer_is_worth_ranks_the_failures(served: Project) -> None:

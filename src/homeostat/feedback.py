@@ -25,6 +25,8 @@ from homeostat.serving.feedback import SIGNALS
 
 Rows = pl.DataFrame | Sequence[Mapping[str, Value]]
 _COLUMNS = "Columns: id or key; label and source, or name and value, or a column for each signal; at, if known."
+REMARK = "#"
+"""How the names of columns begin that tell people something, and say nothing themselves."""
 _OURS = ("id", "key", "at", "label", "source", "name", "value")
 
 
@@ -158,7 +160,7 @@ def _signals(said: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         return
     who = _only(said, "id", "key", "at")
     for name, value in said.items():
-        if name not in _OURS:
+        if name not in _OURS and not name.startswith(REMARK):
             yield {**who, "name": name, "value": value}
 
 

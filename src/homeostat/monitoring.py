@@ -69,14 +69,14 @@ def monitor_label_set(
     as_json: Json = False,
 ) -> None:
     """Answers whose labels would teach the most: uncertain, disputed between versions, new. Fill in the column `label`
-    and send the file back with `homeostat feedback`.
+    and send the file back with `homeostat feedback add`.
 
     Example: homeostat monitor label-set wanted.csv --rows 200 -p price
     """
     from homeostat import terminal
 
     chosen = opened(folder).monitor.label_set(out, rows, last)
-    reasons = dict(chosen.group_by("reason").len().sort("reason").iter_rows())
+    reasons = dict(chosen.group_by("#reason").len().sort("#reason").iter_rows())
     said = ", ".join(f"{n:,} {name}" for name, n in reasons.items())
-    told = f"{len(chosen):,} answers in {out}: {said}. Fill in the column label, then: homeostat feedback {out}"
+    told = f"{len(chosen):,} answers in {out}: {said}. Fill in the column label, then: homeostat feedback add {out}"
     show({"rows": len(chosen), "reasons": reasons, "out": str(out)}, as_json, lambda: terminal.lines(told))

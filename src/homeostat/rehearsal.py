@@ -194,7 +194,7 @@ class Rehearsal:
             return Course(metrics.measure(metric, y, output), periods, trainings)
 
         kept = course(output_of(schema, served), sum(event.kind.startswith("training.") for event in events))
-        higher = metrics.METRICS[self.policy.train.metric].higher_is_better
+        higher = metrics.known(self.policy.train.metric).higher_is_better
         settle_ms = self.policy.data.label_horizon + 2 * max(self.policy.monitor.windows)
         life = Life(events, kept.periods, period_ms, higher, self.end_ms, settle_ms)
         return RehearsalResult(

@@ -43,7 +43,7 @@ class MonitorVerbs:
 
     def label_set(self, out: str | Path, rows: int = 200, last_ms: int = LAST_MS) -> pl.DataFrame:
         """Write the answers whose labels would teach the most as a CSV file: fill in its column `label`, and give it to
-        `feedback_file`. → its rows. Errors: `NotFound` when every answer has its label; `UsageError` when the file is
+        `feedback.add`. → its rows. Errors: `NotFound` when every answer has its label; `UsageError` when the file is
         there."""
         path = Path(out)
         if path.exists():

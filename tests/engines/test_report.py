@@ -116,7 +116,7 @@ def test_the_headline_of_a_monitor_report() -> None:
         "amount from 500 on and country is pl (10.3 % of the rows); what would help: more rows like these."
     )
     page = monitor_report(found)
-    assert "all (estimated)" in page
+    assert "(estimated), 8 Aug 1996" in page
     assert "concept drift" in page
     late = replace(
         found, now=replace(found.now, value=float("nan"), n=0), failures=Failures((), 0, 0, 0.0, fault="none")

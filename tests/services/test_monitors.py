@@ -57,6 +57,9 @@ def test_harm_is_found_on_mature_labels_only(world: World) -> None:
     assert performance.change.since == 46
     opened = world.journal.read(MODEL, "alert.opened", "performance")[0].at_ms
     assert 48 * DAY_MS <= opened <= 50 * DAY_MS
+    (alert,) = world.alerts.open()
+    assert (alert.causes[0].kind, alert.example[:1]) == ("within", "p")
+    assert "its rows changed for the worse" in alert.causes[0].words
 
 
 def test_labels_that_come_at_this_very_moment_count() -> None:

@@ -35,6 +35,26 @@ def root(tmp_path: Path) -> Path:
     return projects.make(tmp_path / "cards")
 
 
+def test_a_metric_of_the_projects_own_gates_and_its_edit_measures_anew(root: Path) -> None:
+    text = "def cost(y, scores):\n    return (PRICE * (y == 1) * (scores[:, 1] < 0.5)).mean()\n\n\nPRICE = 40\n"
+    (root / "metrics.py").write_text(text)
+    projects.edited(root, "homeostat.yaml", "roc_auc, versus: champion, margin: 0.05", "'metrics:cost', at_most: 100")
+    projects.edited(root, "homeostat.yaml", "metric: roc_auc,", "metric: 'metrics:cost',")
+    one = projects.system(root)
+    before = one.runs.run()
+    assert before.gates[0].verdict is Verdict.OK
+    (first, *_) = before.measurements
+    assert (first.metric, first.n) == ("metrics:cost", before.measurements[1].n)
+    assert 0 < first.low < first.value < first.high
+    projects.edited(root, "metrics.py", "PRICE = 40", "PRICE = 400")
+    again = projects.system(root, one.stores).runs.run()
+    assert again.measurements[0].value == pytest.approx(10 * first.value)
+    assert {"evaluate", "bundle"} <= ran(again) <= {"evaluate", "bundle", "checks"}
+    projects.edited(root, "homeostat.yaml", "metric: 'metrics:cost',", "metric: 'metrics:gain',")
+    with pytest.raises(PipelineError, match="there is no 'gain' in metrics"):
+        projects.system(root)
+
+
 def test_a_turn_ends_in_a_whole_bundle_and_a_registered_version(root: Path) -> None:
     one = projects.system(root)
     result = one.runs.run()

@@ -28,6 +28,7 @@ from homeostat.services.drifts import Drifts
 from homeostat.services.estimates import Estimates
 from homeostat.services.holdout import FILE, pack
 from homeostat.services.monitors import Monitors
+from homeostat.services.moves import Moves
 from homeostat.services.performance import Performances
 from homeostat.services.quarantine import Quarantine
 from homeostat.services.triggers import Triggers
@@ -128,6 +129,7 @@ class World:
         drifts = Drifts(self.policy, self.log, self.counted, self.journal, self.blobs)
         self.quarantine = Quarantine(self.policy, self.log, self.journal, self.blobs, self.clock, self.alerts)
         self.estimates = Estimates(self.policy, self.blobs, self.journal, self.clock)
+        self.moves = Moves(self.policy, self.log, self.labels, self.journal, self.blobs, self.clock)
         watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
         windows = Windows(self.policy, self.log)
         self.monitors = Monitors(self.policy, windows, self.labels, self.journal, self.clock, *watched, self.explain)
@@ -140,8 +142,12 @@ class World:
         champion = self.champions.now()
         return self.estimates.dropped(champion) if champion else None
 
-    def explain(self, _start_ms: int, _end_ms: int) -> Explained:
-        raise NotFound("nothing is explained in this world")
+    def explain(self, start_ms: int, end_ms: int) -> Explained:
+        champion = self.champions.now()
+        found = self.moves.explain(champion.bundle, champion.arm.version, start_ms, end_ms) if champion else None
+        if found is None:
+            raise NotFound("no label")
+        return found
 
     def _refit(self, window_ms: int) -> Probed:
         self.probed.append(window_ms)

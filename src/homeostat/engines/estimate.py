@@ -169,7 +169,7 @@ def nothing_held(metric: str) -> Expected:
 def _anchored(metric: str, schema: Schema, held: Held, draws: int) -> Anchored:
     make = _by_groups if schema.task is Task.REGRESSION else _by_chance
     expect = make(metric, schema, held, draws)
-    value = metrics.METRICS[metric].function(held.y, held.output)
+    value = metrics.known(metric).function(held.y, held.output)
     return Anchored(expect, value, expect(held.frame, held.output)[0])
 
 
@@ -200,7 +200,7 @@ def _groups(schema: Schema, held: Held) -> list[Group]:
 
 
 def _by_chance(metric: str, _schema: Schema, held: Held, draws: int) -> Expect:
-    calibration, function = calibrated(held.y, held.output), metrics.METRICS[metric].function
+    calibration, function = calibrated(held.y, held.output), metrics.known(metric).function
 
     def expect(_frame: pl.DataFrame, output: Array) -> tuple[float, float]:
         p = calibration(output)
@@ -259,7 +259,7 @@ def estimate(found: Expected, frame: pl.DataFrame, output: Array) -> Estimate:
     width = T_19 * float(np.sqrt(_jackknife(parts[:, 0] - parts[:, 1]) + noise))
     error = float(np.sqrt(_jackknife(parts[:, 1]) + noise))
     value = _within(found.metric, found.value - fall)
-    drop = fall if metrics.METRICS[found.metric].higher_is_better else -fall
+    drop = fall if metrics.known(found.metric).higher_is_better else -fall
     low, high = _within(found.metric, value - width), _within(found.metric, value + width)
     made = Estimate(found.metric, value, low, high, len(output), found.value, drop, error)
     harm = drop > SURE * error and drop > LEAST_DROP * abs(found.value)

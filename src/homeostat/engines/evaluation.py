@@ -123,11 +123,11 @@ def _metrics(policy: Policy) -> list[str]:
     """The policy's metric first, then those of its gates, then all others that fit the task."""
     fitting = [name for name, metric in metrics.METRICS.items() if policy.task in metric.tasks]
     asked = [policy.train.metric, *(one.metric for one in policy.gates)]
-    unknown = next((name for name in asked if name not in fitting), None)
+    unknown = next((name for name in asked if name not in fitting and name not in metrics.OWN), None)
     if unknown is not None:
         raise ConfigError(
             f"{unknown!r} is no metric for the task {policy.task.value}",
             where="train.metric, gates",
-            way_out=f"Known ones: {', '.join(fitting)}.",
+            way_out=f"Known ones: {', '.join(fitting)}; a function of the project is written module:name.",
         )
     return list(dict.fromkeys([*asked, *fitting]))

@@ -8,7 +8,7 @@ import numpy as np
 
 from homeostat.domain.gate import GateResult, Measurement, Verdict
 from homeostat.domain.policy import GatePolicy
-from homeostat.engines.metrics import BLOCKS, METRICS, T_19, Array
+from homeostat.engines.metrics import BLOCKS, T_19, Array, known
 
 MIN_ROWS = 2 * BLOCKS
 
@@ -38,7 +38,7 @@ def difference(metric: str, y: Array, candidate: Array, champion: Array) -> Meas
     """How much better the candidate is on the same rows, in the metric's unit (positive: better), with a 95 %
     interval by the paired delete-a-block jackknife over 20 contiguous blocks (Künsch 1989). `y` is (n,), the outputs
     are (n, c). NaN interval below 40 rows."""
-    found = METRICS[metric]
+    found = known(metric)
     sign = 1.0 if found.higher_is_better else -1.0
 
     def gap(rows: slice | np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:

@@ -28,6 +28,8 @@ Array = NDArray[np.float64]
 LEAST = 40
 """Rows of each sample; fewer say nothing of segments."""
 Z = 1.96
+SEGMENT = ("within", "mix")
+"""Causes that are segments: their rows changed, or became more or fewer."""
 CHANGES = ("release.promoted", "release.rolled_back", "data.versioned", "training.done")
 """What somebody, or the loop, changed."""
 

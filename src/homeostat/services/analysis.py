@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from homeostat import codec
 from homeostat.domain.bundle import Bundle
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.errors import NotFound, PipelineError
-from homeostat.domain.event import Event
 from homeostat.domain.failures import Failures
-from homeostat.domain.gate import Measurement, Verdict
-from homeostat.domain.monitor import Reading, Window
+from homeostat.domain.gate import Measurement
 from homeostat.domain.moved import Explained
 from homeostat.domain.policy import Policy
 from homeostat.domain.prediction import Role
 from homeostat.domain.report import Delays, MonitorReport, Needs, Stretch
 from homeostat.domain.schema import Task
 from homeostat.engines import metrics
-from homeostat.engines.answer import output_of
 from homeostat.engines.delay import Law, law
-from homeostat.engines.evaluation import Evaluation
 from homeostat.engines.failures import Known, Labelled, failures
 from homeostat.engines.importance import agreement
-from homeostat.engines.moved import CHANGES, Sample, explained
 from homeostat.engines.value import mean, worth
 from homeostat.ports import Clock, Code, Journal, LabelLog, PredictionLog, Rollouts
 from homeostat.services.bundles import Bundles
 from homeostat.services.champion import Champion, Champions
 from homeostat.services.data import Data
 from homeostat.services.holdout import held
-from homeostat.services.scored import inputs_of, labelled, scored_by
+from homeostat.services.moves import Moves
 
 Array = NDArray[np.float64]
 LEARNED = 100_000
@@ -56,36 +51,23 @@ class Analyses:
         data: Data,
         clock: Clock,
         champions: Champions,
+        moves: Moves,
         code: Code,
     ) -> None:
         self.policy, self.log, self.labels, self.journal = policy, log, labels, journal
         self.rollouts, self.bundles, self.data, self.clock = rollouts, bundles, data, clock
-        self.champions, self.code = champions, code
+        self.champions, self.moves, self.code = champions, moves, code
 
     def explain(self, start_ms: int, end_ms: int) -> Explained:
         """Why the loss in that window is not what it was when the version that answered it was made. Errors:
         `NotFound`."""
         version = self._answered(start_ms, end_ms)
         bundle = self.bundles.load(self._bundle(version))
-        rows, frame = self._labelled(bundle, version, start_ms, end_ms)
-        if not len(rows):
-            raise NotFound("no answer in that window has its label yet", way_out="Try an earlier window.")
-        kept = held(self.bundles.blobs, bundle)
-        if kept is None:
-            raise NotFound(
-                f"version {version} keeps no holdout", way_out="Train anew: it was made by an older Homeostat."
-            )
-        before = metrics.losses(bundle.schema.task, kept.y, kept.output, bundle.loss_scale)
-        return explained(
-            bundle.schema,
-            Window(start_ms, end_ms, len(frame)),
-            version,
-            Sample(kept.frame, before),
-            Sample(rows.frame, rows.losses, rows.ids),
-            self._drifted(start_ms, end_ms),
-            self._evaluation(bundle).importance,
-            self._changes(2 * start_ms - end_ms, end_ms),
-        )
+        found = self.moves.explain(bundle, version, start_ms, end_ms)
+        if found is None:
+            what = "no answer in that window has its label yet, or its version keeps no holdout"
+            raise NotFound(what, way_out="Try an earlier window, or train anew.")
+        return found
 
     def report(self, last_ms: int) -> MonitorReport:
         """How the champion does on what it scored in the last `last_ms`. Errors: `NotFound` before the first
@@ -101,7 +83,7 @@ class Analyses:
             version=version,
             from_ms=now - last_ms,
             until_ms=now,
-            higher_is_better=metrics.METRICS[metric].higher_is_better,
+            higher_is_better=metrics.known(metric).higher_is_better,
             holdout=self._held_measured(bundle),
             now=metrics.measure(metric, rows.y, rows.output),
             calibration=metrics.measure("ece", rows.y, rows.output) if classes else None,
@@ -118,11 +100,6 @@ class Analyses:
         if champion is None:
             raise NotFound(f"{self.policy.name} serves no version yet", way_out="Start with `homeostat up`.")
         return champion
-
-    def shown(self, bundle: Bundle, inputs: pl.DataFrame | None) -> pl.DataFrame:
-        """Those columns that the log holds as they were served; without a row for None."""
-        names = [name for name in bundle.schema.names if name not in self.policy.log.hidden]
-        return pl.DataFrame(schema=dict.fromkeys(names, pl.Null)) if inputs is None else inputs.select(names)
 
     def delays(self, last_ms: int) -> Law:
         """Learned from what was answered in the last `last_ms`, by whichever version, and the labels of it."""
@@ -147,16 +124,9 @@ class Analyses:
         raise NotFound(f"version {version} was never released", way_out="Only released versions can be explained.")
 
     def _labelled(self, bundle: Bundle, version: int, start_ms: int, end_ms: int) -> tuple[Labelled, pl.DataFrame]:
-        """The version's labelled rows of a stretch; and all that it scored there: id, at_ms, known (has a label)."""
-        log = self.log.read(self.policy.name, start_ms, end_ms)
-        rows = scored_by(log, version)
-        joined, y = labelled(bundle.schema, rows, self.labels.read(start_ms, self.clock.now_ms() + 1))
-        output = output_of(bundle.schema, joined)
-        frame = self.shown(bundle, inputs_of(log, joined) if len(joined) else None)
-        losses = metrics.losses(bundle.schema.task, y, output, bundle.loss_scale)
-        told = rows.select("id", "at_ms", known=pl.col("id").is_in(joined["id"].to_list()))
-        values = self._values(bundle, frame, y, output)
-        return Labelled(frame, y, output, losses, joined["id"].to_list(), values), told
+        """As `Moves.rows`, with what each answer was worth."""
+        rows, told = self.moves.rows(bundle, version, start_ms, end_ms)
+        return replace(rows, values=self._values(bundle, rows.frame, rows.y, rows.output)), told
 
     def _values(self, bundle: Bundle, frame: pl.DataFrame, y: Array, output: Array) -> Array | None:
         """What each answer was worth, None where the policy does not say. Errors: `PipelineError`."""
@@ -174,23 +144,6 @@ class Analyses:
         if made.shape != y.shape:
             raise PipelineError(f"{value} made {made.shape} values of {len(y)} answers", where=value)
         return made
-
-    def _evaluation(self, bundle: Bundle) -> Evaluation:
-        return codec.decode(self.bundles.file(bundle, "evaluation.json"), Evaluation)
-
-    def _drifted(self, start_ms: int, end_ms: int) -> list[Reading]:
-        """What drifted in windows that overlap this one."""
-        events = self.journal.read(self.policy.name, "monitor.drift")
-        inside = [one for one in events if one.body["start_ms"] < end_ms and one.body["end_ms"] > start_ms]
-        return [
-            Reading(**{**reading, "verdict": Verdict(reading["verdict"])})
-            for one in inside
-            for reading in one.body["readings"]
-        ]
-
-    def _changes(self, start_ms: int, end_ms: int) -> list[Event]:
-        events = self.journal.read(self.policy.name)
-        return [one for one in events if one.kind in CHANGES and start_ms <= one.at_ms < end_ms]
 
     def _failures(self, bundle: Bundle, rows: Labelled) -> Failures:
         kept = held(self.bundles.blobs, bundle)
@@ -244,10 +197,10 @@ class Analyses:
 
     def _needs(self, version: int, bundle: Bundle) -> Needs:
         """Beside the version that served before it."""
-        now = self._evaluation(bundle).importance
+        now = self.moves.evaluation(bundle).importance
         made = [one for one in self.rollouts.all(self.policy.name) if one.candidate.number == version and one.champion]
         if not made or made[-1].champion is None:
             return Needs(now, 0, {}, None)
         before = made[-1].champion
-        earlier = self._evaluation(self.bundles.load(before.bundle)).importance
+        earlier = self.moves.evaluation(self.bundles.load(before.bundle)).importance
         return Needs(now, before.number, earlier, agreement(earlier, now))

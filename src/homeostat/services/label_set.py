@@ -23,8 +23,8 @@ class LabelSets:
         self.analyses = analyses
 
     def choose(self, last_ms: int, n: int) -> pl.DataFrame:
-        """n of the answers of the last `last_ms`, or fewer: `id`, `reason`, `because`, the model's answer, the inputs,
-        and an empty `label`. Errors: `NotFound`."""
+        """n of the answers of the last `last_ms`, or fewer: `id`, an empty `label`, and as remarks (#…) the reason, the
+        model's answer and the inputs. Errors: `NotFound`."""
         of = self.analyses
         champion = of.served()
         now, bundle = of.clock.now_ms(), champion.bundle
@@ -35,7 +35,7 @@ class LabelSets:
         rows = rows.gather_every(-(-len(rows) // LOOKED_AT) or 1)
         if rows.is_empty():
             raise NotFound("every answer of that time has its label", way_out="Look further back with --last.")
-        frame, output = of.shown(bundle, inputs_of(log, rows)), output_of(bundle.schema, rows)
+        frame, output = of.moves.shown(bundle, inputs_of(log, rows)), output_of(bundle.schema, rows)
         learned = of.learned(bundle)
         far, most = distance(bundle.schema, frame, frame.clear() if learned is None else learned)
         other = _others(log, rows, champion.arm.version)
@@ -54,9 +54,8 @@ def _others(log: pl.DataFrame, rows: pl.DataFrame, version: int) -> pl.DataFrame
 def _table(rows: pl.DataFrame, frame: pl.DataFrame, chosen: list[tuple[int, str, str]]) -> pl.DataFrame:
     places = np.array([row for row, _, _ in chosen], np.int64)
     said = pl.DataFrame(chosen, schema=["row", "reason", "because"], orient="row").drop("row")
-    answers = rows[places].select(
-        "id", pl.from_epoch("at_ms", "ms").alias("answered_at"), answer="label", score="score"
-    )
-    inputs = frame[places].rename({name: f"input:{name}" for name in frame.columns})
-    empty = pl.Series("label", [None] * len(places), pl.String)
-    return pl.concat([answers, said, inputs], how="horizontal").with_columns(empty)
+    at = pl.from_epoch("at_ms", "ms").alias("answered")
+    answers = rows[places].select("id", at, "score", answer="label")
+    told = pl.concat([answers, said, frame[places].select(pl.all().name.prefix("input "))], how="horizontal")
+    remarks = told.drop("id").rename(lambda name: f"#{name}")
+    return pl.concat([told.select("id", label=pl.lit(None, pl.String)), remarks], how="horizontal")

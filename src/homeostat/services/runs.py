@@ -106,17 +106,17 @@ class Runs:
         """`window_ms`: look back another time than the policy's. Errors: `CheckFailed` and `DataError` from the data,
         `PipelineError` from the project's code; nothing is registered then."""
         steps = Steps(self.cache, self.clock, progress, _STEPS)
-        train = self.policy.train
+        train, own = self.policy.train, self.training.metrics()
         prepared = self._prepare(train if window_ms is None else replace(train, window=window_ms), steps)
         tested = self._train(prepared, prepared.parts.train, "train", steps)
         output = self._output(tested.onnx, prepared.schema, prepared.parts.holdout)
         evaluated = steps(
             "evaluate",
-            self._key("evaluate", tested.fitted.key, prepared.key, repr(self.policy.gates)),
+            self._key("evaluate", tested.fitted.key, prepared.key, repr(self.policy.gates), own),
             partial(evaluation.evaluate, self.policy, prepared.schema, prepared.parts, output),
         )
         judged = self._judged(prepared, output, evaluated)
-        rules = repr((self.policy.gates, self.policy.monitor.windows))
+        rules = repr((self.policy.gates, self.policy.monitor.windows, sorted(self.policy.log.hidden), own))
         identity = self._key("run", tested.fitted.key, prepared.key, rules)[:12]
         if worst(one.verdict for one in judged.gates) in (Verdict.HARM, Verdict.INVALID):
             return RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, judged.gates, None)

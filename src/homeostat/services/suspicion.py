@@ -64,7 +64,7 @@ class Suspicions:
         self.serving, self.feedback, self.alerts = serving, feedback, alerts
         self._day = 0
         self._asked: tuple[Hold, ...] | None = None
-        self._measured: dict[tuple[str, int, int], Measured | None] = {}
+        self._measured: dict[tuple[str, int, int, float], Measured | None] = {}
 
     def turn(self) -> None:
         """Judge the labels of each source, once a day."""
@@ -125,7 +125,7 @@ class Suspicions:
 
     def _measure(self, bundle: Bundle, source: str, end: int, days: int) -> Measured | None:
         """Of the labels given in the `days` before day `end`; None: too few."""
-        key = source, end, days
+        key = source, end, days, bundle.loss_scale
         if key not in self._measured:
             self._measured[key] = self._look(bundle, source, end, days)
         return self._measured[key]

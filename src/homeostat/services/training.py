@@ -15,7 +15,7 @@ from homeostat.domain.dataset import ENTITY, EVENT_MS
 from homeostat.domain.errors import DataError, HomeostatError, PipelineError
 from homeostat.domain.policy import Policy
 from homeostat.domain.schema import Schema, Task
-from homeostat.engines import infer, labels
+from homeostat.engines import infer, labels, metrics
 from homeostat.engines.checks import check
 from homeostat.engines.plan import CodeIndex, digest, step_key
 from homeostat.engines.transform import matrix
@@ -54,6 +54,24 @@ class Training:
         """What the model takes in, from the rows and the project's checks."""
         names = [name for name in frame.columns if name not in (self.policy.data.target, EVENT_MS, ENTITY)]
         return infer.schema_of(frame, names, self.policy.task, self.policy.data.target, self._checks())
+
+    def metrics(self) -> str:
+        """Make the policy's metrics known that are functions of the project (module:name). → the digest of their code.
+        Errors: `PipelineError`."""
+        asked = {self.policy.train.metric, *(gate.metric for gate in self.policy.gates)}
+        own = sorted(name for name in asked if ":" in name)
+        for name in own:
+            metrics.own(name, self._named(name, "train.metric, gates"))
+        return digest(self._index().digest(*name.split(":", 1)) for name in own) if own else ""
+
+    def _named(self, name: str, where: str) -> Any:
+        """What the policy names module:name. Errors: `PipelineError`."""
+        module, _, attribute = name.partition(":")
+        found = getattr(self.code.module(module), attribute, None)
+        if found is None:
+            what = f"there is no {attribute!r} in {module}"
+            raise PipelineError(what, where=f"homeostat.yaml: {where}", way_out="Write module:name.")
+        return found
 
     def check(self, rows: Rows, make: Make) -> None:
         """Errors: `CheckFailed`."""
@@ -126,13 +144,7 @@ class Training:
         """The project's pandera schema, None where the policy names none."""
         if self.policy.checks is None:
             return None
-        module, _, name = self.policy.checks.partition(":")
-        found = getattr(self.code.module(module), name, None)
-        if found is None:
-            raise PipelineError(
-                f"there is no {name!r} in {module}", where="homeostat.yaml: checks", way_out="Write module:name."
-            )
-        return found
+        return self._named(self.policy.checks, "checks")
 
     def _passed(self, frame: pl.DataFrame) -> bool:
         check(self._checks(), frame)

@@ -69,6 +69,7 @@ from homeostat.services.figures import Gauges
 from homeostat.services.label_set import LabelSets
 from homeostat.services.leader import Leader
 from homeostat.services.monitors import Monitors
+from homeostat.services.moves import Moves
 from homeostat.services.performance import Performances
 from homeostat.services.probe import Probes
 from homeostat.services.quarantine import Quarantine
@@ -188,6 +189,7 @@ class System:
         self.policy, self.code, self.source, self.stores, self.clock = policy, code, source, stores, clock
         self.ids, self.environment, self.hook = ids, environment(), hook
         self.plane: Plane = plane or self.engine
+        Training(policy, code, self.pipeline, "").metrics()  # those of the project's own are known from here on
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -310,8 +312,14 @@ class System:
             self.data,
             self.clock,
             self.champions,
+            self.moves,
             self.code,
         )
+
+    @cached_property
+    def moves(self) -> Moves:
+        s = self.stores
+        return Moves(self.policy, s.log, self.labels, s.journal, s.blobs, self.clock)
 
     @cached_property
     def label_sets(self) -> LabelSets:

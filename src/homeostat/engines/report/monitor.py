@@ -8,6 +8,7 @@ from homeostat.domain.failures import Failures, Mode
 from homeostat.domain.gate import Measurement
 from homeostat.domain.moved import Explained, Part
 from homeostat.domain.report import Delays, MonitorReport, Needs
+from homeostat.engines.moved import SEGMENT
 from homeostat.engines.report import words
 from homeostat.engines.report.page import Block, Cell, Column, Details, Facts, Figure, Section, Table, Text, page
 from homeostat.engines.report.plot import Limit, Look, Point, Series, lines
@@ -76,7 +77,7 @@ def _course(found: MonitorReport) -> Iterator[Block]:
             value, low, high = one.estimated
             estimated.append(Point(middle, value, one.answers, low, high))
     series = [Series("by labels", "champion", measured)] if measured else []
-    series += [Series("all", "unknown", estimated, dashed=True)] if estimated else []
+    series += [Series("", "unknown", estimated, dashed=True)] if estimated else []
     if series:
         level = (Limit(found.holdout.value, "holdout", "ok"),) if found.holdout else ()
         look = Look(words.metric(found.now.metric), "The metric in each window", limits=level)
@@ -210,7 +211,7 @@ def explain_sentence(found: Explained) -> str:
         return f"Too few rows to say what moved: {rows}."
     way = "rose" if found.move > 0 else "fell"
     said = f"The mean loss {way} from {words.number(found.before)} on the holdout to {words.number(found.now)}"
-    real = [cause for cause in found.causes if cause.kind in ("within", "mix")]
+    real = [cause for cause in found.causes if cause.kind in SEGMENT]
     return f"{said}. " + (f"Most of it: {real[0].text}." if real else "No segment's part of that is sure.")
 
 

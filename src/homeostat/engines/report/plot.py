@@ -250,12 +250,16 @@ def _one_band(canvas: _Canvas, role: Role, run: Sequence[Point]) -> Markup:
     return svg.path(under + over, f"band {role}", closed=True)
 
 
+def _named(series: Series) -> str:
+    return f"{series.label} (estimated)".strip() if series.dashed else series.label
+
+
 def _points(canvas: _Canvas, series: Series) -> Markup:
     """Seen on hover only, but for a point that stands alone."""
     alone = {run[0].at_ms for run in _runs(series) if len(run) == 1}
     return svg.join(
         svg.titled(
-            f"{series.label}, {words.time(point.at_ms)}: {words.interval(point.value, point.low, point.high)}"
+            f"{_named(series)}, {words.time(point.at_ms)}: {words.interval(point.value, point.low, point.high)}"
             f" ({words.counted(point.n, canvas.look.count)})",
             _dot(canvas.x(point.at_ms), canvas.y(point.value or 0.0), series.role),
             class_="hit alone" if point.at_ms in alone else "hit",
@@ -278,7 +282,7 @@ def _ends(canvas: _Canvas) -> Iterator[Markup]:
     placed = axis.pushed_apart(wanted, 17, canvas.top, canvas.bottom)
     for (one, point), want, y in zip(ended, wanted, placed, strict=False):
         yield svg.line(canvas.x(point.at_ms) + 3, want, canvas.right + 10, y, f"leader {one.role}")
-        label = f"{one.label} (estimated)" if one.dashed else one.label
+        label = _named(one)
         value = svg.tag("tspan", ("  " if label else "") + words.number(point.value), class_="value")
         yield svg.tag("text", label, value, x=canvas.right + 14, y=y + 4, class_=f"end {one.role}")
     for limit, y in zip(limits, placed[len(ended) :], strict=True):
