@@ -114,7 +114,7 @@ def test_remedies_go_in_turn_waits_grow_and_then_a_person_is_called() -> None:
             world.triggers.done(fired, run=f"run-{fired.at_ms}")
     assert [remedy for remedy, _ in tried] == ["refit", f"window:{5 * DAY_MS}", "refit"]
     waited = [(later - earlier) // DAY_MS for (_, earlier), (_, later) in pairwise(tried)]
-    assert waited == [2, 4]
+    assert waited == [3, 4]  # a cooldown, two; and a day until the evidence, begun anew, shows it again
 
 
 def test_an_earlier_version_is_taken_where_it_is_surely_better_than_a_training_would_be() -> None:

@@ -20,8 +20,8 @@ SILENT = 3
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """The champion's losses since `since_ms`, and since the last attempt to replace it (`fresh`, since `tried_ms`); `key`
-    names champion and attempt. `trained_ms`: when its release started, for what it learned from may be much older.
+    """The champion's losses since `since_ms`, and since the last attempt to replace it (`fresh`, since `tried_ms`);
+    `key` names champion and attempt. `trained_ms`: when its release started, for what it learned from may be much older.
     `silent`: so many days with answers are the last ones and have no label, though their labels are due."""
 
     change: Change
