@@ -141,10 +141,10 @@ def test_before_anything_is_released(tmp_path: Path) -> None:
     assert (code, "nothing is released yet" in err) == (2, True)
     labels = root / "labels.csv"
     labels.write_text("id,label\na,1\n")
-    code, _, err = homeostat("feedback", labels, "-p", root)
+    code, _, err = homeostat("feedback", "add", labels, "-p", root)
     assert (code, "serves no version yet" in err) == (2, True)
     labels.write_text("name,label\na,1\n")
-    code, _, err = homeostat("feedback", labels, "-p", root)
+    code, _, err = homeostat("feedback", "add", labels, "-p", root)
     assert (code, "the column 'id' is missing" in err) == (2, True)
 
 
@@ -187,22 +187,35 @@ COMMANDS = [
             "feedback",
             "retrain",
             "release",
+            "monitor",
             "export",
             "token",
             "experiment",
+            "alerts",
         )
     ),
     *(
         ("release", name)
         for name in ("start", "status", "history", "backtest", "explain", "approve", "reject", "rollback")
     ),
+    *(("monitor", name) for name in ("report", "explain", "label-set")),
     *(("export", name) for name in ("edge", "prometheus", "grafana")),
     *(("token", name) for name in ("add", "list", "remove")),
+    *(("feedback", name) for name in ("add", "status", "accept", "reject")),
     *(("experiment", name) for name in ("plan", "start", "status", "stop")),
+    *(("alerts", name) for name in ("list", "show", "ack", "accept", "pause", "test")),
 ]
 
 
-GROUPS = {("release",): cli.release, ("export",): cli.export, ("token",): cli.token, ("experiment",): cli.experiment}
+GROUPS = {
+    ("monitor",): cli.monitor,
+    ("release",): cli.release,
+    ("export",): cli.export,
+    ("token",): cli.token,
+    ("experiment",): cli.experiment,
+    ("feedback",): cli.feedback,
+    ("alerts",): cli.alerts,
+}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

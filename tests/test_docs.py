@@ -53,7 +53,13 @@ def test_every_command_is_documented() -> None:
     names = [command.name or getattr(command.callback, "__name__", "") for command in cli.app.registered_commands]
     for name in names:
         assert f"homeostat {name}" in EVERYTHING, name
-    for group, below in (("export", cli.export), ("token", cli.token), ("experiment", cli.experiment)):
+    for group, below in (
+        ("export", cli.export),
+        ("feedback", cli.feedback),
+        ("token", cli.token),
+        ("experiment", cli.experiment),
+        ("alerts", cli.alerts),
+    ):
         for command in below.registered_commands:
             assert f"homeostat {group} {command.name}" in EVERYTHING
     for command in cli.release.registered_commands:

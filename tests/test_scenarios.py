@@ -17,13 +17,14 @@ from homeostat.config import read_policy
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
+from homeostat.domain.policy import Policy, RetrainPolicy, Schedule
 from homeostat.domain.rehearsal import RehearsalResult
 from homeostat.domain.scenario import Reaction
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.inject import read
 from homeostat.engines.report import rehearsal_report
 from homeostat.services.performance import SILENT
-from homeostat.wiring.system import rehearsal
+from homeostat.wiring.system import System, rehearsal
 
 DAYS, WARMUP, A_DAY = 54, 10, 60
 START_MS, END_MS = projects.START_MS + WARMUP * DAY_MS, projects.START_MS + DAYS * DAY_MS
@@ -37,6 +38,7 @@ CONCEPT = "concept:amount:100%@2026-02-01"
 @dataclass(frozen=True)
 class Life:
     result: RehearsalResult
+    system: System
     verdicts: dict[int, Verdict]
     """Of the champion's performance, at each turn."""
 
@@ -53,11 +55,11 @@ def quiet(_done: int, _total: int, _doing: str) -> None:
     pass
 
 
-def lived(root: Path, *texts: str) -> Life:
-    policy = read_policy(root)
+def lived(root: Path, *texts: str, policy: Policy | None = None, end_ms: int = END_MS) -> Life:
+    policy = policy or read_policy(root)
     history = Source(root, policy.data, policy.task)()
-    given = read(texts, history, policy.data.target, START_MS, END_MS)
-    staged, system = rehearsal(root, policy, history, START_MS, END_MS, given)
+    given = read(texts, history, policy.data.target, START_MS, end_ms)
+    staged, system = rehearsal(root, policy, history, START_MS, end_ms, given)
     verdicts: dict[int, Verdict] = {}
 
     def look(now_ms: int) -> None:
@@ -65,7 +67,7 @@ def lived(root: Path, *texts: str) -> Life:
         assert performance is not None
         verdicts[now_ms] = performance.change.verdict
 
-    return Life(replace(staged, each_turn=look).run(quiet), verdicts)
+    return Life(replace(staged, each_turn=look).run(quiet), system, verdicts)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,7 @@ def life(root: Path) -> Life:
 def test_a_shift_without_harm_alerts_and_trains_nothing(life: Life) -> None:
     found = life.of(SHIFT)
     assert found.noticed is not None
-    assert found.noticed.text.startswith("inputs drifted (1 d window): hour: ")
+    assert found.noticed.text.startswith("hour drifted: hour: ")
     assert found.detect_ms == DAY_MS
     assert (found.did, found.harmed_ms) == ((), None)
 
@@ -95,7 +97,7 @@ def test_without_labels_quality_is_unknown_and_nothing_is_trained(life: Life) ->
     silent = {verdict for at, verdict in life.verdicts.items() if begins + SILENT * DAY_MS < at < begins + 7 * DAY_MS}
     assert silent == {Verdict.UNKNOWN}
     assert found.did == ()
-    assert [event.subject for event in life.between("alert.closed", 24, 26)] == ["labels"]
+    assert [event.subject for event in life.between("alert.closed", 17, 26)] == ["labels"]
     assert life.verdicts[begins + 8 * DAY_MS] is Verdict.OK  # and when they come, they count
 
 
@@ -128,10 +130,28 @@ def test_the_report_shows_each_injection_and_what_became_of_it(life: Life) -> No
     for text in (SHIFT, OUTAGE, RELEASE, CONCEPT):
         assert page.count(text.replace("+", "&#43;")) + page.count(text) >= 2  # on the timeline and in the table
     assert "0 alerts outside of these effects" in page
-    assert "after 1 d: inputs drifted" in page
+    assert "after 1 d: hour drifted" in page
 
 
 COLUMN = "broken:amount:stuck@2026-01-15..2026-01-18"
+
+
+def test_nothing_is_learned_from_a_broken_column(root: Path) -> None:
+    """Though a training is due every four days: its rows are left out, and no training is started for it."""
+    policy = read_policy(root)
+    often = replace(policy, retrain=RetrainPolicy(("performance", Schedule("4d")), 2 * DAY_MS))
+    life = lived(root, COLUMN, policy=often, end_ms=START_MS + 14 * DAY_MS)
+    found, begun = life.of(COLUMN), START_MS + 4 * DAY_MS
+    assert found.noticed is not None
+    assert (found.noticed.subject, found.detect_ms) == ("broken amount", DAY_MS)
+    assert {event.kind for event in found.did} <= {"release.rejected", "trigger.held"}  # of what the schedule trained
+    later = [one for one in life.system.data.versions() if one.until_ms > begun]
+    assert len(later) >= 2
+    for version in later:
+        amounts = life.system.data.read(version).filter(pl.col(EVENT_MS) >= begun - DAY_MS // A_DAY)["amount"]
+        assert len(amounts) > 0
+        assert amounts.n_unique() > 0.9 * len(amounts)
+    assert [event.kind for event in life.between("alert.closed", 18, 20)] == ["alert.closed"]
 
 
 def test_policies_side_by_side_from_the_command_line(root: Path) -> None:
@@ -145,7 +165,7 @@ def test_policies_side_by_side_from_the_command_line(root: Path) -> None:
     assert list(said["policies"]) == ["calm", "eager"]
     for one in said["policies"].values():
         (found,) = one["injections"]
-        assert found["noticed"]["text"].startswith("inputs drifted (1 d window): amount: ")
+        assert found["noticed"]["text"].startswith("amount is stuck: it has been ")
         assert found["detect_ms"] == DAY_MS
     assert said["policies"]["calm"]["trainings"] < said["policies"]["eager"]["trainings"]
     page = Path(said["report"]).read_text()

@@ -18,15 +18,15 @@ from bench.serve.measure import Unable
 PEERS = Path(__file__).parent / "peers"
 
 
-def programs(name: str) -> Path:
-    """The `bin` folder of the environment with the pins of `peers/<name>.txt`. Errors: `Unable`."""
-    pins = (PEERS / f"{name}.txt").read_bytes()
+def programs(name: str, folder: Path = PEERS) -> Path:
+    """The `bin` folder of the environment with the pins of `<folder>/<name>.txt`. Errors: `Unable`."""
+    pins = (folder / f"{name}.txt").read_bytes()
     home = _cache() / f"{name}-{hashlib.sha256(pins + sys.version.encode()).hexdigest()[:12]}"
     if not (home / "ready").exists():
         shutil.rmtree(home, ignore_errors=True)
         sys.stderr.write(f"{name}: installing into {home}, once\n")
         _run([sys.executable, "-m", "venv", home])
-        _run([home / "bin" / "pip", "install", "-q", "--no-deps", "-r", PEERS / f"{name}.txt"])
+        _run([home / "bin" / "pip", "install", "-q", "--no-deps", "-r", folder / f"{name}.txt"])
         (home / "ready").touch()
     return home / "bin"
 

@@ -9,7 +9,10 @@ from typing import Annotated
 
 import typer
 
+from homeostat.alerting import alerts
 from homeostat.domain.errors import HomeostatError
+from homeostat.feeding import feedback
+from homeostat.monitoring import monitor
 from homeostat.options import EXIT, HERE, Folder, Json, Reason
 from homeostat.options import length as _length
 from homeostat.options import opened as _open
@@ -26,10 +29,13 @@ app = typer.Typer(
     help="From notebook to production, and healthy there: the whole loop of a machine-learning model.",
 )
 app.add_typer(release, name="release")
+app.add_typer(monitor, name="monitor")
 export = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What leaves the project.")
 app.add_typer(export, name="export")
 app.add_typer(experiment, name="experiment")
 app.add_typer(token, name="token")
+app.add_typer(feedback, name="feedback")
+app.add_typer(alerts, name="alerts")
 
 
 def _workers(text: str) -> tuple[int, int]:
@@ -368,22 +374,6 @@ def replay(
 
     found = _open(folder).replay(prediction, name)
     _show(found, as_json, lambda: terminal.replayed(found))
-
-
-@app.command()
-def feedback(
-    file: Annotated[Path, typer.Argument(help="CSV or Parquet: id, label, or id, name, value; and at if known.")],
-    folder: Folder = HERE,
-    as_json: Json = False,
-) -> None:
-    """Labels or named signals by prediction id: late, repeated or corrected; the last received counts.
-
-    Example: homeostat feedback labels.csv -p price
-    """
-    from homeostat import terminal
-
-    taken = _open(folder).feedback_file(file)
-    _show({"accepted": taken}, as_json, lambda: terminal.out.print(f"{taken:,} taken."))
 
 
 @app.command()

@@ -14,9 +14,12 @@ from homeostat.domain.trigger import PREVIOUS, Trigger
 from homeostat.engines.report import run_sentence
 from homeostat.ports import Clock
 from homeostat.services.experiments import Experiments
+from homeostat.services.feedback import Feedback
 from homeostat.services.monitors import Monitors
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
+from homeostat.services.suspicion import Suspicions
+from homeostat.services.telling import Teller
 from homeostat.services.triggers import Triggers
 
 SETTLE = 8
@@ -32,6 +35,9 @@ class Control:
     triggers: Triggers
     runs: Runs
     experiments: Experiments
+    feedback: Feedback
+    suspicions: Suspicions
+    teller: Teller
     clock: Clock
 
     def lead(self) -> None:
@@ -53,7 +59,10 @@ class Control:
         """One pass."""
         self.settle()
         self.experiments.turn()
+        self.feedback.turn()
+        self.suspicions.turn()
         self.monitors.watch()
+        self.teller.turn()
         trigger = self.triggers.check()
         if trigger:
             self.train(trigger)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,14 @@ Reason = Annotated[str, typer.Option(help="Why, for the record.")]
 HERE = Path()
 WEEK_MS = 7 * DAY_MS
 EXIT = {Verdict.OK: 0, Verdict.HARM: 1, Verdict.INVALID: 1, Verdict.UNKNOWN: 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of time that somebody wrote: its first moment, and the one after its last (None: not said), in ms."""
+
+    start_ms: int
+    end_ms: int | None
 
 
 def opened(folder: Path) -> Project:
@@ -45,6 +54,19 @@ def length(help: str, *names: str, shown: str | bool = True) -> Any:
 def time(name: str, help: str) -> Any:
     """An option that is a moment, in ms."""
     return typer.Option(name, parser=_moment, metavar="TIME", help=help)
+
+
+def span(help: str) -> Any:
+    """An argument that is a stretch of time."""
+    return typer.Argument(parser=_span, metavar="WINDOW", help=help)
+
+
+def _span(text: str) -> Span:
+    start, _, end = text.partition("..")
+    window = Span(_moment(start), _moment(end) if end else None)
+    if window.end_ms is not None and window.end_ms <= window.start_ms:
+        raise typer.BadParameter(f"{text!r} ends before it begins")
+    return window
 
 
 def _duration(text: str) -> int:

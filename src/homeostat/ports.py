@@ -107,13 +107,41 @@ class LabelLog(Protocol):
     def append(self, batch: LabelBatch) -> None: ...
 
     def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        """The last label of each id received in start_ms <= at_ms < end_ms; columns: `LABEL_COLUMNS`."""
+        """The label of each id that counts, of those with start_ms <= at_ms < end_ms; columns: `LABEL_COLUMNS`."""
+        ...
+
+    def received(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        """Every one of them, in order of time; columns: `LABEL_COLUMNS`."""
         ...
 
     def append_signals(self, batch: SignalBatch) -> None: ...
 
     def signals(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         """The last of each id and name with start_ms <= at_ms < end_ms; columns: `SIGNAL_COLUMNS`."""
+        ...
+
+    def events(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        """Every one of them, and those of entities, in order of time; columns: `EVENT_COLUMNS`."""
+        ...
+
+
+class Census(Protocol):
+    """Counts rows of the prediction log on their way into its table."""
+
+    def __call__(self, model: str, held: bytes | None, rows: pl.DataFrame, /) -> bytes:
+        """What an hour holds with `rows` (`LOG_COLUMNS`), when it held `held` before (None: no row)."""
+        ...
+
+
+class Counted(Protocol):
+    """What a `Census` has counted."""
+
+    def read(self, model: str, start_ms: int, end_ms: int, /) -> Mapping[int, bytes] | None:
+        """The counts of each hour of the stretch that holds rows, by its start (ms). None: they are not known."""
+        ...
+
+    def waits(self, model: str, end_ms: int, /) -> bool:
+        """Rows from before `end_ms` are still on their way."""
         ...
 
 
@@ -198,6 +226,15 @@ class Hook(Protocol):
 
     def run(self, hook: str, message: Mapping[str, Any]) -> str:
         """`hook`: a command, or an http(s) URL. → why it failed, "" when it did not."""
+        ...
+
+
+class Channels(Protocol):
+    """Where people hear of alerts."""
+
+    def tell(self, address: str, title: str, text: str, severity: str) -> str:
+        """`severity`: info, warning, critical, or over. → why it was not delivered, "" when it was; the address is a
+        secret and in no answer."""
         ...
 
 

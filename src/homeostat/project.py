@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +14,7 @@ import msgspec
 import polars as pl
 
 from homeostat.adapters.runtime import OnnxRuntime
-from homeostat.adapters.source import read_table
+from homeostat.alarm import AlertVerbs
 from homeostat.batch import PART_ROWS, Batch, BatchResult, OnError, Shipped, Terms
 from homeostat.config import read_policy
 from homeostat.domain.backtest import Backtested, Replayed
@@ -29,7 +28,6 @@ from homeostat.domain.policy import Policy
 from homeostat.domain.rehearsal import RehearsalResult
 from homeostat.domain.rollout import Arm, Lane, Rollout, StepKind
 from homeostat.domain.run import RunResult
-from homeostat.domain.schema import Value
 from homeostat.domain.trace import Trace
 from homeostat.domain.trigger import Trigger
 from homeostat.engines.inject import read as read_injections
@@ -46,6 +44,7 @@ from homeostat.engines.report import (
     run_report,
 )
 from homeostat.export.monitoring.files import Written, grafana, prometheus
+from homeostat.feedback import FeedbackVerbs, Wrong, caller
 from homeostat.ports import Progress
 from homeostat.services.backtest import WINDOW_MS
 from homeostat.services.experiments import Experiments, Found
@@ -54,6 +53,7 @@ from homeostat.services.release_log import Served
 from homeostat.services.release_seen import backtested, replays
 from homeostat.services.rollouts import Explanation, Releases, Standing
 from homeostat.serving.messages import Request
+from homeostat.watched import MonitorVerbs
 from homeostat.wiring.cluster import cluster
 from homeostat.wiring.plane import STATE
 from homeostat.wiring.system import System, project_system, rehearsal, write_report
@@ -111,6 +111,9 @@ class Project:
         self.export = ExportVerbs(self)
         self.token = TokenVerbs(self)
         self.experiment = ExperimentVerbs(self)
+        self.feedback = FeedbackVerbs(policy.name, self.ask, lambda: self.system.feedback)
+        self.alerts = AlertVerbs(lambda: self.system, caller)
+        self.monitor = MonitorVerbs(root, lambda: self.system)
 
     @classmethod
     def open(cls, root: str | Path, overlay: str | None = None) -> Project:
@@ -185,7 +188,7 @@ class Project:
         """Answer rows as the data plane does: checked, logged, released alike. Columns `id` and `key` are taken up.
         → a row each: id, model_version, and score and/or label, or value. Errors: `NotFound` before the first
         release; `DataError` that names the first wrong row and field."""
-        said = self._asked(f"/v1/models/{self.policy.name}/predict", {"records": frame.to_dicts()})
+        said = self.ask(f"/v1/models/{self.policy.name}/predict", {"records": frame.to_dicts()})
         return pl.DataFrame(said["predictions"], infer_schema_length=None)
 
     def predict_file(
@@ -237,36 +240,7 @@ class Project:
     def _nothing_serves(self) -> NotFound:
         return NotFound(f"{self.policy.name} serves no version yet", way_out="Start with `homeostat up`.")
 
-    def feedback(self, labels: pl.DataFrame | Sequence[Mapping[str, Value]]) -> int:
-        """Labels by prediction id: `id`, `label` and, if known, `at`. → how many were taken. Errors: `DataError` that
-        names the first wrong one; `NotFound` before the first release."""
-        return self._told("labels", labels)
-
-    def signals(self, signals: pl.DataFrame | Sequence[Mapping[str, Value]]) -> int:
-        """Numbers by prediction id: `id`, `name`, `value` and, if known, `at`. → how many were taken. Errors: as
-        `feedback`."""
-        return self._told("signals", signals)
-
-    def _told(self, what: str, given: pl.DataFrame | Sequence[Mapping[str, Value]]) -> int:
-        rows = given.to_dicts() if isinstance(given, pl.DataFrame) else given
-        said = self._asked("/v1/feedback", {what: rows, "model": self.policy.name})
-        return int(said["accepted"])
-
-    def feedback_file(self, path: Path) -> int:
-        """Either from a CSV or Parquet file. Errors: `DataError` that names file and row."""
-        frame = read_table(path)
-        names = ("id", "name", "value") if "name" in frame.columns and "value" in frame.columns else ("id", "label")
-        missing = {*names} - set(frame.columns)
-        if missing:
-            raise DataError(
-                f"the column {sorted(missing)[0]!r} is missing",
-                where=str(path),
-                way_out="Columns: id and label, or id, name and value; and at if the time is known.",
-            )
-        rows = frame.select([name for name in (*names, "at") if name in frame.columns])
-        return self._told("labels" if "label" in names else "signals", rows)
-
-    def _asked(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    def ask(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """One request to a data plane in this process."""
         engine = self.system.engine
         engine.refresh()
@@ -277,8 +251,7 @@ class Project:
             raise self._nothing_serves()
         if answer.status != 200:
             error = said["error"]
-            where = f"row {error['record'] + 1} (the first is 1)" if "record" in error else ""
-            raise DataError(error["message"], where=where)
+            raise Wrong(error) if "record" in error else DataError(error["message"])
         return said
 
     def trace(self, prediction: str) -> Trace:
@@ -302,14 +275,6 @@ class Project:
 
 SEEN = ("release.evidence", "release.verdict", LOOK)
 """Events that say what a pass saw."""
-
-
-def caller() -> str:
-    """The user of this process, as the environment or the machine names them."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run as a number without a name
-        return f"user {os.getuid()}"
 
 
 class ReleaseVerbs:

@@ -150,7 +150,10 @@ class Rehearsal:
         return response.status != 200
 
     def _label(self, told: pl.DataFrame) -> None:
-        given = [{"id": f"r{row}", "label": value} for row, value in told.select("row", TOLD).iter_rows()]
+        source = self.policy.feedback.most_trusted or None
+        given = [
+            {"id": f"r{row}", "label": value, "source": source} for row, value in told.select("row", TOLD).iter_rows()
+        ]
         if given:
             body = msgspec.json.encode({"labels": given})
             response = self.loop.engine.answer([Request("POST", "/v1/feedback", body)])[0]

@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # whoever has one to show has imported it
     from homeostat.services.release_log import Served
     from homeostat.services.rollouts import Standing
 
+SEVERITY = {"info": ("○", "unknown"), "warning": ("▲", "candidate"), "critical": ("◆", "harm")}
 BARS, SPARK = "▁▂▃▄▅▆▇█", 24
 
 LIGHT = {
@@ -85,7 +86,7 @@ def verdict(value: Verdict) -> Text:
     return Text(words.verdict(value), style=value.value)
 
 
-def _table(*columns: str, numeric: Sequence[str] = ()) -> Table:
+def plain_table(*columns: str, numeric: Sequence[str] = ()) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     for column in columns:
         table.add_column(column, justify="right" if column in numeric else "left", no_wrap=column in numeric)
@@ -93,14 +94,14 @@ def _table(*columns: str, numeric: Sequence[str] = ()) -> Table:
 
 
 def measurements(rows: Sequence[Measurement]) -> Table:
-    table = _table("metric", "value", "95 % interval", "rows", numeric=("value", "95 % interval", "rows"))
+    table = plain_table("metric", "value", "95 % interval", "rows", numeric=("value", "95 % interval", "rows"))
     for m in rows:
         table.add_row(Text(words.metric(m.metric)), words.number(m.value), words.span(m.low, m.high), f"{m.n:,}")
     return table
 
 
 def gates(rows: Sequence[GateResult]) -> Table:
-    table = _table("gate", "verdict", "because")
+    table = plain_table("gate", "verdict", "because")
     for gate in rows:
         table.add_row(Text(words.metric(gate.name)), verdict(gate.verdict), Text(gate.reason))
     return table
@@ -109,7 +110,7 @@ def gates(rows: Sequence[GateResult]) -> Table:
 def lanes(rows: Sequence[Lane]) -> Group:
     """What each lane says, and under the table why."""
     numeric = ("E", "harm at", "value and interval", "count")
-    table = _table("lane", "verdict", *numeric, numeric=numeric)
+    table = plain_table("lane", "verdict", *numeric, numeric=numeric)
     for lane in rows:
         span = words.interval(lane.value, lane.low, lane.high)
         evidence = words.number(lane.evidence), words.short(lane.threshold), span, f"{lane.n:,}"
@@ -169,7 +170,7 @@ def story(line: Line) -> None:
     day = f"day {line.day:<4}" if line.day else " " * 8
     mark = words.MARKS[line.verdict] if line.verdict else " "
     style = line.verdict.value if line.verdict else "bold" if line.kind == "world" else ""
-    row = _table("", "", "")
+    row = plain_table("", "", "")
     row.show_header = False
     row.add_row(Text(day, style="dim"), Text(mark, style=style), Text(line.text, style=style))
     out.print(row)
@@ -202,7 +203,9 @@ def run(result: RunResult) -> None:
 def rehearsed(result: RehearsalResult) -> None:
     """What a rehearsal found."""
     lines(rehearsal_sentence(result))
-    table = _table("the model", "value", "95 % interval", "trainings", numeric=("value", "95 % interval", "trainings"))
+    table = plain_table(
+        "the model", "value", "95 % interval", "trainings", numeric=("value", "95 % interval", "trainings")
+    )
     ways = (("kept by the loop", result.loop), ("left alone", result.frozen), ("retrained weekly", result.weekly))
     for name, course in ways:
         whole = course.whole
@@ -227,7 +230,7 @@ def _scenario(result: RehearsalResult) -> None:
 def compared(found: Comparison) -> None:
     """Policies side by side."""
     lines(scenario.comparison_sentence(found.policies))
-    table = _table(
+    table = plain_table(
         *(one.name.lower() for one in scenario.HEADINGS),
         numeric=[one.name.lower() for one in scenario.HEADINGS if one.numeric],
     )
@@ -285,7 +288,7 @@ def releases(records: Sequence[Rollout]) -> None:
     if not records:
         lines("Nothing was released yet. Start with `homeostat release start`.")
         return
-    table = _table("release", "version", "outcome", "started", "took", "because", numeric=("version", "took"))
+    table = plain_table("release", "version", "outcome", "started", "took", "because", numeric=("version", "took"))
     for one in records:
         took = words.duration(one.ended_ms - one.started_ms) if one.ended_ms is not None else "under way"
         outcome = Text(f"{words.MARKS[OUTCOMES[one.status]]} {one.status.value}", style=OUTCOMES[one.status].value)
@@ -314,7 +317,7 @@ def served(found: Served) -> None:
     since = f", since {words.time(found.since_ms)}" if found.since_ms is not None else ""
     what = "experiment" if found.release.startswith("E") else "release"
     lines(f"At {words.time(found.at_ms)}, {what} {found.release}{since}: {found.routed}")
-    table = _table("version", "share", "release", "asked for by", "approved by")
+    table = plain_table("version", "share", "release", "asked for by", "approved by")
     for arm in found.arms:
         said = [
             f"{one.who}, {words.time(one.at_ms)}, {one.step}: {one.reason or 'no reason given'}"
@@ -334,7 +337,7 @@ def explained(view: ReleaseView, report: str) -> None:
         out.print(lanes(view.latest))
     if view.outlook:
         out.print(nexts(view, view.outlook))
-    table = _table("when", "what", "why")
+    table = plain_table("when", "what", "why")
     for event in view.history:
         table.add_row(words.time(event.at_ms), happened(event), Text(event.text))
     out.print(table)
@@ -352,7 +355,7 @@ def predicted(result: BatchResult) -> None:
 
 def courses(view: ReleaseView) -> Table:
     """Each lane over time: E on a logarithmic scale up to its limit, and when its verdict became another one."""
-    table = _table("lane", "E over time", "verdicts", "what would change it")
+    table = plain_table("lane", "E over time", "verdicts", "what would change it")
     latest = {lane.name: lane for lane in view.latest}
     for name in view.names:
         course = view.course(name)
@@ -373,7 +376,7 @@ def _spark(course: Sequence[Lane]) -> Text:
 
 def nexts(view: ReleaseView, outlook: Outlook) -> Table:
     """The next move, and when."""
-    table = _table("if the candidate", "the next move", "is expected")
+    table = plain_table("if the candidate", "the next move", "is expected")
     for turn in outlook.turns:
         table.add_row(assumption(turn.assumed), *after(turn, view.rollout, outlook.now_ms))
     return table
@@ -387,11 +390,11 @@ def status(found: Status) -> None:
         out.print(Text("quality: ").append(verdict(found.performance.change.verdict)), end=" ")
         lines(found.performance.change.reason)
     for alert in found.alerts:
-        out.print(
-            Text(f"▲ {alert.title}", style="harm"), Text(f"since {words.time(alert.opened_ms)}: {alert.evidence}")
-        )
+        mark, style = SEVERITY[alert.severity]
+        said = Text(f"since {words.time(alert.opened_ms)}: {alert.evidence}")
+        out.print(Text(f"{mark} {alert.name} {alert.title}", style=style), said)
     lines("" if found.alerts else "No open alert.")
-    table = _table("when", "what", "")
+    table = plain_table("when", "what", "")
     for event in found.recent:
         table.add_row(words.time(event.at_ms), event.kind, Text(event.text, overflow="ellipsis", no_wrap=True))
     out.print(table)
@@ -404,16 +407,16 @@ def backtested(found: Backtested) -> None:
     out.print(lanes(found.lanes))
     _facts(dict(facts(result)))
     numeric = ("requests", "answers differ by", "elsewhere", "failed", "labels")
-    table = _table("segment", *numeric, numeric=numeric)
+    table = plain_table("segment", *numeric, numeric=numeric)
     for one in result.segments[:SEGMENTS]:
         counts = words.number(one.moved), words.number(one.elsewhere), f"{one.failed:,}", f"{one.labels:,}"
         table.add_row(Text(f"{one.field} = {one.values}"), f"{one.n:,}", *counts)
     out.print(table)
-    table = _table("step", "what comes of it", "after", numeric=("after",))
+    table = plain_table("step", "what comes of it", "after", numeric=("after",))
     for step in result.expected:
         table.add_row(step.step, *outcome(step))
     out.print(table)
-    table = _table("model call", "p50", "p95", "p99", numeric=("p50", "p95", "p99"))
+    table = plain_table("model call", "p50", "p95", "p99", numeric=("p50", "p95", "p99"))
     for calls in found.latency.calls:
         spans = map(milliseconds, (calls.p50_us, calls.p95_us, calls.p99_us))
         table.add_row(f"version {calls.version}, {words.counted(calls.batch, 'row')}", *spans)
@@ -439,7 +442,7 @@ def replayed(found: Replayed) -> None:
 
 
 def _facts(facts: Mapping[str, str]) -> None:
-    table = _table("", "")
+    table = plain_table("", "")
     table.show_header = False
     for name, value in facts.items():
         table.add_row(Text(name, style="dim"), Text(value))

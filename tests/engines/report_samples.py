@@ -20,9 +20,12 @@ from homeostat.domain.backtest import (
 from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import DatasetVersion
 from homeostat.domain.event import Event
+from homeostat.domain.failures import Failures, Help, Mode
 from homeostat.domain.gate import GateResult, Measurement, Verdict
+from homeostat.domain.moved import Explained, Part, Ranked
 from homeostat.domain.outlook import Assumed, Forecast, Outlook, Pace, Turn
 from homeostat.domain.rehearsal import Course, RehearsalResult
+from homeostat.domain.report import Delays, MonitorReport, Needs, Stretch
 from homeostat.domain.rollout import Do, Lane, Move, ReleaseStep, Rollout, Status, StepKind
 from homeostat.domain.run import CodeState, RunResult, Step
 from homeostat.domain.units import DAY_MS, HOUR_MS, MINUTE_MS
@@ -220,3 +223,62 @@ def held() -> ReleaseView:
     record = replace(view.rollout, status=Status.RUNNING, index=1, ended_ms=None, reason="")
     held_at = "Hold at 10 %: quality is not settled."
     return ReleaseView(record, seen, view.history[:2], held_at, outlook, {"quality": 0.005})
+
+
+def failing() -> MonitorReport:
+    """A model that fails on large amounts; its labels are late, and the newest windows only estimated."""
+    level = Measurement("roc_auc", 0.84, 0.81, 0.87, 4_000)
+    windows = [
+        Stretch(
+            START + day * DAY_MS,
+            START + (day + 1) * DAY_MS,
+            Measurement("roc_auc", 0.84 - day / 500, 0.80, 0.88, 300) if day < 24 else None,
+            (0.845, 0.81, 0.88) if day else None,
+            320,
+            0.97 if day < 24 else 0.4,
+        )
+        for day in range(30)
+    ]
+    mode = Mode(
+        segment="amount from 500 on and country is pl",
+        fields=("amount", "country"),
+        declared=False,
+        n=412,
+        share=0.103,
+        inside=Measurement("roc_auc", 0.61, 0.52, 0.70, 206),
+        outside=Measurement("roc_auc", 0.88, 0.86, 0.90, 1_794),
+        excess=0.14,
+        low=0.09,
+        high=0.19,
+        impact=57.7,
+        learned=31,
+        learned_share=0.004,
+        examples=("p17", "p4"),
+        help=Help.ROWS,
+        because="only 31 of the rows it learned from are like these",
+    )
+    return MonitorReport(
+        model="price",
+        version=4,
+        from_ms=START,
+        until_ms=START + 30 * DAY_MS,
+        higher_is_better=True,
+        holdout=Measurement("roc_auc", 0.86, 0.84, 0.88, 3_000),
+        now=level,
+        calibration=Measurement("ece", 0.031, 0.02, 0.042, 4_000),
+        windows=tuple(windows),
+        failures=Failures((mode,), 12, 4_000, 0.13),
+        delays=Delays(4_000, 9_600, 2 * DAY_MS, 9 * DAY_MS, 7 * DAY_MS, 0.91),
+        needs=Needs({"amount": 0.05, "hour": 0.01}, 3, {"amount": 0.04, "hour": 0.02}, 1.0),
+        value=Measurement("value", 1.4, 1.1, 1.7, 4_000),
+    )
+
+
+def moved() -> Explained:
+    """A week in which one segment became worse."""
+    part = Part(
+        "amount from 500 on", ("amount",), 40, 0.2, 0.3, 0.1, 0.4, 0.005, 0.09, 0.05, 0.14, "p17"
+    )  # fmt: skip
+    calm = Part("amount below 500", ("amount",), 160, 0.8, 0.7, 0.05, 0.05, 0.0, 0.0, -0.01, 0.01)
+    causes = (Ranked("within", part.segment, 0.095, "amount from 500 on: loss .100 before, .400 now", "p17"),)
+    return Explained(START, START + 7 * DAY_MS, 4, 0.06, 0.155, 3_000, 200, (part, calm), causes)

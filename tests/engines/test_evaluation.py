@@ -43,7 +43,7 @@ def test_a_classifier_on_four_rows() -> None:
     )  # fmt: skip
     names = [one.metric for one in found.measurements]
     assert names[:2] == ["accuracy", "f1"]  # the policy's own, its gates', then the others
-    assert set(names) == {"accuracy", "f1", "roc_auc", "precision", "recall", "log_loss", "brier"}
+    assert set(names) == {"accuracy", "f1", "roc_auc", "precision", "recall", "log_loss", "brier", "ece"}
     assert len(set(names)) == len(names)
     assert found.measurements[0].value == 0.5
     assert found.losses == pytest.approx([0.01, 0.04, 0.36, 0.49])  # the squared distance

@@ -155,8 +155,8 @@ def test_every_kind_has_its_form() -> None:
     assert {*EXAMPLES, "label-outage", "outage", "broken-release"} == set(KINDS)
 
 
-def event(day: float, kind: str, subject: str, text: str = "") -> Event:
-    return Event(START + round(day * DAY_MS), "m", kind, f"{kind}{day}", subject, text)
+def event(day: float, kind: str, subject: str, text: str = "", columns: tuple[str, ...] = ()) -> Event:
+    return Event(START + round(day * DAY_MS), "m", kind, f"{kind}{day}", subject, text, {"columns": columns})
 
 
 def life(events: list[Event], levels: list[float]) -> Life:
@@ -170,8 +170,8 @@ def life(events: list[Event], levels: list[float]) -> Life:
 def test_what_the_loop_did_is_told_of_the_injection_that_began_last() -> None:
     events = [
         event(12, "alert.opened", "performance"),
-        event(16, "alert.opened", "inputs drifted", "hour: moved"),
-        event(17, "alert.opened", "inputs drifted", "amount: moved"),
+        event(16, "alert.opened", "inputs amount2", "amount2 drifted", ("amount2",)),
+        event(17, "alert.opened", "inputs hour, amount", "2 inputs drifted", ("hour", "amount")),
         event(27, "alert.opened", "performance", "the loss rose"),
         event(27.5, "trigger.fired", "performance:x"),
         event(29, "release.promoted", "R2"),

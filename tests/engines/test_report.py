@@ -9,7 +9,9 @@ import pytest
 import report_samples as samples
 
 from homeostat.domain.event import Event
+from homeostat.domain.failures import Failures
 from homeostat.domain.gate import GateResult, Verdict
+from homeostat.domain.moved import Ranked
 from homeostat.domain.rollout import Status
 from homeostat.domain.units import HOUR_MS
 from homeostat.engines.report import (
@@ -23,6 +25,7 @@ from homeostat.engines.report import (
     run_report,
     run_sentence,
 )
+from homeostat.engines.report.monitor import explain_report, explain_sentence, monitor_report, monitor_sentence
 from homeostat.engines.report.outlook import brief
 
 VOID = {"meta", "br", "hr"}
@@ -56,6 +59,8 @@ PAGES = {
     "backtest": lambda: backtest_report(samples.backtest()),
     "release after its backtest": lambda: release_report(samples.tried(passed=True)),
     "release ended by its backtest": lambda: release_report(samples.tried(passed=False)),
+    "monitor": lambda: monitor_report(samples.failing()),
+    "window": lambda: explain_report(samples.moved()),
     "release under way": lambda: release_report(samples.held()),
 }
 
@@ -99,6 +104,36 @@ def test_a_rehearsal_without_events_or_points_is_still_a_page(higher: bool) -> N
     assert "No release." in rehearsal_report(bare)
 
 
+def _renamed(found: Failures, name: str) -> Failures:
+    return replace(found, modes=tuple(replace(mode, segment=name, examples=(name,)) for mode in found.modes))
+
+
+def test_the_headline_of_a_monitor_report() -> None:
+    found = samples.failing()
+    said = monitor_sentence(found).replace("\N{NO-BREAK SPACE}", " ")
+    assert said == (
+        "Version 4 has ROC AUC .840 [.810, .870], 4,000 rows; .860 when it was made. It fails most where "
+        "amount from 500 on and country is pl (10.3 % of the rows); what would help: more rows like these."
+    )
+    page = monitor_report(found)
+    assert "all (estimated)" in page
+    assert "concept drift" in page
+    late = replace(
+        found, now=replace(found.now, value=float("nan"), n=0), failures=Failures((), 0, 0, 0.0, fault="none")
+    )
+    assert "is estimated at .845 [.810, .880], which can't see concept drift" in monitor_sentence(late)
+    blank = replace(late, windows=())
+    assert monitor_sentence(blank).startswith("ROC AUC is unknown: no label came.")
+    assert "half come within 2 d" in page.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_the_headline_of_a_window() -> None:
+    said = explain_sentence(samples.moved()).replace("\N{NO-BREAK SPACE}", " ")
+    assert said.startswith("The mean loss rose from .0600 on the holdout to .155. Most of it: amount from 500 on")
+    few = explain_sentence(replace(samples.moved(), parts=(), causes=())).replace("\N{NO-BREAK SPACE}", " ")
+    assert "Too few rows to say what moved: 200 labels in the window, 3,000" in few
+
+
 def test_data_cannot_become_markup() -> None:
     evil = '<script>alert("x")</script>'
     view = samples.rehearsal()
@@ -113,6 +148,8 @@ def test_data_cannot_become_markup() -> None:
         run_report(replace(result, id=evil, gates=gates), extra),
         release_report(replace(canary, snapshots=seen, history=[event])),
         backtest_report(replace(samples.backtest(), sentence=evil)),
+        monitor_report(replace(samples.failing(), failures=_renamed(samples.failing().failures, evil))),
+        explain_report(replace(samples.moved(), causes=(Ranked("within", evil, 0.1, evil),))),
     ]
     for page in pages:
         assert "script" not in Outline(page).tags

@@ -54,14 +54,24 @@ def test_no_row_of_the_holdout_is_as_old_as_one_that_is_learned_from(
     try:
         made = split(policy(window, holdout), rows)
     except DataError:
+        inside = [time for time in times if time > newest - window]
+        due = len(inside) * holdout / max(holdout, newest - min(inside))
         late = sum(time > newest - holdout for time in times)
-        inside = sum(time > newest - window for time in times)
-        assert late < LEAST_HOLDOUT or inside - late < LEAST_TRAIN
+        assert late < LEAST_HOLDOUT or len(inside) - late < LEAST_TRAIN or late < due / 2
         return
     assert pl.concat([made.train, made.holdout]).equals(made.window)
     assert made.window["row"].to_list() == [
         row for row, at in rows.select("row", EVENT_MS).rows() if at > newest - window
     ]
-    assert max(made.train[EVENT_MS]) <= newest - holdout < min(made.holdout[EVENT_MS])
+    assert max(made.train[EVENT_MS]) < min(made.holdout[EVENT_MS])
+    assert max(made.train[EVENT_MS]) <= newest - holdout
     longer = pl.concat([frame(sorted(older)).with_columns(row=pl.lit(-1, pl.Int64)), rows])
     assert split(policy(window, holdout), longer).window.equals(made.window)  # what is older than it changes nothing
+
+
+def test_a_holdout_with_a_gap_reaches_back_for_its_due() -> None:
+    """Rows of three days before the newest one are gone: the holdout of three days has its 72 rows all the same."""
+    hours = [hour * HOUR_MS for hour in range(24 * 30) if not 24 * 26 <= hour < 24 * 30 - 1]
+    made = split(policy(0, 3 * DAY_MS), frame(hours))
+    assert len(made.holdout) == round(len(hours) * 72 / (24 * 30 - 1))
+    assert made.holdout[EVENT_MS].to_list() == hours[-len(made.holdout) :]

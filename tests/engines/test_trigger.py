@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from homeostat.domain.errors import ConfigError
+from homeostat.domain.estimate import Estimated
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import Budget, RetrainPolicy, Schedule
 from homeostat.domain.trigger import Trigger
@@ -33,6 +34,18 @@ def test_a_cause_is_held_back_and_the_rule_named(seen: TriggerSeen, rule: str) -
     assert isinstance(outcome, NotFired)
     assert (outcome.rule, outcome.cause) == (rule, "performance:abc:0")
     assert outcome.reason.startswith("not retrained, because")
+
+
+def test_an_estimated_drop_fires_where_the_policy_asks_for_it() -> None:
+    calm = replace(SEEN, change=replace(HARM, verdict=Verdict.OK, evidence=1.0, reason="as before"))
+    seen = replace(calm, estimated=Estimated("abc", "estimated roc_auc .7: a drop; amount drifted", NOW, ("amount",)))
+    policy = RetrainPolicy(when=("performance", "estimated"))
+    outcome = fire(policy, seen)
+    assert isinstance(outcome, Trigger)
+    assert (outcome.key, outcome.kind) == ("estimated:abc:0", "estimated")
+    assert outcome.reason.startswith("estimated roc_auc")
+    assert isinstance(fire(policy, calm), NotFired)
+    assert isinstance(fire(RetrainPolicy(), seen), NotFired)
 
 
 def test_a_cause_fires_once() -> None:

@@ -47,7 +47,7 @@ def checked(tool: str, package: str, *arguments: str | Path) -> str:
 def test_the_files_are_sound(policy: Policy, folder: Path) -> None:
     assert "SUCCESS" in checked("promtool", "prometheus", "check", "config", folder / "prometheus.yml")
     rules = folder / "cards.rules.yml"
-    assert "27 rules found" in checked("promtool", "prometheus", "check", "rules", rules)
+    assert "28 rules found" in checked("promtool", "prometheus", "check", "rules", rules)
     routes = folder / "alertmanager.yml"
     assert "3 receivers" in checked("amtool", "prometheus-alertmanager", "check-config", routes)
     for severity, receiver in (("critical", "page"), ("warning", "team"), ("info", "nobody")):
@@ -170,6 +170,12 @@ CASES: dict[str, Case] = {
         one("homeostat_alerts_open", {**KIND, "kind": "inputs"}, "1"),
         one("homeostat_alerts_open", {**KIND, "kind": "performance"}, "1"),
         {**KIND, "kind": "inputs"},
+        LONG,
+    ),
+    "HomeostatBrokenColumn": (
+        one("homeostat_alerts_open", {**KIND, "kind": "broken"}, "1"),
+        one("homeostat_alerts_open", {**KIND, "kind": "inputs"}, "1"),
+        {**KIND, "kind": "broken"},
         LONG,
     ),
     "HomeostatNoLabels": (labelled("3600x120"), labelled("0+3600x120"), {**KIND}, ("96h", "1h")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from homeostat.domain.errors import ConfigError, DataError, NotFound
 from homeostat.domain.event import Event
 from homeostat.domain.policy import LogPolicy
 from homeostat.domain.prediction import LabelBatch, LogBatch
+from homeostat.domain.quarantine import Fault
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.services.data import Data, content_digest
 from homeostat.wiring.system import System, in_memory
@@ -250,3 +251,41 @@ def test_no_window_means_the_whole_history_may_be_a_gap(one: System) -> None:
     data = Data(policy, one.source, s.tables, s.log, s.labels, s.journal, one.clock)
     serve(one, END_MS + 25 * DAY_MS, "a", "1")
     assert data.snapshot().until_ms == END_MS + 25 * DAY_MS
+
+
+def test_rows_of_a_broken_column_are_left_out_until_a_person_lets_them_through(one: System) -> None:
+    whole = one.data.snapshot()
+    for hour in range(6):
+        serve(one, END_MS + hour * HOUR_MS, f"r{hour}", "1", amount=0.0 if hour in (2, 3) else 5.0 + hour)
+    fault = Fault("amount", "zero", "it has been 0", 0.0, from_ms=END_MS + 2 * HOUR_MS)
+
+    def told(body: Mapping[str, Any]) -> None:
+        key = f"{len(one.stores.journal.read('cards', 'data.quarantined'))}"
+        one.stores.journal.append(Event(END_MS, "cards", "data.quarantined", key, "broken amount:1", "", body))
+
+    def served() -> list[float]:
+        frame = one.data.read(one.data.snapshot())
+        return frame.filter(pl.col(EVENT_MS) > whole.until_ms)["amount"].to_list()
+
+    told({"fault": asdict(fault)})
+    assert served() == [5.0, 6.0]
+    told({"fault": asdict(replace(fault, until_ms=END_MS + 4 * HOUR_MS))})
+    assert served() == [5.0, 6.0, 9.0, 10.0]
+    (*_, event) = one.stores.journal.read("cards", "data.versioned")
+    assert event.text.endswith("Without 2 rows in which a column was broken.")
+    told({"fault": asdict(fault), "accepted": "ada", "reason": "free of charge"})
+    assert served() == [5.0, 6.0, 0.0, 0.0, 9.0, 10.0]
+
+
+def test_the_project_s_own_rows_are_left_out_unless_they_were_mended(tmp_path: Path) -> None:
+    """What served the wrong values may have filled the table too, and been put right there since."""
+    frame = projects.rows()
+    day = range(projects.START_MS + 10 * DAY_MS, projects.START_MS + 11 * DAY_MS)
+    within = pl.col("at").dt.timestamp("ms").is_in(list(day))
+    sick = frame.with_columns(pl.when(within).then(0.0).otherwise("amount").alias("amount"))
+    fault = Fault("amount", "zero", "it has been 0", 0.0, from_ms=day.start, until_ms=day.stop)
+    for rows, left in ((sick, 29 * 72), (frame, 30 * 72)):
+        one = projects.system(projects.make(tmp_path / str(left), rows))
+        body = {"fault": asdict(fault)}
+        one.stores.journal.append(Event(END_MS, "cards", "data.quarantined", "1", "broken amount:1", "", body))
+        assert one.data.snapshot().rows == left

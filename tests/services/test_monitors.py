@@ -7,8 +7,10 @@ import pytest
 from watching import MODEL, POLICY, World
 
 from homeostat.domain.gate import Verdict
-from homeostat.domain.policy import LogPolicy
+from homeostat.domain.policy import LogPolicy, MonitorPolicy
 from homeostat.domain.units import DAY_MS, HOUR_MS
+from homeostat.engines.drift.profile import Profile
+from homeostat.services.drifts import Drifts
 
 
 def lived(restarts: bool) -> World:
@@ -32,16 +34,19 @@ def test_each_whole_window_is_judged_once(world: World) -> None:
     assert windows == [(day * DAY_MS, 96) for day in range(30, 50)]
     metric = [e.body["readings"][0]["subject"] for e in world.journal.read(MODEL, "monitor.metric")]
     assert metric == ["accuracy"] * 19
+    assert all(e.text.endswith("n = 96 of 96") for e in world.journal.read(MODEL, "monitor.metric"))
     assert world.monitors.watch() == ()
 
 
 def test_an_alert_opens_once_a_cause_and_closes_when_it_is_gone(world: World) -> None:
-    drift = world.journal.read(MODEL, "alert.", "inputs drifted (1 d window)")
+    drift = world.journal.read(MODEL, "alert.", "inputs amount")
     assert [(e.kind, e.at_ms // DAY_MS) for e in drift] == [("alert.opened", 41), ("alert.closed", 43)]
     assert "amount" in drift[0].text
     assert "hour" not in drift[0].text
     assert [alert.title for alert in world.alerts.open()] == ["performance"]
-    assert not world.journal.read(MODEL, "alert.", "predictions drifted (1 d window)")
+    assert (drift[0].body["severity"], drift[0].body["columns"]) == ("info", ("amount",))
+    assert world.log.find(drift[0].body["example"])["at_ms"][0] in range(40 * DAY_MS, 41 * DAY_MS)
+    assert not world.journal.read(MODEL, "alert.", "predictions")
 
 
 def test_harm_is_found_on_mature_labels_only(world: World) -> None:
@@ -123,3 +128,63 @@ def test_a_log_in_trouble_is_one_alert_as_long_as_it_lasts() -> None:
     world.monitors.watch()
     assert world.alerts.open() == ()
     assert world.kinds("alert.") == ["alert.opened", "alert.closed", "alert.opened", "alert.closed"]
+
+
+def test_a_longer_window_is_made_of_the_shorter_ones_and_reads_no_row_again() -> None:
+    world = World(replace(POLICY, monitor=MonitorPolicy((DAY_MS,))))
+    world.day()
+    world.day()
+    days = [event.body for event in world.journal.read(MODEL, "monitor.drift", str(DAY_MS))]
+    assert [day["rows"] for day in days] == [96, 96]
+    both = replace(POLICY, monitor=MonitorPolicy((DAY_MS, 2 * DAY_MS)))
+    drifts = Drifts(both, world.log, world.counted, world.journal, world.blobs)  # after a restart: from their blobs
+    before, champion = world.log.reads, world.champions.now()
+    assert champion is not None
+    longer = drifts.judge(champion, days[0]["start_ms"], days[1]["end_ms"])
+    assert longer is not None
+    assert world.log.reads == before
+    parts = [Profile.from_bytes(world.blobs.get(day["profile"])) for day in days]
+    assert world.blobs.get(longer.profile) == Profile.total(parts).to_bytes()
+
+
+def test_a_slow_drift_is_found_by_days_together_of_which_none_shows_it() -> None:
+    """A fifth of a standard deviation in 96 rows a day; the days before a restart are read from their blobs."""
+    world = World()
+    for day in range(15):
+        if day % 2:
+            world.restart()
+        world.day(shift=0.2 if day > 4 else 0.0)
+    (opened,) = world.journal.read(MODEL, "alert.opened", "inputs amount")
+    assert "amount: its values are higher" in opened.text
+    assert "over the last 4 windows" in opened.text
+
+
+def test_each_window_has_an_estimate_that_a_changed_concept_does_not_move(world: World) -> None:
+    told = [(e.body["start_ms"] // DAY_MS, e.body["estimate"]) for e in world.journal.read(MODEL, "monitor.estimate")]
+    assert [day for day, _ in told] == list(range(30, 50))
+    assert all(one["low"] <= 0.9 <= one["high"] for _, one in told)
+    measured = [e.body["readings"][0]["effect"] for e in world.journal.read(MODEL, "monitor.metric")]
+    assert min(measured[-3:]) < 0.7 < min(one["value"] for _, one in told[-3:])
+    champion = world.champions.now()
+    assert champion is not None
+    assert world.estimates.dropped(champion) is None
+    texts = [event.text for event in world.journal.read(MODEL, "monitor.estimate")]
+    assert all(text.startswith("estimated accuracy") for text in texts)
+
+
+def test_an_estimated_drop_counts_only_where_an_input_that_matters_drifted() -> None:
+    """Scores near .5 are right half of the time, as the holdout knows."""
+    world = World()
+    for shift, names in ((0.0, ()), (2.0, ("amount",))):
+        world.unsure = True
+        world.day(shift=shift)
+        champion = world.champions.now()
+        assert champion is not None
+        (event,) = world.journal.read(MODEL, "monitor.estimate")[-1:]
+        assert event.body["readings"][0]["verdict"] == "harm"
+        assert tuple(event.body["drifted"]) == names
+        dropped = world.estimates.dropped(champion)
+        assert (dropped is not None) == bool(names)
+    assert dropped is not None
+    assert "estimated accuracy" in dropped.reason
+    assert dropped.reason.endswith("amount drifted")

@@ -10,13 +10,18 @@ import polars as pl
 import pytest
 
 import projects
+from homeostat import codec
 from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.domain.errors import CheckFailed, ConfigError, DataError, PipelineError
 from homeostat.domain.gate import Verdict
 from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.domain.run import RunResult
+from homeostat.domain.schema import Task
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.drift.profile import Reference
+from homeostat.engines.evaluation import Evaluation
+from homeostat.engines.metrics import losses
+from homeostat.services.holdout import held
 from homeostat.serving.bundles import Shelf
 from homeostat.wiring.system import System, in_memory
 
@@ -39,10 +44,17 @@ def test_a_turn_ends_in_a_whole_bundle_and_a_registered_version(root: Path) -> N
     assert one.stores.tracker.aliases == {("cards", "challenger"): result.version}
     manifest = one.bundles.load(result.version.bundle)
     assert set(manifest.files) == {
-        "model.onnx", "evaluated.onnx", "profile", "evaluation.json", "run.json", "environment.txt", "report.html"
+        "model.onnx", "evaluated.onnx", "profile", "habits.json", "evaluation.json", "holdout.parquet", "run.json",
+        "environment.txt", "report.html",
     }  # fmt: skip
     assert Shelf(one.stores.blobs, OnnxRuntime()).load(result.version.bundle) is not None
     assert 0 < len(manifest.sample) <= 8
+    kept = held(one.stores.blobs, manifest)
+    assert kept is not None
+    assert (kept.frame.columns, kept.output.shape) == ([*manifest.schema.names], (len(kept.y), 2))
+    evaluation = codec.decode(one.bundles.file(manifest, "evaluation.json"), Evaluation)
+    assert evaluation.importance["amount"] > max(0.0, evaluation.importance["country"])
+    assert evaluation.loss.mean == pytest.approx(losses(Task.BINARY, kept.y, kept.output, 1.0).mean())
     assert Reference.from_bytes(one.bundles.file(manifest, "profile")).layouts.keys() >= {"amount", "@prediction"}
     record = one.bundles.record(manifest)
     assert (record.id, record.dataset, record.params["num_leaves"]) == (result.id, result.dataset, "7")

@@ -8,22 +8,31 @@ import polars as pl
 from homeostat import codec
 from homeostat.domain.bundle import Bundle, Version
 from homeostat.domain.dataset import EVENT_MS
+from homeostat.domain.estimate import Estimated
 from homeostat.domain.policy import DataPolicy, MonitorPolicy, Policy, TrainPolicy
 from homeostat.domain.prediction import LABEL_COLUMNS, LOG_COLUMNS, LabelBatch, LogBatch
 from homeostat.domain.rollout import Arm, ReleaseStep, Rollout, Route, Routing, Status, StepKind
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.trigger import Probed, Remembered
 from homeostat.domain.units import DAY_MS, HOUR_MS
+from homeostat.engines.broken import habits
 from homeostat.engines.change import baseline_of
 from homeostat.engines.drift.profile import reference
 from homeostat.engines.privacy import Mask
+from homeostat.ports import Counted
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champions
+from homeostat.services.drifts import Drifts
+from homeostat.services.estimates import Estimates
+from homeostat.services.holdout import FILE, pack
 from homeostat.services.monitors import Monitors
 from homeostat.services.performance import Performances
+from homeostat.services.quarantine import Quarantine
 from homeostat.services.triggers import Triggers
+from homeostat.services.windows import Windows
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
 from homeostat.stores.memory_data import MemoryBlobs
+from homeostat.stores.memory_log import MemoryCounts
 
 MODEL, A_DAY = "price", 96
 SCHEMA = Schema((Field("hour", Kind.INTEGER), Field("amount", Kind.NUMBER)), Task.BINARY, "up", (0, 1))
@@ -75,7 +84,7 @@ class Log:
 
 class Labels:
     def __init__(self) -> None:
-        schema = {"id": pl.String, "label": pl.String, "at_ms": pl.Int64}
+        schema = {"id": pl.String, "label": pl.String, "at_ms": pl.Int64, "source": pl.String}
         self.frame = pl.DataFrame(schema=schema)
 
     def append(self, batch: LabelBatch) -> None:
@@ -96,6 +105,8 @@ class World:
         self.policy = policy
         self.mask = Mask(frozenset(policy.log.drop), frozenset(policy.log.hash), None, b"")
         self.troubles: dict[str, str] = {}
+        self.unsure = False
+        self.counted: Counted = MemoryCounts()
         self.clock, self.log, self.labels, self.blobs = Clock(), Log(), Labels(), MemoryBlobs()
         self.journal, self.rollouts, self.router = MemoryJournal(), MemoryRollouts(), MemoryRouter()
         self.rng = np.random.default_rng(5)
@@ -112,10 +123,20 @@ class World:
             self.policy, self.log, self.labels, self.journal, self.rollouts, self.clock, self.champions
         )
         self.alerts = Alerts(self.policy, self.journal, self.clock, lambda: dict(self.troubles))
-        watched = (self.champions, self.performances, self.alerts)
-        self.monitors = Monitors(self.policy, self.log, self.labels, self.journal, self.clock, *watched)
+        drifts = Drifts(self.policy, self.log, self.counted, self.journal, self.blobs)
+        self.quarantine = Quarantine(self.policy, self.log, self.journal, self.blobs, self.clock, self.alerts)
+        self.estimates = Estimates(self.policy, self.blobs, self.journal, self.clock)
+        watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
+        windows = Windows(self.policy, self.log)
+        self.monitors = Monitors(self.policy, windows, self.labels, self.journal, self.clock, *watched)
         asked = (self.performances.now, self._refit, lambda: self.remembered)
-        self.triggers = Triggers(self.policy, self.journal, self.rollouts, self.clock, *asked, self.alerts)
+        self.triggers = Triggers(
+            self.policy, self.journal, self.rollouts, self.clock, *asked, self.alerts, self._dropped
+        )
+
+    def _dropped(self) -> Estimated | None:
+        champion = self.champions.now()
+        return self.estimates.dropped(champion) if champion else None
 
     def _refit(self, window_ms: int) -> Probed:
         self.probed.append(window_ms)
@@ -134,7 +155,13 @@ class World:
         profile = reference(SCHEMA, frame, np.column_stack([1 - score, score]), (DAY_MS,)).to_bytes()
         losses = np.where(rng.random((7, A_DAY)) < 0.1, 0.81, 0.01)
         loss = baseline_of(losses.ravel(), np.repeat(np.arange(7), A_DAY))
-        files = {"profile": self.blobs.put(profile), "evaluation.json": self.blobs.put(codec.encode({"loss": loss}))}
+        made = {
+            "profile": profile,
+            "habits.json": codec.encode(habits(SCHEMA, frame)),
+            "evaluation.json": codec.encode({"loss": loss, "importance": {"hour": 0.0, "amount": 0.1}}),
+            FILE: self.holdout(rng),
+        }
+        files = {name: self.blobs.put(data) for name, data in made.items()}
         bundle = self.blobs.put(
             codec.encode(Bundle(MODEL, SCHEMA, 0.5, 1.0, files, run, self.version, self.clock.now_ms()))
         )
@@ -147,23 +174,35 @@ class World:
         route = Route(f"R{self.version}", Arm(self.version, bundle))
         self.router.publish(Routing(self.router.read().version + 1, {MODEL: route}))
 
-    def day(self, wrong: float = 0.1, shift: float = 0.0) -> None:
-        """96 answers with the share `wrong` of errors, amounts moved by `shift` sd, labels a day later; the loop
-        looks every six hours."""
+    def holdout(self, rng: np.random.Generator) -> bytes:
+        """A week in which a tenth of the answers was wrong, and half of the tenth that it was not sure of."""
+        n = 7 * A_DAY
+        y, sure = rng.integers(2, size=n), rng.random(n) < 0.9
+        score = np.where((rng.random(n) < np.where(sure, 0.1, 0.5)) != (y == 1), 0.9, 0.1)
+        score = np.where(sure, score, 0.5 + (score - 0.5) / 4)
+        inputs = pl.DataFrame({"hour": np.arange(n) * 24 // A_DAY % 24, "amount": rng.standard_normal(n)})
+        return pack(inputs, y.astype(np.float64), np.column_stack([1 - score, score]))
+
+    def day(self, wrong: float = 0.1, shift: float = 0.0, stuck: bool = False, cents: bool = False) -> None:
+        """96 answers with the share `wrong` of errors, amounts moved by `shift` sd or always the same, labels a day
+        later; or amounts in cents, all refused. The loop looks every six hours."""
         for _ in range(4):
             for _ in range(A_DAY // 4):
-                self._answer(wrong, shift)
+                self._answer(wrong, shift, stuck, cents)
                 self.clock.now += DAY_MS // A_DAY
             self.monitors.watch()
             self.triggers.check()
 
-    def _answer(self, wrong: float, shift: float) -> None:
+    def _answer(self, wrong: float, shift: float, stuck: bool, cents: bool) -> None:
         now, rng = self.clock.now, self.rng
         name, truth = f"p{now}", int(rng.integers(2))
         score = 0.9 if (rng.random() < wrong) != bool(truth) else 0.1
-        inputs = {"hour": [now // HOUR_MS % 24], "amount": [float(rng.standard_normal() + shift)]}
+        score = 0.5 + (score - 0.5) / 4 if self.unsure else score
+        amount = 0.125 if stuck else float(rng.standard_normal() + shift) * (100 if cents else 1)
+        inputs = {"hour": [now // HOUR_MS % 24], "amount": [amount]}
+        role, status = ("rejected", "rejected") if cents else ("answer", "ok")
         made = LogBatch(
-            MODEL, now, f"R{self.version}", 0, [name], [None], [self.version], ["champion"], ["answer"], ["ok"],
+            MODEL, now, f"R{self.version}", 0, [name], [None], [self.version], ["champion"], [role], [status],
             [9], [score], [str(int(score > 0.5))], [None], inputs,
         )  # fmt: skip
         self.log.append(self.mask(made))

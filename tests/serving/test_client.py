@@ -41,9 +41,9 @@ class Awaited(Client):
         self.client = AsyncClient(*arguments, **options)
 
     def __getattribute__(self, name: str) -> Any:
-        if name not in ("predict", "feedback", "ready", "live", "metadata", "close"):
+        if name not in ("predict", "feedback", "signals", "ready", "live", "metadata", "close"):
             return super().__getattribute__(name)
-        return lambda *arguments: self._runner.run(getattr(self.client, name)(*arguments))
+        return lambda *given, **named: self._runner.run(getattr(self.client, name)(*given, **named))
 
 
 @pytest.fixture(params=[Client, Awaited])
@@ -116,9 +116,16 @@ class TestAnswers:
         assert client.feedback({client.predict(GOOD).id: "no"}) == 1
         assert client.feedback([{"id": "b", "label": "yes", "at": 5}, {"id": "c", "label": "no"}]) == 2
         assert client.feedback(pl.DataFrame({"id": ["d"], "label": ["no"], "at": [None]})) == 1
+        assert client.feedback({"e": "no"}, source="clerk") == 1
         found = server.world.labels.read(0, 2**62)
-        assert sorted(found.select("label", "at_ms").rows())[-1] == ("yes", 5)
-        assert found.height == 4
+        assert sorted(found.select("label", "at_ms", "source").rows())[-1] == ("yes", 5, "")
+        assert (found.height, found.filter(source="clerk")["id"].to_list()) == (5, ["e"])
+        thumbs = {"id": "b", "name": "thumbs", "value": "up", "key": None}
+        assert client.signals([thumbs, {"key": 7, "name": "bought", "at": 9}]) == 2
+        events = server.world.labels.events(0, 2**62)
+        assert events.select("id", "key", "value").rows() == [("", "7", 1.0), ("b", None, 1.0)]
+        with pytest.raises(RequestRefused, match="an id or a key"):
+            client.signals([thumbs | {"key": "k"}])
         with pytest.raises(RequestRefused, match="one of no, yes") as refused:
             client.feedback({"a": "maybe"})
         assert (refused.value.field, refused.value.record, "maybe" in str(refused.value)) == ("label", 0, False)

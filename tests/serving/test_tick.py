@@ -147,6 +147,13 @@ class TestRefusals:
         assert sorted(role for role, _, _ in kept.values()) == ["answer", "answer", "rejected", "rejected"]
         assert [loads(response).get("ids") for response in responses[1:4]] == [["far", "p2"], ["p3"], ["odd"]]
         assert dict(responses[2].headers)["x-prediction-id"] == "p3"
+        broken = {row["id"]: row["label"] for row in world.rows() if row["role"] == "rejected"}
+        assert broken == {
+            "far": "amount: at least 0",
+            "p2": "amount: at least 0",
+            "p3": "json",
+            "odd": "items: type",
+        }
 
     def test_paths_and_methods(self, world: World) -> None:
         assert world.get("/v1/models/fraud/predict").status == 405

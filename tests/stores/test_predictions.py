@@ -7,12 +7,22 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 from logged import batch, ids
 
-from homeostat.domain.prediction import LABEL_COLUMNS, LOG_COLUMNS, SIGNAL_COLUMNS, LabelBatch, Role, SignalBatch
+from homeostat.domain.prediction import (
+    EVENT_COLUMNS,
+    LABEL_COLUMNS,
+    LOG_COLUMNS,
+    SIGNAL_COLUMNS,
+    LabelBatch,
+    Role,
+    SignalBatch,
+)
 from homeostat.ports import LabelLog, PredictionLog
+from homeostat.stores import frames
 from homeostat.stores.archive import SegmentArchive
 from homeostat.stores.days import DayTables
 from homeostat.stores.memory_log import MemoryLabels, MemoryLog
@@ -114,14 +124,19 @@ class LabelCases:
     def labels(self, tmp_path: Path) -> LabelLog:
         raise NotImplementedError
 
-    def test_the_last_received_counts(self, labels: LabelLog) -> None:
+    def test_the_last_by_the_senders_time_counts(self, labels: LabelLog) -> None:
         labels.append(LabelBatch(["a", "b"], ["yes", "1.5"], [10, 10]))
         labels.append(LabelBatch(["a"], ["no"], [20]))
-        labels.append(LabelBatch(["c", "a"], ["x", "maybe"], [20, 15]))
+        labels.append(LabelBatch(["c", "a"], ["x", "maybe"], [20, 15], ["clerk", "crowd"]))
         rows = labels.read(0, 30)
         assert tuple(rows.columns) == LABEL_COLUMNS
-        assert sorted(rows.rows()) == [("a", "maybe", 15), ("b", "1.5", 10), ("c", "x", 20)]
-        assert sorted(labels.read(0, 15).rows()) == [("a", "yes", 10), ("b", "1.5", 10)]
+        assert sorted(rows.rows()) == [("a", "no", 20, ""), ("b", "1.5", 10, ""), ("c", "x", 20, "clerk")]
+        assert sorted(labels.read(0, 20).rows()) == [("a", "maybe", 15, "crowd"), ("b", "1.5", 10, "")]
+        assert [row[1:] for row in labels.received(0, 30).filter(id="a").rows()] == [
+            ("yes", 10, ""),
+            ("maybe", 15, "crowd"),
+            ("no", 20, ""),
+        ]
         assert labels.read(30, 40).height == 0
 
     def test_of_a_signal_the_last_received_counts(self, labels: LabelLog) -> None:
@@ -135,6 +150,13 @@ class LabelCases:
         assert sorted(rows.rows()) == [("a", "amount", -1e300, 12), ("a", "rating", 5.0, 9), ("b", "amount", 7.0, 9)]
         assert sorted(labels.signals(0, 10).rows())[0] == ("a", "amount", 0.1 + 0.2, 9)
         assert labels.read(0, 20).height == 1
+
+    def test_events_of_entities_are_kept_apart(self, labels: LabelLog) -> None:
+        labels.append_signals(SignalBatch(["", "", "a"], ["bought"] * 3, [1, 1, 1], [5, 7, 6], ["k1", "k1", None]))
+        assert labels.signals(0, 9).rows() == [("a", "bought", 1.0, 6)]
+        events = labels.events(0, 9)
+        assert tuple(events.columns) == EVENT_COLUMNS
+        assert events.rows() == [("", "k1", "bought", 1, 5), ("a", None, "bought", 1, 6), ("", "k1", "bought", 1, 7)]
 
 
 class TestMemoryLabels(LabelCases):
@@ -158,7 +180,29 @@ class TestSegmentLabels(LabelCases):
         assert SegmentArchive(tmp_path / "log", tables).compact() == (3, 0)  # the third label repeats the first
         assert labels.signals(0, 99).rows() == [("a", "amount", 1.5, 10)]
         labels.append(LabelBatch(["a"], ["perhaps"], [10]))
-        assert labels.read(0, 99).rows() == [("a", "perhaps", 10)]
+        assert labels.read(0, 99).rows() == [("a", "perhaps", 10, "")]
         stored = tables.read("labels")
         assert stored is not None
         assert stored.collect().height == 2
+
+    def test_a_table_of_before_there_were_sources(self, tmp_path: Path, labels: LabelLog) -> None:
+        assert isinstance(labels, SegmentLabels)
+        tables, archive = (
+            DayTables(tmp_path / "tables"),
+            SegmentArchive(tmp_path / "log", DayTables(tmp_path / "tables")),
+        )
+        old = {"id": ["a"], "label": ["yes"], "at_ms": [10], "stamp": [1], "day": [date(2026, 1, 1)]}
+        tables.append("labels", pl.DataFrame(old))
+        tables.append("signals", pl.DataFrame(old | {"name": ["rating"], "value": [4.0]}).drop("label"))
+        assert labels.read(0, 99).rows() == [("a", "yes", 10, "")]
+        assert labels.events(0, 99).rows() == [("a", None, "rating", 4.0, 10)]
+        labels.append(LabelBatch(["a", "b"], ["yes", "no"], [10, 11], ["", "clerk"]))  # the first is there already
+        labels.append_signals(SignalBatch(["a", ""], ["rating", "bought"], [4.0, 1.0], [10, 12], [None, "k"]))
+        labels.close()
+        assert archive.compact() == (2, 0)
+        assert sorted(labels.received(0, 99).rows()) == [("a", "yes", 10, ""), ("b", "no", 11, "clerk")]
+        assert labels.events(0, 99)["key"].to_list() == [None, "k"]
+
+    def test_records_of_before_there_were_sources(self) -> None:
+        old = msgspec.msgpack.encode({"id": ["a"], "label": ["yes"], "at_ms": [10]})
+        assert frames.unpack_labels(old) == LabelBatch(["a"], ["yes"], [10], ("",))

@@ -73,10 +73,15 @@ class Client:
         carry an `id` and a `key`. NaN means: missing. Errors: also `DataError` for a value that can't be sent."""
         return self._run(self._calls.predict(rows))
 
-    def feedback(self, labels: Labels) -> int:
-        """Labels by prediction id: `{id: label}`, or records or a frame with `id`, `label` and, if known, `at`.
-        → how many were taken: all of them."""
-        return self._run(self._calls.feedback(labels))
+    def feedback(self, labels: Labels, source: str = "") -> int:
+        """Labels by prediction id: `{id: label}`, or records or a frame with `id`, `label` and, if known, `source` and
+        `at`. `source`: of all that name none. → how many were taken: all of them."""
+        return self._run(self._calls.feedback(labels, source))
+
+    def signals(self, signals: Sequence[Record] | Frame) -> int:
+        """Thumbs, ratings, amounts, events: `id` or `key`, `name`, and, if known, `value` and `at`. → how many were
+        taken: all of them."""
+        return self._run(self._calls.signals(signals))
 
     def ready(self) -> bool:
         """The model can answer. False also where nothing can be reached."""
@@ -143,9 +148,13 @@ class AsyncClient:
         """As `Client.predict`."""
         return await self._run(self._calls.predict(rows))
 
-    async def feedback(self, labels: Labels) -> int:
+    async def feedback(self, labels: Labels, source: str = "") -> int:
         """As `Client.feedback`."""
-        return await self._run(self._calls.feedback(labels))
+        return await self._run(self._calls.feedback(labels, source))
+
+    async def signals(self, signals: Sequence[Record] | Frame) -> int:
+        """As `Client.signals`."""
+        return await self._run(self._calls.signals(signals))
 
     async def ready(self) -> bool:
         """As `Client.ready`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from secrets import token_hex
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ import msgspec
 
 from homeostat.client.attempts import Ask, Call, Got, Spent, Timeouts, once, repeated
 from homeostat.client.results import Metadata, Prediction, Predictions
-from homeostat.client.rows import Labels, Rows, labels, records
+from homeostat.client.rows import Frame, Labels, Record, Rows, known, labels, records
 from homeostat.domain.errors import HomeostatError, NotFound, RequestRefused, ServiceError, Unavailable, UsageError
 from homeostat.domain.schema import Value
 
@@ -70,8 +70,15 @@ class Calls:
         predictions = tuple(_prediction(answer, said) for said in answer.predictions)
         return predictions[0] if isinstance(rows, Mapping) else Predictions(answer.release, predictions)
 
-    def feedback(self, given: Labels) -> Call[int]:
-        body = {"labels": labels(given), "model": self._model}
+    def feedback(self, given: Labels, source: str) -> Call[int]:
+        said = [{"source": source} | one for one in labels(given)] if source else labels(given)
+        return self._told({"labels": said})
+
+    def signals(self, given: Sequence[Record] | Frame) -> Call[int]:
+        return self._told({"signals": known(given)})
+
+    def _told(self, told: Mapping[str, Any]) -> Call[int]:
+        body = {**told, "model": self._model}
         return (yield from self._answered(self._post("/v1/feedback", body), _Accepted)).accepted
 
     def metadata(self) -> Call[Metadata]:

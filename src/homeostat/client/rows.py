@@ -39,11 +39,17 @@ def records(rows: Sequence[Record] | Frame) -> list[dict[str, Any]]:
 
 
 def labels(given: Labels) -> list[dict[str, Any]]:
-    """`{id: label}`, or records with `id`, `label` and, if known, `at`."""
+    """`{id: label}`, or records with `id`, `label` and, if known, `source` and `at`."""
     if isinstance(given, Mapping):
         return records([{"id": name, "label": label} for name, label in given.items()])
+    return known(given)
+
+
+def known(given: Sequence[Record] | Frame) -> list[dict[str, Any]]:
+    """Records without the members of which nothing is known."""
+    optional = ("at", "source", "id", "key")
     found = records(given)
-    return [{name: value for name, value in one.items() if name != "at" or value is not None} for one in found]
+    return [{name: value for name, value in one.items() if name not in optional or value is not None} for one in found]
 
 
 def _listed(rows: Sequence[Record] | Frame) -> Iterable[Any]:

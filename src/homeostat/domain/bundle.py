@@ -13,9 +13,11 @@ class Bundle:
     """The manifest. Its own blob's digest is the bundle's id.
 
     `threshold`: a binary score at or above it is answered as the second class. `files` maps a name to the digest
-    of its blob: `model.onnx`, `evaluated.onnx`, `profile` (reference profile), `environment.txt`, `evaluation.json`,
-    `run.json`, `report.html`. `model.onnx` has learned from rows until `trained_until_ms`; `evaluated.onnx` is the
-    model that was judged on the holdout and learned until `evaluated_until_ms`: the same one unless it was refitted.
+    of its blob: `model.onnx`, `evaluated.onnx`, `profile` (reference profile), `habits.json` (what each input does in
+    ordinary life), `environment.txt`, `evaluation.json`, `holdout.parquet` (its rows, their truth, what the evaluated
+    model said), `run.json`, `report.html`. `model.onnx` has learned from rows until `trained_until_ms`;
+    `evaluated.onnx` is the model that was judged on the holdout and learned until `evaluated_until_ms`: the same one
+    unless it was refitted.
     `loss_scale` is the absolute error that counts as a loss of 1 (regression; 1 otherwise): losses lie in [0, 1].
     `sample`: rows of the holdout with the scores they must give when the bundle is loaded.
     """

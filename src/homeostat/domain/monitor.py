@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
 
 from homeostat.domain.gate import Verdict
 
@@ -21,7 +24,8 @@ class Reading:
     """One watched column (or metric) in one window.
 
     Drift: `effect` is the distance (KS D, total variation, or points of missing share), `p` the Bonferroni-adjusted
-    p-value, `test` which test it was. A metric: `effect` is its value, `p` 1.
+    p-value, `test` which test it was, `windows` how many in a row it speaks of, `reference` the part of the bundle's
+    reference that they were compared with ("": all of it). A metric: `effect` is its value, `p` 1.
     """
 
     subject: str
@@ -30,14 +34,74 @@ class Reading:
     effect: float
     p: float
     reason: str
+    windows: int = 1
+    reference: str = ""
+
+
+class Severity(StrEnum):
+    """How soon a person should look: when there is time, today, now."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+    @property
+    def rank(self) -> int:
+        return list(Severity).index(self)
+
+
+SEVERITIES: Mapping[str, Severity] = {
+    "inputs": Severity.INFO,
+    "predictions": Severity.INFO,
+    "broken": Severity.WARNING,
+    "labels": Severity.WARNING,
+    "performance": Severity.WARNING,
+    "log": Severity.WARNING,
+    "channel": Severity.WARNING,
+    "other": Severity.WARNING,
+}
+"""Kinds of alerts. Drift is not damage: alone it pages nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What may be behind an alert, with its `kind`: broken, drift, release, training, segment, gap."""
+
+    kind: str
+    words: str
+    at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One cause, once. `key` identifies the cause; the alert is open until `closed_ms`."""
+    """One cause, once: open from `opened_ms` until `closed_ms`. `key` identifies it; `name` is what people say (A3).
+
+    `subject`: kind and columns, the same whenever the same cause comes again. `columns`: by weight, the heaviest
+    first. `window_ms`: the length of the window that found it, 0 for none. `causes`: the likeliest first. `example`: a
+    prediction id. `acked`: who has taken it, "" for nobody.
+    """
 
     key: str
     title: str
     evidence: str
     opened_ms: int
     closed_ms: int | None = None
+    subject: str = ""
+    kind: str = ""
+    severity: Severity = Severity.WARNING
+    columns: tuple[str, ...] = ()
+    window_ms: int = 0
+    causes: tuple[Cause, ...] = ()
+    example: str = ""
+    name: str = ""
+    acked: str = ""
+
+    @staticmethod
+    def read(body: Mapping[str, Any], subject: str) -> Alert:
+        """From the journal; what an older version wrote has no kind of its own."""
+        made = Alert(**body)
+        word = (made.kind or subject).partition(" ")[0]
+        kind = word if word in SEVERITIES else "other"
+        severity = Severity(made.severity) if made.kind else SEVERITIES[kind]
+        causes = tuple(Cause(**cause) for cause in body.get("causes", ()))
+        return replace(made, subject=subject, kind=kind, severity=severity, columns=tuple(made.columns), causes=causes)

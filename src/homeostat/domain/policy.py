@@ -6,8 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from homeostat.domain.feedback import FeedbackPolicy
 from homeostat.domain.schema import Task, Value
-from homeostat.domain.units import DAY_MS, MINUTE_MS, BasisPoints, Fraction, Millis, ModelName, Size, Window, Workers
+from homeostat.domain.units import (
+    DAY_MS,
+    MINUTE_MS,
+    BasisPoints,
+    Fraction,
+    Millis,
+    ModelName,
+    Size,
+    Window,
+    Workers,
+    show_duration,
+)
 
 STRICT = {"extra": "forbid"}
 """Unknown keys are errors (read by pydantic's adapter for plain dataclasses)."""
@@ -103,12 +115,22 @@ class ReleasePolicy:
 @dataclass(frozen=True, slots=True)
 class MonitorPolicy:
     """Windows of the prediction log and the false-alarm rate of each, over all features together. `segments`: the
-    inputs in each value of which a candidate must do no harm."""
+    inputs in each value of which a candidate must do no harm. `value`: what an answer is worth, by the names of
+    `VALUED`, or a function of the project (module:name); it ranks where the model fails."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     windows: tuple[Millis, ...] = (DAY_MS, 7 * DAY_MS)
     false_alarms: Fraction = 0.01
     segments: tuple[str, ...] = ()
+    value: str | Mapping[str, float] = ""
+
+
+VALUED = {
+    Task.BINARY: ("true_positive", "false_positive", "true_negative", "false_negative"),
+    Task.MULTICLASS: ("right", "wrong"),
+    Task.REGRESSION: ("unit_of_error",),
+}
+"""What can be worth something: an answer by how it turned out, or each unit that it was off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +246,17 @@ class RehearsalPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelPolicy:
+    """Whom alerts are told: an address as apprise writes them, often a secret. Only those of at least this severity,
+    and only those that nobody has acknowledged `after` so long."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    to: str = field(repr=False)
+    after: Millis = 0
+    least: Literal["info", "warning", "critical"] = "warning"
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What is learned, what must hold, how it is released, what is watched, what repairs it. `database`: where the
     control plane keeps its records, as a URL; "": SQLite in the state folder."""
@@ -243,11 +276,29 @@ class Policy:
     log: LogPolicy = field(default_factory=LogPolicy)
     rehearsal: RehearsalPolicy = field(default_factory=RehearsalPolicy)
     experiments: Mapping[str, ExperimentPolicy] = field(default_factory=dict)
+    feedback: FeedbackPolicy = field(default_factory=FeedbackPolicy)
+    alerts: tuple[str | ChannelPolicy, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
+        horizon = self.data.label_horizon
+        longer = [(i, rule) for i, rule in enumerate(self.feedback.rules) if rule.length_ms > horizon]
+        if longer:
+            i, rule = longer[0]
+            long, known = show_duration(rule.length_ms), show_duration(horizon)
+            raise ValueError(f"feedback.rules[{i}] ({rule} {long}) is longer than data.label_horizon ({known})")
+        value = self.monitor.value
+        unknown = [] if isinstance(value, str) else [name for name in value if name not in VALUED[self.task]]
+        if unknown:
+            known = ", ".join(VALUED[self.task])
+            raise ValueError(f"monitor.value knows no {unknown[0]!r} of the task {self.task.value}; known: {known}")
         hidden = [name for name in self.monitor.segments if name in self.log.hidden]
         if hidden:
             raise ValueError(f"monitor.segments needs {hidden[0]} in the log, but log.drop or log.hash hides it")
+
+    @property
+    def channels(self) -> tuple[ChannelPolicy, ...]:
+        """Where alerts go."""
+        return tuple(ChannelPolicy(one) if isinstance(one, str) else one for one in self.alerts)
 
     @property
     def look_back_ms(self) -> int | None:

@@ -43,7 +43,7 @@ LOG_COLUMNS = (
     "status",  # text: "ok", "error", "nonfinite", "timeout", "memory", "rejected", "shed"
     "model_us",  # int: time of the model call that scored it, microseconds
     "score",  # float, null: probability of the second class, of the answered class (multiclass), or the value
-    "label",  # text, null: the answered class
+    "label",  # text, null: the answered class; of a rejected row, what it broke: "amount: high", "json"
     "scores",  # list of float, null: multiclass probabilities
     "inputs",  # struct of the schema's fields, as served
 )
@@ -55,9 +55,11 @@ SETTLED_MS = MINUTE_MS
 LABEL_COLUMNS = (
     "id",  # text
     "label",  # text: a class as str() of its value, or repr() of a number
-    "at_ms",  # int: when it was received
+    "at_ms",  # int: when it was received, or when the sender says that it was known
+    "source",  # text: who says so; "" where nobody is named
 )
-"""Columns of `LabelLog.read`, in order: one row an id, the last received."""
+"""Columns of `LabelLog.read`, in order: one row an id, the last by the sender's time; of equal times the last received.
+And of `LabelLog.received`: every label."""
 
 
 SIGNAL_COLUMNS = (
@@ -66,7 +68,10 @@ SIGNAL_COLUMNS = (
     "value",  # float, finite
     "at_ms",  # int: when it was received, or when the sender says that it was known
 )
-"""Columns of `LabelLog.signals`, in order: one row an id and name, the last received."""
+"""Columns of `LabelLog.signals`, in order: one row an id and name, the last by the sender's time."""
+
+EVENT_COLUMNS = ("id", "key", "name", "value", "at_ms")
+"""Columns of `LabelLog.events`: every signal as received. Where `id` is "", `key` names the entity it is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +98,29 @@ class LogBatch:
 
 @dataclass(frozen=True, slots=True)
 class LabelBatch:
-    """Labels as received: late, repeated or corrected; the last received counts."""
+    """Labels as received: late, repeated or corrected; the last by `at_ms` counts. `source` (): nobody is named."""
 
     id: Sequence[str]
     label: Sequence[str]
     at_ms: Sequence[int]
+    source: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not self.source:
+            object.__setattr__(self, "source", ("",) * len(self.id))
 
 
 @dataclass(frozen=True, slots=True)
 class SignalBatch:
-    """What became of predictions in numbers, as received; of one id and name the last received counts."""
+    """What became of predictions in numbers, as received; of one id and name the last by `at_ms` counts. What is known
+    of an entity, and not of a prediction, has the id "" and a `key`; (): there is none."""
 
     id: Sequence[str]
     name: Sequence[str]
     value: Sequence[float]
     at_ms: Sequence[int]
+    key: Sequence[str | None] = ()
+
+    def __post_init__(self) -> None:
+        if not self.key:
+            object.__setattr__(self, "key", (None,) * len(self.id))

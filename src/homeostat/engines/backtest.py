@@ -158,7 +158,8 @@ class Comparison:
         scores = [np.asarray(one.score, np.float64)[both] for one in (before, after)]
         self._sums += [one.sum() for one in scores]
         self._scores = [
-            kept + self._layout.count(pl.Series(one)) for kept, one in zip(self._scores, scores, strict=True)
+            Numbers.total([kept, self._layout.count(pl.Series(one))])
+            for kept, one in zip(self._scores, scores, strict=True)
         ]
         moved = (chunk.champion.good ^ chunk.candidate.good).astype(np.float64)
         moved[both] = _apart(old, new, chunk.champion.output[both], chunk.candidate.output[both], flipped[both])

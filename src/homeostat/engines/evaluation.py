@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +33,12 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a bundle's evaluation.json holds: `loss` is the holdout's, day by day."""
+    """What a bundle's evaluation.json holds: `loss` is the holdout's, day by day; `importance`: field → what the mean
+    loss rises by without it."""
 
     loss: Baseline
     backtest: Backtest | None = None
+    importance: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

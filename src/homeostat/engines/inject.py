@@ -89,12 +89,12 @@ def _concept(frame: Frame, one: Injection) -> pl.DataFrame:
     values = frame.rows[one.field].cast(pl.Float64)
     rank = (values.rank("ordinal") / max(1, values.count())).fill_null(0).to_numpy()
     turned = (rank > 1 - one.amount) & (frame.chance.random(len(rank)) < frame.strength(one))
-    truth = _mirrored(frame.rows[frame.target])
+    truth = mirrored(frame.rows[frame.target])
     told = replace(frame, rows=frame.put(frame.target, truth, turned))
     return told.put(TOLD, truth, turned)
 
 
-def _mirrored(target: pl.Series) -> pl.Series:
+def mirrored(target: pl.Series) -> pl.Series:
     """(n,) the lowest value becomes the highest, the first class the last; what lies in the middle stays."""
     if target.dtype.is_float():
         known = target.sort()
@@ -149,7 +149,7 @@ def _label_outage(frame: Frame, one: Injection) -> pl.DataFrame:
 
 def _poison(frame: Frame, one: Injection) -> pl.DataFrame:
     wrong = frame.within(one) & (frame.chance.random(len(frame.rows)) < one.amount)
-    return frame.put(TOLD, _mirrored(frame.rows[frame.target]), wrong)
+    return frame.put(TOLD, mirrored(frame.rows[frame.target]), wrong)
 
 
 def _outage(frame: Frame, one: Injection) -> pl.DataFrame:
@@ -318,4 +318,4 @@ def apply(history: pl.DataFrame, injections: Sequence[Injection], target: str, s
 
 def misled(known: pl.DataFrame, target: str) -> pl.DataFrame:
     """What the broken version learns from: labels that say the opposite."""
-    return known.with_columns(_mirrored(known[target]))
+    return known.with_columns(mirrored(known[target]))

@@ -6,7 +6,7 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from homeostat.domain.prediction import LogBatch
+from homeostat.domain.prediction import LogBatch, SignalBatch
 from homeostat.domain.schema import Value
 
 _CHARS = 24
@@ -27,6 +27,11 @@ class Mask:
         inputs = {name: self._column(name, values) for name, values in batch.inputs.items()}
         keys = batch.key if self.key is None else [_text(key) for key in self._column(self.key, batch.key)]
         return replace(batch, inputs=inputs, key=keys)
+
+    def signals(self, batch: SignalBatch) -> SignalBatch:
+        """The entities' keys as the log of predictions has them, so that they still meet."""
+        keys = batch.key if self.key is None else [_text(key) for key in self._column(self.key, batch.key)]
+        return replace(batch, key=keys)
 
     def _column(self, name: str, values: Sequence[Value]) -> Sequence[Value]:
         if name in self.drop:

@@ -101,10 +101,12 @@ def _of_release(one: Injection, events: Sequence[Event]) -> list[Event]:
 
 def _alert(one: Injection, answers: Sequence[Event]) -> Event | None:
     """The first alert that can be about it. Only where it changes an input it is one about inputs, and then one that
-    names it."""
+    names it; where labels are late, rather one that says so."""
     alerts = [event for event in answers if event.kind == ALERT]
-    named = [event for event in alerts if one.kind in COLUMNS and one.field in event.text]
-    return next(iter(named or [event for event in alerts if not event.subject.startswith("inputs")]), None)
+    named = [event for event in alerts if one.kind in COLUMNS and one.field in event.body.get("columns", ())]
+    named += [event for event in alerts if one.kind.startswith("label") and event.subject == "labels"]
+    others = [event for event in alerts if not event.subject.startswith(("inputs", "broken"))]
+    return next(iter(named or others), None)
 
 
 def _stopped(answers: Sequence[Event]) -> Event | None:

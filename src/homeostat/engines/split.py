@@ -23,11 +23,21 @@ class Split:
     holdout: pl.DataFrame
 
 
+def _cut(policy: TrainPolicy, window: pl.DataFrame) -> int:
+    """When the holdout begins. Where rows are missing (an outage, a quarantine), so that it would hold less than half
+    of its due, it reaches back as far as its due needs."""
+    at_ms = window[EVENT_MS]
+    newest = int(at_ms[-1])
+    due = round(len(window) * policy.holdout / max(policy.holdout, newest - int(at_ms[0])))
+    held = int((at_ms > newest - policy.holdout).sum())
+    return newest - policy.holdout if 2 * held >= due else int(at_ms[-due]) - 1
+
+
 def split(policy: TrainPolicy, frame: pl.DataFrame) -> Split:
     """`frame`: a prepared frame. Errors: `DataError` when there are too few rows to learn from or to evaluate on."""
     newest = int(frame[EVENT_MS][-1])
     window = frame.filter(pl.col(EVENT_MS) > newest - policy.window) if policy.window else frame
-    late = pl.col(EVENT_MS) > newest - policy.holdout
+    late = pl.col(EVENT_MS) > _cut(policy, window)
     made = Split(window, window.filter(~late), window.filter(late))
     if len(made.train) < LEAST_TRAIN or len(made.holdout) < LEAST_HOLDOUT:
         length = f"the last {show_duration(policy.window)}" if policy.window else "all of the data"

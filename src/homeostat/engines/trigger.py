@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from cronsim import CronSim, CronSimError
 
 from homeostat.domain.errors import ConfigError
+from homeostat.domain.estimate import Estimated
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import OtherWindow, RetrainPolicy, Schedule
 from homeostat.domain.trigger import Trigger
@@ -27,7 +28,8 @@ class TriggerSeen:
     release, "" when there is none; `watched_ms`: from when on `change` was measured; `began_ms`: when the change began
     that the last trigger answered, 0 for none; `declined`: when a cause of which kind was answered with "it would not
     help", since the last training; `failed`: so many trainings and releases in a row, these being the last, brought no
-    new champion; `harmed`: it is worse since it was made, whatever was tried.
+    new champion; `harmed`: it is worse since it was made, whatever was tried;
+    `estimated`: an estimated drop, None when there is none.
     """
 
     now_ms: int
@@ -43,6 +45,7 @@ class TriggerSeen:
     declined: tuple[tuple[str, int], ...] = ()
     failed: int = 0
     harmed: bool = False
+    estimated: Estimated | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +116,24 @@ def _aged(seen: TriggerSeen, age: int, last: int) -> Trigger | NotFired:
     return Trigger(f"schedule:{age}:{last}", "schedule", reason, seen.now_ms)
 
 
+def estimated(seen: TriggerSeen, _: str) -> Trigger | NotFired:
+    """The champion's metric is estimated to have dropped, and inputs that matter drifted. No label says so yet."""
+    if seen.estimated is None:
+        return NotFired("no estimated drop with drift of inputs that matter")
+    return Trigger(f"estimated:{seen.change_key}", "estimated", seen.estimated.reason, seen.now_ms)
+
+
 def manual(seen: TriggerSeen, _: str) -> Trigger | NotFired:
     """Somebody asked for it."""
     return seen.asked[0] if seen.asked else NotFired("nobody asked")
 
 
-KINDS: Mapping[str, Kind] = {"performance": performance, "schedule": schedule, "manual": manual}
+KINDS: Mapping[str, Kind] = {
+    "performance": performance,
+    "estimated": estimated,
+    "schedule": schedule,
+    "manual": manual,
+}
 
 
 def fire(policy: RetrainPolicy, seen: TriggerSeen) -> Trigger | NotFired:

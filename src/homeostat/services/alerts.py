@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
+from homeostat.domain.errors import NotFound, Refused
 from homeostat.domain.event import Event
-from homeostat.domain.gate import Verdict
-from homeostat.domain.monitor import Alert, Reading
+from homeostat.domain.monitor import SEVERITIES, Alert, Cause, Reading, Severity
 from homeostat.domain.policy import Policy
+from homeostat.domain.units import iso, show_duration
+from homeostat.engines import causes
+from homeostat.engines.drift.profile import PREDICTION
 from homeostat.ports import Clock, Journal
 
 LOG = "log "
-"""How the titles of alerts about the log itself begin."""
+"""How the subjects of alerts about the log itself begin."""
+LOST = "log not written"
+"""The one trouble of the log that can't wait."""
 
 
 class Alerts:
@@ -24,27 +29,115 @@ class Alerts:
         self.policy, self.journal, self.clock, self.troubles = policy, journal, clock, troubles
         self._told: Mapping[str, str] | None = None
 
+    def all(self) -> tuple[Alert, ...]:
+        """Every one there was, oldest first, with its name (A1, A2, …) and who has taken it."""
+        made: dict[str, Alert] = {}
+        for event in self.journal.read(self.policy.name, "alert."):
+            key = str(event.body.get("key", ""))
+            if event.kind == "alert.opened":
+                made[key] = replace(Alert.read(event.body, event.subject), name=f"A{len(made) + 1}")
+            elif event.kind == "alert.closed" and key in made:
+                made[key] = replace(made[key], closed_ms=event.at_ms)
+            elif event.kind == "alert.acked" and key in made:
+                made[key] = replace(made[key], acked=str(event.body["by"]))
+        return tuple(made.values())
+
     def open(self) -> tuple[Alert, ...]:
         """The open ones. Of the log's the evidence is that of this moment: what is lost grows."""
-        last = {event.subject: event for event in self.journal.read(self.policy.name, "alert.")}
-        found = [Alert(**event.body) for event in last.values() if event.kind == "alert.opened"]
-        now = self.troubles() if any(alert.title.startswith(LOG) for alert in found) else {}
-        return tuple(replace(alert, evidence=now.get(alert.title, alert.evidence)) for alert in found)
+        found = [alert for alert in self.all() if alert.closed_ms is None]
+        now = self.troubles() if any(alert.kind == "log" for alert in found) else {}
+        return tuple(replace(alert, evidence=now.get(alert.subject, alert.evidence)) for alert in found)
 
-    def settle(self, cause: str, harm: Sequence[Reading], at: int) -> None:
-        """Open the alert of a cause, or close it when the cause is gone. `at` makes the key: repeated, it writes
-        nothing."""
-        opened = next((alert for alert in self.open() if alert.title == cause), None)
-        if (opened is not None) == bool(harm):
+    def on(self, subject: str) -> Alert | None:
+        """The open alert of a subject."""
+        return next((one for one in self.all() if one.subject == subject and one.closed_ms is None), None)
+
+    def find(self, name: str) -> Alert:
+        """By its name or its key. Errors: `NotFound`."""
+        every = self.all()
+        found = next((one for one in every if name in (one.name, one.key)), None)
+        if found is None:
+            newest = ", ".join(one.name for one in every[-5:])
+            way_out = f"The newest are: {newest}." if newest else "There was none yet."
+            raise NotFound(f"there is no alert {name!r}", way_out=way_out)
+        return found
+
+    def ack(self, name: str, by: str, reason: str = "") -> Alert:
+        """Somebody takes it: it goes no further. Errors: `NotFound`; `Refused` when it is over."""
+        alert = self.find(name)
+        if alert.closed_ms is not None:
+            raise Refused(f"alert {alert.name} is over", way_out="`homeostat alerts list` shows the open ones.")
+        text = f"{alert.name} is taken by {by}" + (f": {reason}" if reason else "")
+        self._write("acked", alert, self.clock.now_ms(), text, {"key": alert.key, "by": by, "reason": reason})
+        return self.find(name)
+
+    def pause(self, for_ms: int, by: str, reason: str = "") -> Event:
+        """Nobody is told for so long; 0 ends it. Alerts open and close meanwhile, and what is open after it is told
+        then."""
+        now, why = self.clock.now_ms(), f": {reason}" if reason else ""
+        text = f"{by} pauses alerts until {iso(now + for_ms)}{why}" if for_ms else f"{by} ends the pause{why}"
+        body = {"until_ms": now + for_ms, "by": by, "reason": reason}
+        event = Event(now, self.policy.name, "alert.paused", f"alert.paused:{now}", "pause", text, body)
+        self.journal.append(event)
+        return event
+
+    def paused(self) -> int:
+        """Until when (ms) nobody is told; 0: they are."""
+        said = self.journal.read(self.policy.name, "alert.paused")
+        until = int(said[-1].body["until_ms"]) if said else 0
+        return until if until > self.clock.now_ms() else 0
+
+    def raised(self, alert: Alert) -> Alert | None:
+        """Open it, unless one of its subject is open. `opened_ms` makes the key: repeated, it writes nothing."""
+        if self.on(alert.subject):
+            return None
+        kind = alert.subject.partition(" ")[0]
+        kind = kind if kind in SEVERITIES else "other"
+        made = replace(alert, key=f"{alert.subject}:{alert.opened_ms}", kind=kind)
+        self._write("opened", made, made.opened_ms, f"{made.title}: {made.evidence}", asdict(made))
+        return made
+
+    def close(self, alert: Alert, at_ms: int, words: str = "over") -> None:
+        closed = replace(alert, closed_ms=at_ms, name="", acked="")
+        self._write("closed", closed, at_ms, f"{alert.title}: {words}", asdict(closed))
+
+    def settle(self, subject: str, alert: Alert | None, at_ms: int) -> None:
+        """Open the alert of a subject, or close it (None) when the cause is gone."""
+        opened = self.on(subject)
+        if alert is not None and opened is None:
+            self.raised(alert)
+        elif alert is None and opened is not None:
+            self.close(opened, at_ms)
+
+    def drifted(self, readings: Sequence[Reading], start_ms: int, end_ms: int, example: Callable[[], str]) -> None:
+        """One alert for all that begins to move in one window; `example` gives a prediction id of it."""
+        settled = causes.settle(self.all(), readings, start_ms, end_ms)
+        for one in settled.over:
+            self.close(one, end_ms)
+        if not settled.columns:
             return
-        evidence = "; ".join(reading.reason for reading in harm)
-        alert = Alert(f"{cause}:{at}", cause, evidence, at)
-        if opened is not None:
-            alert = Alert(opened.key, opened.title, opened.evidence, opened.opened_ms, at)
-        verb = "closed" if opened else "opened"
-        text = f"{cause}: over" if opened else f"{cause}: {evidence}"
-        key = f"alert.{verb}:{alert.key}"
-        self.journal.append(Event(at, self.policy.name, f"alert.{verb}", key, cause, text, asdict(alert)))
+        moved, length = causes.strongest(readings), end_ms - start_ms
+        reasons = "; ".join(moved[column].reason for column in settled.columns)
+        inputs = [column for column in settled.columns if column != PREDICTION]
+        subject = f"inputs {causes.named(inputs)}" if inputs else "predictions"
+        self.raised(
+            Alert(
+                key="",
+                title=causes.title(settled.columns),
+                evidence=f"{reasons} (window of {show_duration(length)})",
+                opened_ms=end_ms,
+                subject=subject,
+                severity=Severity.INFO,
+                columns=settled.columns,
+                window_ms=length,
+                causes=() if inputs else self.likely("predictions", start_ms, end_ms),
+                example=example(),
+            )
+        )
+
+    def likely(self, kind: str, from_ms: int, until_ms: int) -> tuple[Cause, ...]:
+        """What may be behind an alert of this kind that began at `from_ms`."""
+        return causes.likely(kind, self.all(), self.journal.read(self.policy.name), from_ms, until_ms)
 
     def watch_log(self) -> None:
         """One alert for each trouble of the log, as long as it lasts."""
@@ -52,9 +145,14 @@ class Alerts:
         if self._told is not None and self._told.keys() == now.keys():
             return
         at = self.clock.now_ms()
-        over = {alert.title for alert in self.open() if alert.title.startswith(LOG)} - now.keys()
-        for cause in over:
-            self.settle(cause, [], at)
+        for alert in self.open():
+            if alert.kind == "log" and alert.subject not in now:
+                self.close(alert, at)
         for cause, evidence in now.items():
-            self.settle(cause, [Reading(cause, "log", Verdict.HARM, 0.0, 1.0, evidence)], at)
+            severity = Severity.CRITICAL if cause == LOST else Severity.WARNING
+            self.raised(Alert("", cause, evidence, at, subject=cause, severity=severity))
         self._told = now
+
+    def _write(self, verb: str, alert: Alert, at_ms: int, text: str, body: Mapping[str, object]) -> None:
+        key = f"alert.{verb}:{alert.key}"
+        self.journal.append(Event(at_ms, self.policy.name, f"alert.{verb}", key, alert.subject, text, body))

@@ -18,7 +18,9 @@ from homeostat.domain.event import Event
 from homeostat.domain.policy import Policy
 from homeostat.domain.prediction import PINNED, Role
 from homeostat.domain.units import iso
+from homeostat.engines.broken import healthy
 from homeostat.ports import Clock, Journal, LabelLog, PredictionLog, Tables
+from homeostat.services.held import quarantined
 
 KIND = "data.versioned"
 _LABEL = "__label"  # the label's name while log and labels are joined: an input may be called `label`
@@ -49,8 +51,9 @@ class Data:
         """The same rows, without a version of their own: to look at. Errors: `DataError`."""
         return self._newest()[0]
 
-    def _newest(self) -> tuple[pl.DataFrame, list[str]]:
-        """A prepared frame, and the inputs that the log does not hold."""
+    def _newest(self) -> tuple[pl.DataFrame, list[str], int]:
+        """A prepared frame, the inputs that the log does not hold, and how many rows with a broken column are left
+        out."""
         now = self.clock.now_ms()
         known_ms = now - self.policy.data.label_horizon
         own = self.source()
@@ -62,8 +65,11 @@ class Data:
                 where=self.policy.data.source,
                 way_out="Wait, shorten data.label_horizon, or mend the times.",
             )
-        served = self._served(rows, now)
-        return pl.concat([rows, served]).sort(EVENT_MS, maintain_order=True), self.hidden(own)
+        served, faults = self._served(rows, now), quarantined(self.journal, self.policy.name).values()
+        own_ms, served_ms = rows[EVENT_MS].to_numpy(), served[EVENT_MS].to_numpy()
+        kept = pl.concat([healthy(rows, faults, own_ms, sure=False), healthy(served, faults, served_ms)])
+        broken = len(rows) + len(served) - len(kept)
+        return kept.sort(EVENT_MS, maintain_order=True), self.hidden(own), broken
 
     def read(self, dataset: DatasetVersion) -> pl.DataFrame:
         """Its rows, a prepared frame."""
@@ -128,7 +134,7 @@ class Data:
             column = pl.col("inputs").struct.field(name) if name in served else pl.lit(None)
         return column.cast(dtype).alias(name)
 
-    def _version(self, frame: pl.DataFrame, hidden: Sequence[str]) -> DatasetVersion:
+    def _version(self, frame: pl.DataFrame, hidden: Sequence[str], broken: int) -> DatasetVersion:
         digest = content_digest(frame)
         known = next((one for one in self.versions() if one.digest == digest), None)
         if known is not None:
@@ -144,6 +150,8 @@ class Data:
         text = f"Data version {made.version}: {made.rows:,} rows, {iso(made.from_ms)} to {iso(made.until_ms)}."
         if hidden:
             text += f" Without served rows: the log does not hold {', '.join(hidden)}."
+        if broken:
+            text += f" Without {broken:,} rows in which a column was broken."
         at = self.clock.now_ms()
         self.journal.append(Event(at, self.policy.name, KIND, f"data:{digest}", str(made.version), text, asdict(made)))
         return made

@@ -20,27 +20,25 @@ _KEPT = ["id", "key", "at_ms", "release", "version", "arm", "role", "weight", "s
 
 
 class EvidenceLog:
-    """A cache of one release's rows, and of the labels since it began. Of the inputs it keeps `guarded`, as texts."""
+    """A cache of one release's rows. Of the inputs it keeps `guarded`, as texts. Labels are read anew each time: one
+    that comes late, or counts no more, may be of any time."""
 
     def __init__(self, model: str, log: PredictionLog, labels: LabelLog, guarded: Sequence[str] = ()) -> None:
         self._model, self._log, self._labels, self._guarded = model, log, labels, guarded
         self._of = ("", 0)
-        self._rows, self._received, self._settled_ms = _Grown(), _Grown(), 0
+        self._rows, self._settled_ms = _Grown(), 0
 
     def read(self, release: str, since_ms: int, now_ms: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """→ rows logged under the release since then, in order of time; the last label of each id. Of an experiment:
-        under all its splits."""
+        """→ rows logged under the release since then, in order of time; the labels that count. Of an experiment: under
+        all its splits."""
         if self._of != (release, since_ms) or now_ms < self._settled_ms:
             self._of, self._settled_ms = (release, since_ms), since_ms
-            self._rows, self._received = _Grown(), _Grown()
+            self._rows = _Grown()
         rows = self._log.read(self._model, self._settled_ms, now_ms + 1)
         under = (pl.col("release") == release) | pl.col("release").str.starts_with(f"{release}.")
         rows = self.kept(rows.filter(under)).sort("at_ms", maintain_order=True)
-        labels = self._labels.read(self._settled_ms, now_ms + 1)
         self._settled_ms = max(since_ms, now_ms - SETTLED_MS)
-        return self._rows.grow(rows, self._settled_ms), self._received.grow(labels, self._settled_ms).unique(
-            "id", keep="last", maintain_order=True
-        )
+        return self._rows.grow(rows, self._settled_ms), self._labels.read(since_ms, now_ms + 1)
 
     def kept(self, rows: pl.DataFrame) -> pl.DataFrame:
         """What is kept of rows of the log."""

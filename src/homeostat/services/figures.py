@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 from homeostat.domain.event import LOOK
 from homeostat.domain.figures import Figures, LogFigures
+from homeostat.domain.monitor import SEVERITIES
 from homeostat.domain.policy import Policy
 from homeostat.domain.rollout import Rollout, Route, Status
 from homeostat.domain.units import ALL, DAY_MS
 from homeostat.ports import Clock, Journal, LabelLog, Rollouts, Router
 
-ALERTS = ("inputs", "predictions", "performance", "log", "other")
-"""Kinds of alerts: the first word of what they say."""
 TRAININGS = ("done", "failed")
 _LABELS_MS = 60_000  # how often the labels are looked at
 
@@ -53,10 +52,11 @@ class Gauges:
         )
 
     def _alerts(self) -> Mapping[str, int]:
-        last = {event.subject: event.kind for event in self._journal.read(self._policy.name, "alert.")}
+        events = self._journal.read(self._policy.name, "alert.")
+        last = {event.subject: event.kind for event in events if event.kind in ("alert.opened", "alert.closed")}
         words = [subject.partition(" ")[0] for subject, kind in last.items() if kind == "alert.opened"]
-        open_ones = Counter(word if word in ALERTS else "other" for word in words)
-        return {kind: open_ones[kind] for kind in ALERTS}
+        open_ones = Counter(word if word in SEVERITIES else "other" for word in words)
+        return {kind: open_ones[kind] for kind in SEVERITIES}
 
     def _lanes(self, release: Rollout | None) -> Mapping[str, str]:
         looks = self._journal.read(self._policy.name, LOOK, release.id) if release else ()

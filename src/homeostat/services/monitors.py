@@ -6,27 +6,30 @@ logs, so a restart changes no outcome.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from types import MappingProxyType
 
 import numpy as np
-import polars as pl
 
 from homeostat.domain.event import Event
-from homeostat.domain.gate import Verdict
-from homeostat.domain.monitor import Reading, Window
+from homeostat.domain.gate import Measurement, Verdict
+from homeostat.domain.monitor import Alert, Reading, Window
 from homeostat.domain.policy import Policy
-from homeostat.domain.units import show_duration
+from homeostat.domain.units import DAY_MS
 from homeostat.engines import metrics
 from homeostat.engines.answer import output_of
-from homeostat.engines.drift import drift
-from homeostat.engines.drift.counts import CategoryLayout
-from homeostat.engines.drift.profile import PREDICTION, Reference, profile
-from homeostat.ports import Clock, Journal, LabelLog, PredictionLog
+from homeostat.engines.declared import by_segment
+from homeostat.engines.groups import Group
+from homeostat.ports import Clock, Journal, LabelLog
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champion, Champions
+from homeostat.services.drifts import KIND, Drifts
+from homeostat.services.estimates import Estimates
 from homeostat.services.performance import SILENT, Performances
-from homeostat.services.scored import inputs_of, labelled, scored_by
+from homeostat.services.quarantine import Quarantine
+from homeostat.services.scored import labelled
+from homeostat.services.windows import Windows
 
 CATCH_UP = 31
 """Windows that are made up for after a standstill."""
@@ -38,16 +41,20 @@ class Monitors:
     def __init__(
         self,
         policy: Policy,
-        log: PredictionLog,
+        windows: Windows,
         labels: LabelLog,
         journal: Journal,
         clock: Clock,
         champions: Champions,
+        drifts: Drifts,
         performances: Performances,
         alerts: Alerts,
+        quarantine: Quarantine,
+        estimates: Estimates,
     ) -> None:
-        self.policy, self.log, self.labels, self.journal, self.clock = policy, log, labels, journal, clock
-        self.champions, self.performances, self.alerts = champions, performances, alerts
+        self.policy, self.windows, self.labels, self.journal, self.clock = policy, windows, labels, journal, clock
+        self.champions, self.drifts, self.performances = champions, drifts, performances
+        self.alerts, self.quarantine, self.estimates = alerts, quarantine, estimates
         self._ends: dict[tuple[str, int], int] = {}
 
     def watch(self) -> tuple[Reading, ...]:
@@ -58,8 +65,12 @@ class Monitors:
         if champion is None:
             return ()
         readings: list[Reading] = []
-        for length in self.policy.monitor.windows:
-            for start in self._due("monitor.drift", length, 0, champion):
+        for length in sorted(self.policy.monitor.windows):  # the longer ones are made of the shorter
+            for start in self._due(KIND, length, 0, champion):
+                if self.drifts.waits(start + length, self.clock.now_ms()):
+                    break
+                if length == min(self.policy.monitor.windows):
+                    self.quarantine.judge(champion, start, start + length)
                 readings += self._drift(champion, start, start + length)
             for start in self._due("monitor.metric", length, self.policy.data.label_horizon, champion):
                 readings += self._metric(champion, start, start + length)
@@ -78,67 +89,67 @@ class Monitors:
             self._ends[kind, length] = start + length
 
     def _drift(self, champion: Champion, start: int, end: int) -> Sequence[Reading]:
-        log = self.log.read(self.policy.name, start, end)
-        rows = scored_by(log, champion.arm.version)
-        if rows.is_empty():
+        judged = self.drifts.judge(champion, start, end)
+        if judged is None:
             return ()
-        hidden = self.policy.log.hidden
-        inputs = _without(hidden, champion.reference, inputs_of(log, rows))
-        window = profile(champion.reference, inputs, output_of(champion.bundle.schema, rows))
-        found = drift(champion.reference, window, self.policy.monitor.false_alarms, end - start)
-        readings = [reading for reading in found if reading.subject not in hidden]
-        self._alert_drift(readings, start, end)
-        self._record("monitor.drift", Window(start, end, len(rows)), readings, champion)
-        return readings
+        found, window = self.windows.read(champion, start, end), Window(start, end, judged.rows)
+        self.alerts.drifted(judged.readings, start, end, lambda: found.example)
+        self._record(KIND, window, judged.readings, champion, {"profile": judged.profile})
+        estimated = self.estimates.judge(champion, window, found.inputs, found.output, judged.readings)
+        return [*judged.readings, *estimated]
 
     def _metric(self, champion: Champion, start: int, end: int) -> Sequence[Reading]:
-        """The policy's metric on the rows of the window that have a label."""
-        rows = scored_by(self.log.read(self.policy.name, start, end), champion.arm.version)
+        """The policy's metric on the rows of the window that have a label, and in each declared segment."""
+        found, schema = self.windows.read(champion, start, end), champion.bundle.schema
+        rows = found.rows
         if rows.is_empty():
             return ()
-        joined, y = labelled(champion.bundle.schema, rows, self.labels.read(start, self.clock.now_ms() + 1))
-        measured = metrics.measure(self.policy.train.metric, y, output_of(champion.bundle.schema, joined))
+        joined, y = labelled(schema, rows, self.labels.read(start, self.clock.now_ms() + 1))
+        output, metric = output_of(schema, joined), self.policy.train.metric
+        measured = metrics.measure(metric, y, output)
         known = bool(np.isfinite(measured.value))
-        words = str(measured) if known else f"{measured.metric} can't be measured on {measured.n} labels"
+        some = f"{measured.n:,} labels of {len(rows):,} answers"
+        words = f"{measured} of {len(rows):,}" if known else f"{metric} can't be measured on {some}"
         verdict = Verdict.OK if known else Verdict.UNKNOWN
         reading = Reading(measured.metric, "metric", verdict, measured.value if known else 0.0, 1.0, words)
-        self._record("monitor.metric", Window(start, end, len(joined)), [reading], champion)
-        return (reading,)
+        inputs = found.inputs.filter(rows["id"].is_in(joined["id"].to_list()))
+        parts = by_segment(schema, self.policy.monitor.segments, metric, inputs, y, output)
+        readings = [reading, *(_of_segment(group, one) for group, one in parts)]
+        self._record("monitor.metric", Window(start, end, len(joined)), readings, champion)
+        return readings
 
-    def _record(self, kind: str, window: Window, readings: Sequence[Reading], champion: Champion) -> None:
+    def _record(
+        self,
+        kind: str,
+        window: Window,
+        readings: Sequence[Reading],
+        champion: Champion,
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         length = window.end_ms - window.start_ms
         harm = [reading.reason for reading in readings if reading.verdict is Verdict.HARM]
         text = "; ".join(harm) or (readings[0].reason if kind == "monitor.metric" else "no drift")
-        body = {**asdict(window), "version": champion.arm.version, "readings": [asdict(r) for r in readings]}
+        body = {**asdict(window), "version": champion.arm.version, "readings": [asdict(r) for r in readings], **more}
         key = f"{kind}:{length}:{window.end_ms}"
         at = self.clock.now_ms()
         self.journal.append(Event(at, self.policy.name, kind, key, str(length), text, body))
 
-    def _alert_drift(self, readings: Sequence[Reading], start: int, end: int) -> None:
-        """One alert for the inputs and one for the predictions, a window length."""
-        span = show_duration(end - start)
-        inputs = [r for r in readings if r.subject != PREDICTION and r.verdict is Verdict.HARM]
-        answers = [r for r in readings if r.subject == PREDICTION and r.verdict is Verdict.HARM]
-        self.alerts.settle(f"inputs drifted ({span} window)", inputs, end)
-        self.alerts.settle(f"predictions drifted ({span} window)", answers, end)
-
     def _alert_performance(self) -> None:
-        performance = self.performances.now()
+        performance, now = self.performances.now(), self.clock.now_ms()
         if performance is None:
             return
-        silent = f"no label came for the last {performance.silent} days that are due"
-        missing = Reading("label", "labels", Verdict.HARM, float(performance.silent), 1.0, silent)
-        self.alerts.settle("labels", [missing] if performance.silent >= SILENT else [], self.clock.now_ms())
-        if performance.change.verdict is Verdict.UNKNOWN:
-            return
+        silent = f"no label that counts came for the last {performance.silent} days that are due"
+        missing = Alert("", "labels", silent, now, subject="labels")
+        if performance.silent >= SILENT or performance.change.n:  # after a training the count of days begins anew
+            self.alerts.settle("labels", missing if performance.silent >= SILENT else None, now)
         change = performance.change
-        harm = [Reading("loss", "change", change.verdict, change.mean, 1.0, change.reason)]
-        self.alerts.settle("performance", harm if change.verdict is Verdict.HARM else [], self.clock.now_ms())
+        if change.verdict is Verdict.UNKNOWN:
+            return
+        worse = Alert("", "performance", change.reason, now, subject="performance")
+        if change.verdict is Verdict.HARM and not self.alerts.on("performance"):
+            worse = replace(worse, causes=self.alerts.likely("performance", (change.since or 0) * DAY_MS, now))
+        self.alerts.settle("performance", worse if change.verdict is Verdict.HARM else None, now)
 
 
-def _without(hidden: Set[str], reference: Reference, inputs: pl.DataFrame) -> pl.DataFrame:
-    """The inputs with nulls for those that the log does not hold as they were served: they can't be compared."""
-    kinds = {
-        name: pl.String if isinstance(one, CategoryLayout) else pl.Float64 for name, one in reference.layouts.items()
-    }
-    return inputs.with_columns(pl.lit(None, kinds[name]).alias(name) for name in hidden & kinds.keys())
+def _of_segment(group: Group, one: Measurement) -> Reading:
+    return Reading(str(group), "segment", Verdict.OK, one.value, 1.0, f"{group}: {one}")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import Policy
+from homeostat.domain.quarantine import Fault
 from homeostat.domain.units import DAY_MS
 from homeostat.engines import metrics
 from homeostat.engines.answer import output_of
+from homeostat.engines.broken import healthy
 from homeostat.engines.change import ORDINARY, Change, Rule, detect
 from homeostat.ports import Clock, Journal, LabelLog, PredictionLog, Rollouts
 from homeostat.services.champion import Champion, Champions
+from homeostat.services.held import quarantined
 from homeostat.services.scored import LiveRows, labelled
 
 SILENT = 3
@@ -21,7 +25,7 @@ SILENT = 3
 @dataclass(frozen=True, slots=True)
 class Performance:
     """The champion's losses since `since_ms`, and since the last attempt to replace it (`fresh`, since `tried_ms`);
-    `key` names champion and attempt. `trained_ms`: when its release started, for what it learned from may be much older.
+    `key` names champion and attempt. `trained_ms`: when its release started; what it learned from may be much older.
     `silent`: so many days with answers are the last ones and have no label, though their labels are due."""
 
     change: Change
@@ -50,7 +54,7 @@ class Performances:
         self.policy, self.log, self.labels, self.journal = policy, log, labels, journal
         self.rollouts, self.clock, self.champions, self.rule = rollouts, clock, champions, rule
         self._live: LiveRows | None = None
-        self._known: tuple[tuple[str, int], Performance] | None = None
+        self._known: tuple[tuple[str, int, tuple[Fault, ...]], Performance] | None = None
 
     def now(self) -> Performance | None:
         """The champion on all mature labels of rows it scored since it was trained, whatever was tried meanwhile. None:
@@ -63,9 +67,11 @@ class Performances:
         key = f"{champion.arm.bundle[:12]}:{tried}"
         now = self.clock.now_ms()
         end = (now - self.policy.data.label_horizon) // DAY_MS * DAY_MS
-        if self._known is None or self._known[0] != (key, end):
-            change, fresh, silent = self._change(champion, (since, tried), end, now)
-            self._known = (key, end), Performance(change, key, since, champion.started_ms, fresh, tried, silent)
+        broken = tuple(quarantined(self.journal, self.policy.name).values())
+        if self._known is None or self._known[0] != (key, end, broken):
+            change, fresh, silent = self._change(champion, (since, tried), end, now, broken)
+            found = Performance(change, key, since, champion.started_ms, fresh, tried, silent)
+            self._known = (key, end, broken), found
         return self._known[1]
 
     def _tried(self, champion: Champion) -> int:
@@ -80,13 +86,16 @@ class Performances:
         newer = [at for at in ended if at > champion.bundle.trained_until_ms]
         return max((champion.bundle.trained_until_ms, *newer))
 
-    def _change(self, champion: Champion, begins: tuple[int, int], end: int, now: int) -> tuple[Change, Change, int]:
+    def _change(
+        self, champion: Champion, begins: tuple[int, int], end: int, now: int, broken: Sequence[Fault]
+    ) -> tuple[Change, Change, int]:
         """→ the change since each of `begins`, and the last days without a label. What nobody has told for days is not
-        known to be well."""
+        known to be well. What a broken column does is not the model's fault, and no training would mend it."""
         since, tried = begins
-        if self._live is None or not self._live.continues(champion.arm.version, since, end, now):
+        if self._live is None or not self._live.continues(champion.arm.version, since, end):
             self._live = LiveRows(champion.arm.version, since)
         rows, labels = self._live.extend(self.policy.name, self.log, self.labels, end, now)
+        rows = healthy(rows, broken, rows["at_ms"].to_numpy())
         joined, y = labelled(champion.bundle.schema, rows, labels)
         output = output_of(champion.bundle.schema, joined)
         losses = metrics.losses(champion.bundle.schema.task, y, output, champion.bundle.loss_scale)
@@ -96,7 +105,13 @@ class Performances:
         fresh = change if late.all() else detect(champion.baseline, losses[late], days[late], self.rule)
         told = int(days[-1]) if len(days) else -1
         silent = len({day for day in (rows["at_ms"] // DAY_MS).unique().to_list() if day > told})
-        if silent >= SILENT and change.verdict is Verdict.OK:
-            reason = f"no label came for the last {silent} days that are due; before, {change.reason}"
-            change = replace(change, verdict=Verdict.UNKNOWN, reason=reason)
+        if silent >= SILENT:
+            change, fresh = (_unknown(one, silent) for one in (change, fresh))
         return change, fresh, silent
+
+
+def _unknown(change: Change, silent: int) -> Change:
+    if change.verdict is not Verdict.OK:
+        return change
+    reason = f"no label came for the last {silent} days that are due; before, {change.reason}"
+    return replace(change, verdict=Verdict.UNKNOWN, reason=reason)

@@ -23,14 +23,17 @@ from homeostat.domain.run import RunRecord, RunResult, worst
 from homeostat.domain.schema import Schema
 from homeostat.domain.units import DAY_MS
 from homeostat.engines import evaluation, labels
+from homeostat.engines.broken import HABITS, habits
 from homeostat.engines.change import baseline_of
 from homeostat.engines.drift.profile import reference
 from homeostat.engines.evaluation import Evaluated, Evaluation
+from homeostat.engines.importance import importance
 from homeostat.engines.plan import digest, step_key
 from homeostat.engines.report import RunExtra, run_report
 from homeostat.engines.split import Split, split
 from homeostat.engines.transform import matrix
 from homeostat.ports import Clock, Code, Converter, Progress, Router, Runtime, StepCache, Tracker
+from homeostat.services import holdout
 from homeostat.services.bundles import Bundles
 from homeostat.services.data import Data
 from homeostat.services.steps import Steps
@@ -69,8 +72,9 @@ class Trained:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What is known of a model before any release."""
+    """What is known of a model before any release; `output` (n, c) on its holdout."""
 
+    output: Array
     evaluated: Evaluated
     gates: tuple[GateResult, ...]
     backtest: Backtest | None
@@ -162,7 +166,7 @@ class Runs:
         champion = self._champion(schema, holdout)
         y = labels.truth(schema, holdout[schema.target].to_list())
         gates = evaluation.gates(self.policy, evaluated, y, output, champion)
-        return Judged(evaluated, gates, evaluation.backtest(schema, evaluated, y, champion))
+        return Judged(output, evaluated, gates, evaluation.backtest(schema, evaluated, y, champion))
 
     def _champion(self, schema: Schema, holdout: pl.DataFrame) -> evaluation.Champion | None:
         route = self.router.read().routes.get(self.policy.name)
@@ -193,7 +197,6 @@ class Runs:
         now, code, evaluated, gates = self.clock.now_ms(), self.code.state(), judged.evaluated, judged.gates
         record = RunRecord(identity, now, prepared.dataset, code, final.fitted.params, evaluated.measurements, gates)
         result = RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, gates, None)
-        days = prepared.parts.holdout[EVENT_MS].to_numpy() // DAY_MS
         profile = reference(schema, window, self._output(final.onnx, schema, window), self.policy.monitor.windows)
         manifest = Bundle(
             model=self.policy.name,
@@ -211,12 +214,26 @@ class Runs:
             "model.onnx": final.onnx,
             "evaluated.onnx": tested.onnx,
             "profile": profile.to_bytes(),
-            "evaluation.json": codec.encode(Evaluation(baseline_of(evaluated.losses, days), judged.backtest)),
+            HABITS: codec.encode(habits(schema, window)),
+            "evaluation.json": codec.encode(self._evaluation(prepared, tested, judged)),
+            holdout.FILE: self._held(prepared, judged),
             "run.json": codec.encode_exactly(record),
             "environment.txt": self.environment.encode(),
             "report.html": run_report(result, RunExtra(self.policy.name, now, code)).encode(),
         }
         return self.bundles.save(manifest, files)
+
+    def _evaluation(self, prepared: Prepared, tested: Trained, judged: Judged) -> Evaluation:
+        schema, rows, scale = prepared.schema, prepared.parts.holdout, judged.evaluated.loss_scale
+        days = rows[EVENT_MS].to_numpy() // DAY_MS
+        x, y = matrix(schema, rows.select(schema.names).to_dict()), labels.truth(schema, rows[schema.target].to_list())
+        needed = importance(schema, x, y, self.runtime.load(tested.onnx), scale)
+        return Evaluation(baseline_of(judged.evaluated.losses, days), judged.backtest, needed)
+
+    def _held(self, prepared: Prepared, judged: Judged) -> bytes:
+        schema, rows = prepared.schema, prepared.parts.holdout
+        shown = holdout.shown(rows, schema.names, self.policy.log.hidden)
+        return holdout.pack(shown, labels.truth(schema, rows[schema.target].to_list()), judged.output)
 
     def _sample(
         self, onnx: bytes, schema: Schema, frame: pl.DataFrame

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from homeostat.domain.prediction import PINNED, SETTLED_MS, Role
+from homeostat.domain.prediction import PINNED, Role
 from homeostat.domain.schema import Schema, Task
 from homeostat.ports import LabelLog, PredictionLog
 
@@ -38,29 +38,24 @@ def labelled(schema: Schema, rows: pl.DataFrame, labels: pl.DataFrame) -> tuple[
 
 
 class LiveRows:
-    """A cache of one version's rows since a moment, and of the labels since then: each is read about once."""
+    """A cache of one version's rows since a moment: each is read about once. Labels are read anew each time: one that
+    comes late, or counts no more, may be of any time."""
 
     def __init__(self, version: int, since_ms: int) -> None:
         self.version, self.since_ms = version, since_ms
         self._rows: pl.DataFrame | None = None
-        self._labels: pl.DataFrame | None = None
-        self._rows_ms = self._labels_ms = since_ms
+        self._rows_ms = since_ms
 
-    def continues(self, version: int, since_ms: int, end_ms: int, now_ms: int) -> bool:
+    def continues(self, version: int, since_ms: int, end_ms: int) -> bool:
         """What is cached is a beginning of what is asked for."""
-        same = (self.version, self.since_ms) == (version, since_ms)
-        return same and self._rows_ms <= end_ms and self._labels_ms <= now_ms
+        return (self.version, self.since_ms) == (version, since_ms) and self._rows_ms <= end_ms
 
     def extend(
         self, model: str, log: PredictionLog, labels: LabelLog, end_ms: int, now_ms: int
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Rows answered before `end_ms`; the last label of each id received by `now_ms`."""
+        """Rows answered before `end_ms`; the labels that count by `now_ms`."""
         end_ms = max(end_ms, self._rows_ms)
         rows = scored_by(log.read(model, self._rows_ms, end_ms), self.version).select(_KEPT)
-        new = labels.read(self._labels_ms, now_ms + 1)
-        if self._rows is not None and self._labels is not None:
-            rows = pl.concat([self._rows, rows])
-            new = pl.concat([self._labels, new]).unique("id", keep="last", maintain_order=True)
-        self._rows, self._labels = rows, new
-        self._rows_ms, self._labels_ms = end_ms, max(self.since_ms, now_ms - SETTLED_MS)
-        return rows, new
+        self._rows = rows if self._rows is None else pl.concat([self._rows, rows])
+        self._rows_ms = end_ms
+        return self._rows, labels.read(self.since_ms, now_ms + 1)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from homeostat.domain.estimate import Estimated
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
-from homeostat.domain.monitor import Reading
+from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import OtherWindow, Policy
 from homeostat.domain.rollout import Rollout, Status
 from homeostat.domain.trigger import PREVIOUS, REFIT, Probed, Remembered, Trigger
@@ -36,7 +37,7 @@ class _Attempt:
 
 class Triggers:
     """`performance` gives the champion's change since it was made (None: nothing is served); `refit` (of a window) and
-    `remembered` what remedies would bring."""
+    `remembered` what remedies would bring; `estimated` an estimated drop of it."""
 
     def __init__(
         self,
@@ -48,9 +49,11 @@ class Triggers:
         refit: Callable[[int], Probed],
         remembered: Callable[[], Remembered | None],
         alerts: Alerts,
+        estimated: Callable[[], Estimated | None],
     ) -> None:
         self.policy, self.journal, self.rollouts, self.clock = policy, journal, rollouts, clock
         self.performance, self.refit, self.remembered, self.alerts = performance, refit, remembered, alerts
+        self.estimated = estimated
 
     def check(self) -> Trigger | None:
         """Fire at most one trigger. A cause that is held back is noted once for each rule that holds it; one that
@@ -111,6 +114,7 @@ class Triggers:
             began_ms=fired[-1].since_ms if fired else 0,
             declined=tuple((cause.kind, cause.at_ms) for cause in declined),
             failed=self._failed(),
+            estimated=self.estimated(),
         )
 
     def _failed(self) -> int:
@@ -185,8 +189,8 @@ class Triggers:
     def _call(self, seen: TriggerSeen) -> None:
         """A person, while nothing helps."""
         why = rule.called(self.policy.retrain, seen)
-        needed = [Reading("champion", "remedies", Verdict.HARM, float(seen.failed), 1.0, why)] if why else []
-        self.alerts.settle(PERSON, needed, self.clock.now_ms())
+        now = self.clock.now_ms()
+        self.alerts.settle(PERSON, Alert("", PERSON, why, now, subject=PERSON) if why else None, now)
 
     def _note(self, outcome: NotFired) -> None:
         if outcome.cause:

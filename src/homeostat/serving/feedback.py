@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
+from homeostat.domain.feedback import RULES, UNNAMED, FeedbackPolicy
 from homeostat.domain.prediction import LabelBatch, SignalBatch
 from homeostat.domain.schema import Schema
 from homeostat.engines.labels import canonical
@@ -16,6 +19,8 @@ from homeostat.serving.typed import LONGEST_ID, Int64
 
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_ID)] | Int64
 
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
 _Ms = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]  # the year 9999
 
 
@@ -23,14 +28,17 @@ class Given(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: _Id
     label: str | int | float | bool
     at: _Ms | datetime | None = None
+    source: _Name | None = None
 
 
 class Signal(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """A number that a caller measured: conversion (true or false is 1 or 0), amount, rating."""
+    """A number that a caller measured: conversion (true or false is 1 or 0), thumbs (up or down), amount, rating; or
+    the event that something happened (1). Of a prediction, or of an entity."""
 
-    id: _Id
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-    value: float | bool
+    name: _Name
+    id: _Id | None = None
+    key: _Id | None = None
+    value: float | bool | Literal["up", "down"] = True
     at: _Ms | datetime | None = None
 
 
@@ -40,6 +48,10 @@ class Body(msgspec.Struct, forbid_unknown_fields=True):
     model: str | None = None
 
 
+SIGNALS = "signals."
+"""How the name of a wrong field begins where it is a signal's."""
+_PLACE = re.compile(r"\$\.(labels|signals)\[(\d+)\](?:\.(\w+))?")
+
 _decode = msgspec.json.Decoder(Body).decode
 
 
@@ -48,7 +60,7 @@ def parse(body: bytes) -> Body:
     try:
         parsed = _decode(body)
     except msgspec.ValidationError as error:
-        raise Refusal(422, f"not feedback: {error}", rule="form") from None
+        raise _misshapen(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refusal(400, "the body is not JSON", rule="json") from None
     if not (parsed.labels or parsed.signals):
@@ -56,24 +68,56 @@ def parse(body: bytes) -> Body:
     return parsed
 
 
-def batch(schema: Schema, labels: Sequence[Given], now_ms: int) -> LabelBatch:
+def _misshapen(message: str) -> Refusal:
+    """With the place that msgspec names, as `$.signals[3].id`."""
+    place = _PLACE.search(message)
+    record, name = (int(place[2]), place[3] or "") if place else (None, "")
+    prefix = SIGNALS if place and place[1] == "signals" else ""
+    return Refusal(422, f"not feedback: {message}", rule="form", name=prefix + name, record=record)
+
+
+def batch(schema: Schema, policy: FeedbackPolicy, labels: Sequence[Given], now_ms: int) -> LabelBatch:
     """All of them or none. Errors: `Refusal` that names the first wrong one."""
-    texts = []
+    texts, sources = [], []
     for record, given in enumerate(labels):
         try:
             texts.append(canonical(schema, given.label))
         except (ValueError, OverflowError) as error:
             raise Refusal(422, str(error), rule="label", name="label", record=record) from None
-    return LabelBatch([str(one.id) for one in labels], texts, [_ms(one.at, now_ms) for one in labels])
+        sources.append(given.source or UNNAMED)
+        if given.source == RULES or not policy.takes(sources[-1]):
+            raise Refusal(422, _sources(policy, sources[-1]), rule="source", name="source", record=record)
+    return LabelBatch([str(one.id) for one in labels], texts, [_ms(one.at, now_ms) for one in labels], sources)
 
 
-def signal_batch(signals: Sequence[Signal], now_ms: int) -> SignalBatch:
+def _sources(policy: FeedbackPolicy, source: str) -> str:
+    if source == RULES:
+        return f"{RULES!r} is the source of the labels that feedback.rules make: name another"
+    known = ", ".join(name for name in policy.sources if name != RULES)
+    wrong = f"{source!r} is no source of labels" if source else "a label must name its source"
+    return f"{wrong}; feedback.sources has: {known}"
+
+
+def signal_batch(policy: FeedbackPolicy, signals: Sequence[Signal], now_ms: int) -> SignalBatch:
+    """All of them or none. Errors: as `batch`."""
+    for record, one in enumerate(signals):
+        if (one.id is None) == (one.key is None):
+            raise Refusal(422, "a signal has an id or a key", rule="id", name=SIGNALS + "id", record=record)
+        low, high = policy.signals.get(one.name, (-math.inf, math.inf))
+        if not low <= _number(one.value) <= high:
+            text = f"{one.name} must be from {low:g} to {high:g}"
+            raise Refusal(422, text, rule="bounds", name=SIGNALS + "value", record=record)
     return SignalBatch(
-        [str(one.id) for one in signals],
+        ["" if one.id is None else str(one.id) for one in signals],
         [one.name for one in signals],
-        [float(one.value) for one in signals],
+        [_number(one.value) for one in signals],
         [_ms(one.at, now_ms) for one in signals],
+        [None if one.key is None else str(one.key) for one in signals],
     )
+
+
+def _number(value: float | bool | str) -> float:
+    return float(value == "up") if isinstance(value, str) else float(value)
 
 
 def _ms(at: int | datetime | None, now_ms: int) -> int:

@@ -248,11 +248,15 @@ def _feedback(models: Mapping[str, Served]) -> Object:
     label: Object = (
         {"enum": known} if all(schema.classes for schema in schemas) else {"type": ["number", "string", "boolean"]}
     )
-    given = {**_object({"id": _ID, "label": label, "at": at}, ("id", "label")), "additionalProperties": False}
+    source: Object = {"anyOf": [_SIGNAL_NAME, {"type": "null"}]}
+    said = _object({"id": _ID, "label": label, "at": at, "source": source}, ("id", "label"))
+    given = {**said, "additionalProperties": False}
     model: Object = {"enum": [*models, None] if len(models) == 1 else list(models)}
     labels = {"type": "array", "minItems": 1, "items": given}
-    signal = _object({"id": _ID, "name": _SIGNAL_NAME, "value": {"type": ["number", "boolean"]}, "at": at}, _SIGNAL)
-    signals = {"type": "array", "minItems": 1, "items": {**signal, "additionalProperties": False}}
+    value: Object = {"anyOf": [{"type": ["number", "boolean"]}, {"enum": ["up", "down"]}]}
+    signal = _object({"id": _ID, "key": _ID, "name": _SIGNAL_NAME, "value": value, "at": at}, ("name",))
+    one: Object = {"oneOf": [{"required": ["id"]}, {"required": ["key"]}], "additionalProperties": False}
+    signals = {"type": "array", "minItems": 1, "items": {**signal, **one}}
     known_as = {"labels": labels, "signals": signals, "model": model}
     shape = {**_object(known_as, () if len(models) == 1 else ("model",)), "additionalProperties": False}
     shape["anyOf"] = [{"required": ["labels"]}, {"required": ["signals"]}]
@@ -267,7 +271,6 @@ def _feedback(models: Mapping[str, Served]) -> Object:
 
 
 _SIGNAL_NAME: Object = {"type": "string", "minLength": 1, "maxLength": 64}
-_SIGNAL = ("id", "name", "value")
 _MOMENT: Object = {"type": "string", "format": "date-time"}
 
 

@@ -13,11 +13,13 @@ from homeostat.domain.schema import Value
 from homeostat.domain.units import ALL
 from homeostat.engines.answer import answers
 from homeostat.serving.bundles import Loaded
-from homeostat.serving.messages import Row
+from homeostat.serving.messages import Refusal, Row
 from homeostat.serving.score import OK, Attempt, Batch, Scored, Served, filled
 
 _ARMS = ("champion", "candidate")
 _COLUMNS = ("id", "key", "version", "arm", "role", "status", "model_us", "score", "label", "scores")
+
+_RULE = 40  # characters
 
 
 class Page:
@@ -46,11 +48,18 @@ class Page:
         named = [batch.ids[row] for row in rows], [batch.keys[row] for row in rows]
         self._unscored(*named, (version, self._arms[number], Role.FAILED.value, made.status, made.us))
 
-    def rejected(self, rows: Sequence[Row], ids: Sequence[str], keys: Sequence[str | None]) -> None:
+    def rejected(self, rows: Sequence[Row], ids: Sequence[str], keys: Sequence[str | None], why: Refusal) -> None:
         """Rows that no model saw."""
         version = self._served.route.champion.version
         inputs = zip(self._served.champion.schema.names, zip(*rows, strict=True), strict=True) if rows else ()
-        self._unscored(ids, keys, (version, _ARMS[0], Role.REJECTED.value, "rejected", 0), dict(inputs))
+        self._unscored(
+            ids, keys, (version, _ARMS[0], Role.REJECTED.value, "rejected", 0), dict(inputs), self._cause(why)
+        )
+
+    def _cause(self, why: Refusal) -> str:
+        """Of a field that the schema knows: a caller may make up any other. A rule that lists what it allows is cut."""
+        rule = why.rule[:_RULE]
+        return f"{why.field}: {rule}" if why.field in self._served.champion.schema.names else rule
 
     def shed(self, ids: Sequence[str]) -> None:
         """Requests that were refused unread."""
@@ -63,9 +72,10 @@ class Page:
         keys: Sequence[str | None],
         alike: Sequence[Value],
         inputs: Mapping[str, Sequence[Value]] = MappingProxyType({}),
+        label: str | None = None,
     ) -> None:
         blank = [None] * len(ids)
-        self._add((ids, keys, *([value] * len(ids) for value in alike), blank, blank, blank), inputs)
+        self._add((ids, keys, *([value] * len(ids) for value in alike), blank, [label] * len(ids), blank), inputs)
 
     def _add(self, columns: Sequence[Sequence[Any]], inputs: Mapping[str, Sequence[Value]]) -> None:
         """A field that is not among the inputs is null."""

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
+from homeostat.domain.feedback import FeedbackPolicy
 from homeostat.domain.prediction import LogBatch
 from homeostat.domain.rollout import Routing
 from homeostat.ports import Blobs, Clock, LabelLog, PredictionLog, Router, Runtime, TickTrace, Tracing
@@ -71,7 +72,7 @@ class Codec(Protocol):
 class Engine:
     """Holds what is loaded; everything else comes in through ports. `ids` gives fresh prediction ids; a candidate that
     has not answered after `timeout_s` has failed, and so has one whose calls take more than the models leave of
-    `memory` (bytes); models beyond that are loaded when they are asked for."""
+    `memory` (bytes); models beyond that are loaded when they are asked for. `told`: what feedback may say."""
 
     def __init__(
         self,
@@ -86,8 +87,9 @@ class Engine:
         tracing: Tracing | None = None,
         memory: float = math.inf,
         meter: Meter | None = None,
+        told: FeedbackPolicy | None = None,
     ) -> None:
-        self.meter = meter or Meter()
+        self.meter, self._told = meter or Meter(), told or FeedbackPolicy()
         self._memory, self._used = memory, dict[str, int]()
         self._rooms: dict[str, Room] = {}
         self._within: Within = Patience(timeout_s) if timeout_s else patiently
@@ -231,7 +233,7 @@ class Engine:
             page.answered(batch, scored)
         for ask in asks:
             if ask.refusal:
-                page.rejected(ask.rows, ask.ids, ask.keys)
+                page.rejected(ask.rows, ask.ids, ask.keys, ask.refusal)
         if not self._write(*page.batches()):
             for ask in asks:
                 failure = Refusal(503, "the prediction log can't be written", rule="log")
@@ -368,12 +370,13 @@ class Engine:
     def _feedback(self, plan: Plan, body: bytes) -> Response:
         parsed = feedback.parse(body)
         served, now_ms = plan.one(parsed.model), self._clock.now_ms()
-        batch = feedback.batch(served.champion.schema, parsed.labels, now_ms)
+        batch = feedback.batch(served.champion.schema, self._told, parsed.labels, now_ms)
+        signals = feedback.signal_batch(self._told, parsed.signals, now_ms)
         try:
             if parsed.labels:
                 self._labels.append(batch)
             if parsed.signals:
-                self._labels.append_signals(feedback.signal_batch(parsed.signals, now_ms))
+                self._labels.append_signals(signals)
         except Exception:  # as in _write
             _log.exception("the label log can't be written")
             raise Refusal(503, "the label log can't be written", rule="log") from None

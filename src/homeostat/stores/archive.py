@@ -14,10 +14,12 @@ from pathlib import Path
 
 import polars as pl
 
-from homeostat.stores import health
+from homeostat.ports import Census
+from homeostat.stores import frames, health
 from homeostat.stores.days import DAY, DayTables
 from homeostat.stores.follow import LABELS, PREDICTIONS, SIGNALS, B, Format, load
 from homeostat.stores.segments import CLOSED, Scan, close_orphans, segments
+from homeostat.stores.tallies import Tallies
 
 GROUP = 32 << 20
 """Bytes of segments that become one commit; what a pass holds in memory is a few times this."""
@@ -26,15 +28,25 @@ RETRY_MS = 3_600_000
 
 
 class SegmentArchive:
-    """`ports.Archive`: segments under `root`, tables. One at a time over all processes: others wait."""
+    """`ports.Archive`: segments under `root`, tables. One at a time over all processes: others wait. `census` counts
+    predictions as they pass, into `tallies`."""
 
-    def __init__(self, root: Path, tables: DayTables, group: int = GROUP) -> None:
+    def __init__(
+        self,
+        root: Path,
+        tables: DayTables,
+        group: int = GROUP,
+        tallies: Tallies | None = None,
+        census: Census | None = None,
+    ) -> None:
         self._root, self._tables, self._group = root, tables, group
+        self._tallies, self._census = tallies, census
 
     def compact(self) -> tuple[int, int]:
         """Move all closed segments. → rows moved, and damaged records passed over."""
         with _alone(self._root):
             health.forget_the_dead(self._root)
+            self._settle()
             done = self._stream(PREDICTIONS), self._stream(LABELS), self._stream(SIGNALS)
         return sum(moved for moved, _ in done), sum(lost for _, lost in done)
 
@@ -45,10 +57,12 @@ class SegmentArchive:
     def remove(self, before: date) -> None:
         """The days before that one, with their labels and signals."""
         with _alone(self._root):
+            self._settle()
             self._tables.remove(before)
 
     def tidy(self, today: date) -> None:
         with _alone(self._root):
+            self._settle()
             self._tables.tidy(today)
 
     def _stream(self, form: Format[B]) -> tuple[int, int]:
@@ -81,14 +95,21 @@ class SegmentArchive:
 
     def _move(self, form: Format[B], table: str, rows: pl.DataFrame) -> int:
         """Append the rows whose identity is new; the first of equals, in order of arrival."""
-        new = form.stored(rows.sort("stamp", maintain_order=True)).with_columns(form.day.alias(DAY))
-        new = new.unique(form.identity, keep="first", maintain_order=True)
+        new = rows.sort("stamp", maintain_order=True).unique(form.identity, keep="first", maintain_order=True)
         known = self._known(form, table, new)
         if known is not None:
-            new = new.join(known, on=form.identity, how="anti", maintain_order="left")
+            new = new.join(known, on=form.identity, how="anti", maintain_order="left", nulls_equal=True)
         if new.height:
-            self._tables.append(table, new)
+            if self._tallies is not None and self._census is not None and form.stream == PREDICTIONS.stream:
+                self._tallies.add(table, frames.shown(new), self._census)
+            self._tables.append(table, form.stored(new).with_columns(form.day.alias(DAY)))
         return new.height
+
+    def _settle(self) -> None:
+        """Before anything is committed."""
+        if self._tallies is not None:
+            for table in self._tables.names():
+                self._tallies.settle(table)
 
     def _known(self, form: Format[B], table: str, new: pl.DataFrame) -> pl.DataFrame | None:
         """Identities of the table's rows around the times of the new ones that may be the same."""
@@ -98,7 +119,8 @@ class SegmentArchive:
         times = new["at_ms"].to_numpy()
         near = pl.col("at_ms").is_between(int(times.min()) - RETRY_MS, int(times.max()) + RETRY_MS)
         same = pl.col("id").is_in(new["id"].implode())
-        return stored.filter(near & same).select(form.identity).collect()
+        known = frames.since_then(stored, new).filter(near & same).select(form.identity).collect()
+        return known.with_columns(pl.col("source").fill_null("")) if "source" in form.identity else known
 
 
 @contextmanager

@@ -40,12 +40,17 @@ class DayTables:
         return sorted(str(path.parent.relative_to(self._root)) for path in logs)
 
     def append(self, name: str, rows: pl.DataFrame) -> None:
-        """`rows` has the column `day` (Date)."""
+        """`rows` has the column `day` (Date). A column that the table has not yet is null in its older rows."""
         path = self._path(name)
         path.mkdir(parents=True, exist_ok=True)
         settings = None if DeltaTable.is_deltatable(str(path)) else _SETTINGS
-        write_deltalake(str(path), rows, mode="append", partition_by=[DAY], configuration=settings)
+        write_deltalake(str(path), rows, mode="append", schema_mode="merge", partition_by=[DAY], configuration=settings)
         _flush(path)
+
+    def version(self, name: str) -> int:
+        """The newest; -1 where there is no such table."""
+        path = str(self._path(name))
+        return DeltaTable(path).version() if DeltaTable.is_deltatable(path) else -1
 
     def read(self, name: str) -> pl.LazyFrame | None:
         """None where there is no such table. A filter on a time opens only the files that hold such times: each commit

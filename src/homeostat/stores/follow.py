@@ -233,7 +233,7 @@ LABELS: Format[LabelBatch] = Format(
     lambda _: "labels",
     frames.label_rows,
     lambda rows: rows,
-    ("id", "label", "at_ms"),
+    ("id", "label", "at_ms", "source"),
     _DAY_OF_ARRIVAL,  # a label's own time is the sender's to choose: one day may bring labels of a hundred
 )
 
@@ -243,6 +243,6 @@ SIGNALS: Format[SignalBatch] = Format(
     lambda _: "signals",
     frames.signal_rows,
     lambda rows: rows,
-    ("id", "name", "value", "at_ms"),
+    ("id", "key", "name", "value", "at_ms"),
     _DAY_OF_ARRIVAL,
 )

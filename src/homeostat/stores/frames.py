@@ -16,7 +16,15 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from homeostat.domain.prediction import LABEL_COLUMNS, LOG_COLUMNS, SIGNAL_COLUMNS, LabelBatch, LogBatch, SignalBatch
+from homeostat.domain.prediction import (
+    EVENT_COLUMNS,
+    LABEL_COLUMNS,
+    LOG_COLUMNS,
+    SIGNAL_COLUMNS,
+    LabelBatch,
+    LogBatch,
+    SignalBatch,
+)
 
 STAMP = "stamp"
 _LONG = 16
@@ -36,12 +44,18 @@ _FLAT: dict[str, pl.DataType | type[pl.DataType]] = {
     "label": pl.String,
     "scores": pl.List(pl.Float64),
 }
-_LABELS: dict[str, pl.DataType | type[pl.DataType]] = {"id": pl.String, "label": pl.String, "at_ms": pl.Int64}
+_LABELS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "id": pl.String,
+    "label": pl.String,
+    "at_ms": pl.Int64,
+    "source": pl.String,
+}
 _SIGNALS: dict[str, pl.DataType | type[pl.DataType]] = {
     "id": pl.String,
     "name": pl.String,
     "value": pl.Float64,
     "at_ms": pl.Int64,
+    "key": pl.String,
 }
 _ONCE = frozenset({"model", "at_ms", "release", "weight", "inputs"})  # one value a batch, not one a row
 _EACH = [field.name for field in fields(LogBatch) if field.name not in _ONCE]
@@ -87,7 +101,7 @@ def unpack(payload: bytes) -> LogBatch:
 
 
 def pack_labels(batch: LabelBatch) -> bytes:
-    return msgspec.msgpack.encode({name: list(getattr(batch, name)) for name in LABEL_COLUMNS})
+    return msgspec.msgpack.encode({name: list(getattr(batch, name)) for name in _LABELS})
 
 
 def unpack_labels(payload: bytes) -> LabelBatch:
@@ -95,7 +109,7 @@ def unpack_labels(payload: bytes) -> LabelBatch:
 
 
 def pack_signals(batch: SignalBatch) -> bytes:
-    return msgspec.msgpack.encode({name: list(getattr(batch, name)) for name in SIGNAL_COLUMNS})
+    return msgspec.msgpack.encode({name: list(getattr(batch, name)) for name in _SIGNALS})
 
 
 def unpack_signals(payload: bytes) -> SignalBatch:
@@ -178,11 +192,32 @@ def _stamped(
     return frame.with_columns(pl.Series(STAMP, _repeated([stamp for stamp, _ in batches], sizes), pl.Int64))
 
 
+def since_then(stored: pl.LazyFrame, rows: pl.DataFrame) -> pl.LazyFrame:
+    """A table as `rows` has its columns: it may be older than one of them."""
+    there = stored.collect_schema()
+    return stored.with_columns(
+        pl.lit(None, rows.schema[name]).alias(name) for name in rows.columns if name not in there
+    )
+
+
+def all_labels(rows: pl.DataFrame) -> pl.DataFrame:
+    """`LABEL_COLUMNS`, from rows in order of arrival: all, in order of time."""
+    return rows.sort("at_ms", maintain_order=True).select(
+        pl.col(name).fill_null("") if name == "source" else name for name in LABEL_COLUMNS
+    )
+
+
 def last_labels(rows: pl.DataFrame) -> pl.DataFrame:
-    """`LABEL_COLUMNS`, rows in order of arrival: the last of each id."""
-    return rows.unique("id", keep="last", maintain_order=True).select(LABEL_COLUMNS)
+    """`LABEL_COLUMNS`: the last of each id."""
+    return all_labels(rows).unique("id", keep="last", maintain_order=True)
+
+
+def all_events(rows: pl.DataFrame) -> pl.DataFrame:
+    """`EVENT_COLUMNS`, from rows in order of arrival: all, in order of time."""
+    return rows.sort("at_ms", maintain_order=True).select(EVENT_COLUMNS)
 
 
 def last_signals(rows: pl.DataFrame) -> pl.DataFrame:
-    """`SIGNAL_COLUMNS`, rows in order of arrival: the last of each id and name."""
-    return rows.unique(["id", "name"], keep="last", maintain_order=True).select(SIGNAL_COLUMNS)
+    """`SIGNAL_COLUMNS`: the last of each id and name."""
+    known = all_events(rows.filter(pl.col("id") != ""))
+    return known.unique(["id", "name"], keep="last", maintain_order=True).select(SIGNAL_COLUMNS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from homeostat.domain.prediction import LabelBatch, LogBatch, SignalBatch
@@ -76,6 +78,16 @@ class MemoryLog:
         return frames.shown(frames.flat([]))
 
 
+class MemoryCounts:
+    """`ports.Counted` of a log in memory, which goes into no table."""
+
+    def read(self, _model: str, _start_ms: int, _end_ms: int, /) -> Mapping[int, bytes] | None:
+        return None
+
+    def waits(self, _model: str, _end_ms: int, /) -> bool:
+        return False
+
+
 class MemoryLabels:
     """`ports.LabelLog`."""
 
@@ -88,14 +100,26 @@ class MemoryLabels:
         self._waiting.append((0, batch))
 
     def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return frames.last_labels(self._between(start_ms, end_ms))
+
+    def received(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return frames.all_labels(self._between(start_ms, end_ms))
+
+    def _between(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         if self._waiting:
             self._grown.add(frames.label_rows(self._waiting))
             self._waiting = []
-        return frames.last_labels(self._grown.between(start_ms, end_ms))
+        return self._grown.between(start_ms, end_ms)
 
     def append_signals(self, batch: SignalBatch) -> None:
         self._signals.append((0, batch))
 
     def signals(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return frames.last_signals(self._signalled(start_ms, end_ms))
+
+    def events(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return frames.all_events(self._signalled(start_ms, end_ms))
+
+    def _signalled(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         rows = frames.signal_rows(self._signals)
-        return frames.last_signals(rows.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left")))
+        return rows.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))

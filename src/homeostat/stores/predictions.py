@@ -62,6 +62,12 @@ class SegmentLog:
     def read(self, model: str, start_ms: int, end_ms: int) -> pl.DataFrame:
         return self._select(f"predictions/{model}", start_ms, end_ms)
 
+    def waits(self, model: str, end_ms: int) -> bool:
+        """Rows from before `end_ms` are not in the table yet."""
+        before = pl.col("at_ms") < end_ms
+        recent = self._stream.rows(f"predictions/{model}", _FOREVER[0], end_ms)
+        return any(not part.filter(before).is_empty() for part in recent)
+
     def find(self, prediction_id: str) -> pl.DataFrame:
         rule = pl.col("id") == prediction_id
         for table in dict.fromkeys([*self._stream.tables(), *self._tables.names()]):
@@ -87,10 +93,18 @@ class SegmentLog:
 
 class SegmentLabels:
     """`ports.LabelLog` in segments under `root` and the tables `labels` and `signals`, which keep everything that was
-    received. It is always strict: whoever sends labels can send them again."""
+    received. It is always strict: whoever sends labels can send them again. `mask` hides keys of entities as the log
+    of predictions hides them."""
 
-    def __init__(self, root: Path, worker: str, tables: DayTables, rules: Rules = RULES) -> None:
-        self._root, self._tables = root, tables
+    def __init__(
+        self,
+        root: Path,
+        worker: str,
+        tables: DayTables,
+        rules: Rules = RULES,
+        mask: Callable[[SignalBatch], SignalBatch] | None = None,
+    ) -> None:
+        self._root, self._tables, self._mask = root, tables, mask
         self._writer = Writer(root / worker, "labels", rules)
         self._signals = Writer(root / worker, "signals", rules)
         self._stream, self._signal_stream = Stream(root, LABELS), Stream(root, SIGNALS)
@@ -100,22 +114,38 @@ class SegmentLabels:
         self._writer.append(frames.pack_labels(batch))
 
     def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        recent = self._stream.rows("labels", start_ms, end_ms)
-        return frames.last_labels(self._received("labels", [frames.label_rows([]), *recent], start_ms, end_ms))
+        return frames.last_labels(self._labels(start_ms, end_ms))
+
+    def received(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return frames.all_labels(self._labels(start_ms, end_ms))
 
     def append_signals(self, batch: SignalBatch) -> None:
         """Errors: OSError."""
-        self._signals.append(frames.pack_signals(batch))
+        self._signals.append(frames.pack_signals(self._mask(batch) if self._mask else batch))
 
     def signals(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return frames.last_signals(self._signalled(start_ms, end_ms))
+
+    def events(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return frames.all_events(self._signalled(start_ms, end_ms))
+
+    def _labels(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        recent = self._stream.rows("labels", start_ms, end_ms)
+        return self._received("labels", [frames.label_rows([]), *recent], start_ms, end_ms)
+
+    def _signalled(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         recent = self._signal_stream.rows("signals", start_ms, end_ms)
-        return frames.last_signals(self._received("signals", [frames.signal_rows([]), *recent], start_ms, end_ms))
+        return self._received("signals", [frames.signal_rows([]), *recent], start_ms, end_ms)
 
     def _received(self, table: str, parts: list[pl.DataFrame], start_ms: int, end_ms: int) -> pl.DataFrame:
         """The table's rows and `parts`, in order of arrival."""
         rule = pl.col("at_ms").is_between(start_ms, end_ms, closed="left")
         stored = self._tables.read(table)
-        old = [] if stored is None else [stored.filter(rule).select(parts[0].columns).collect()]
+        old = (
+            []
+            if stored is None
+            else [frames.since_then(stored, parts[0]).filter(rule).select(parts[0].columns).collect()]
+        )
         return pl.concat([*old, *(part.filter(rule) for part in parts)]).sort("stamp", maintain_order=True)
 
     def close(self) -> None:

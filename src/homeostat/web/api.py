@@ -65,10 +65,11 @@ class Label(BaseModel):
     id: str | int
     label: str | int | float | bool
     at: str | int | None = None
+    source: str | None = None
 
 
 class Feedback(BaseModel):
-    """Labels by prediction id: late, repeated or corrected; the last received counts."""
+    """Labels by prediction id: late, repeated or corrected; the last by the sender's time counts."""
 
     model_config = ConfigDict(extra="forbid")
     labels: list[Label] = Field(min_length=1, max_length=100_000)

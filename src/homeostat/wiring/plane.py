@@ -38,7 +38,7 @@ def data_plane(root: Path, policy: Policy, worker: str = "plane") -> Engine:
     blobs = FileBlobs(state / "blobs")
     serving, runtime, clock = policy.serving, OnnxRuntime(), SystemClock()
     meter = Meter(SharedMemory(state / "metrics", worker))
-    rules = serving.timeout / 1_000, _tracing(), serving.memory, meter
+    rules = serving.timeout / 1_000, _tracing(), serving.memory, meter, policy.feedback
     return Engine(blobs, runtime, log, labels, clock, router, ids, *rules)
 
 
@@ -83,4 +83,4 @@ def logs(state: Path, worker: str, policy: Policy) -> tuple[SegmentLog, SegmentL
     rules, segments = Rules(sync_ms=rule.sync), state / "log"
     mask = Mask(frozenset(rule.drop), frozenset(rule.hash), policy.data.key, secret(state / "keys" / "log"))
     log = SegmentLog(segments, worker, tables, rules, mask if rule.hidden else None, rule.strict)
-    return log, SegmentLabels(segments, worker, tables, rules)
+    return log, SegmentLabels(segments, worker, tables, rules, mask.signals if rule.hidden else None)

@@ -7,7 +7,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -20,13 +20,16 @@ from homeostat.adapters.code import ProjectCode
 from homeostat.adapters.convert import OnnxConverter
 from homeostat.adapters.environment import environment
 from homeostat.adapters.hooks import ProjectHooks
+from homeostat.adapters.notify import AppriseChannels, channel_name
 from homeostat.adapters.pipeline import HamiltonPipeline
 from homeostat.adapters.plane import HttpPlane, announced
 from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.adapters.source import Source
 from homeostat.adapters.tracking import MlflowTracker
 from homeostat.control import Control
+from homeostat.domain.bundle import Bundle
 from homeostat.domain.dataset import EVENT_MS
+from homeostat.domain.estimate import Estimated
 from homeostat.domain.figures import LogFigures
 from homeostat.domain.policy import Policy
 from homeostat.domain.rollout import Rollout
@@ -38,6 +41,7 @@ from homeostat.ports import (
     Blobs,
     Clock,
     Code,
+    Counted,
     Hook,
     Journal,
     LabelLog,
@@ -52,42 +56,54 @@ from homeostat.ports import (
 )
 from homeostat.rehearsal import Loop, Rehearsal
 from homeostat.services.alerts import Alerts
+from homeostat.services.analysis import Analyses
 from homeostat.services.backtest import Backtests
 from homeostat.services.bundles import Bundles
 from homeostat.services.champion import Champions
 from homeostat.services.data import Data
+from homeostat.services.drifts import Drifts
+from homeostat.services.estimates import Estimates
 from homeostat.services.experiments import Experiments
+from homeostat.services.feedback import BelievedLabels, Feedback
 from homeostat.services.figures import Gauges
+from homeostat.services.label_set import LabelSets
 from homeostat.services.leader import Leader
 from homeostat.services.monitors import Monitors
 from homeostat.services.performance import Performances
 from homeostat.services.probe import Probes
+from homeostat.services.quarantine import Quarantine
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
+from homeostat.services.skew import Skew
+from homeostat.services.suspicion import Suspicions
+from homeostat.services.telling import Teller
 from homeostat.services.tokens import Tokens
 from homeostat.services.trace import Traces
 from homeostat.services.training import Rows, Training, native
 from homeostat.services.triggers import Triggers
+from homeostat.services.windows import Windows
 from homeostat.serving import messages
 from homeostat.serving.tick import Engine
 from homeostat.stores import sql
 from homeostat.stores.blobs import FileBlobs
 from homeostat.stores.cache import FileCache
+from homeostat.stores.days import DayTables
 from homeostat.stores.files import write_atomic
 from homeostat.stores.health import figures, troubles
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
 from homeostat.stores.memory_data import MemoryBlobs, MemoryCache, MemoryTables
-from homeostat.stores.memory_log import MemoryLabels, MemoryLog
+from homeostat.stores.memory_log import MemoryCounts, MemoryLabels, MemoryLog
 from homeostat.stores.memory_tracker import MemoryTracker
 from homeostat.stores.routing import FileRouter
 from homeostat.stores.tables import DeltaTables
+from homeostat.stores.tallies import SegmentCounts, Tallies
 from homeostat.wiring.plane import STATE, database, logs
 
 
 @dataclass(frozen=True)
 class Stores:
     """Where everything is kept. `leader`: of a control plane. `troubles`: what is wrong with the log itself, cause →
-    evidence; `log_figures`: how the log stands."""
+    evidence; `counted`: what was counted of the log; `log_figures`: how the log stands."""
 
     tables: Tables
     blobs: Blobs
@@ -98,6 +114,7 @@ class Stores:
     rollouts: Rollouts
     router: Router
     tracker: Tracker
+    counted: Counted = field(default_factory=MemoryCounts)
     leader: Leader | None = None
     troubles: Callable[[], Mapping[str, str]] = dict
     log_figures: Callable[[], LogFigures] = LogFigures
@@ -122,6 +139,7 @@ def embedded(root: Path, worker: str, policy: Policy, leads: bool = False) -> St
         rollouts=sql.SqlRollouts(control, term),
         router=FileRouter(state / "routing.json", term),
         tracker=MlflowTracker(f"sqlite:///{state / 'mlflow.db'}", state / "mlflow"),
+        counted=SegmentCounts(Tallies(state / "tables", DayTables(state / "tables")), log.waits),
         leader=leader,
         troubles=partial(troubles, state / "log"),
         log_figures=partial(figures, state / "log"),
@@ -176,9 +194,32 @@ class System:
         return HamiltonPipeline()
 
     @cached_property
+    def feedback(self) -> Feedback:
+        s = self.stores
+        return Feedback(self.policy, s.log, s.labels, s.journal, self.clock, self._schema)
+
+    def _schema(self) -> Schema | None:
+        bundle = self._serving()
+        return bundle.schema if bundle else None
+
+    def _serving(self) -> Bundle | None:
+        champion = self.champions.now()
+        return champion.bundle if champion else None
+
+    @cached_property
+    def suspicions(self) -> Suspicions:
+        s = self.stores
+        return Suspicions(self.policy, s.log, s.labels, self.clock, self._serving, self.feedback, self.alerts)
+
+    @cached_property
+    def labels(self) -> BelievedLabels:
+        """What all that learns and judges reads."""
+        return BelievedLabels(self.stores.labels, self.policy.feedback, self.feedback.holds)
+
+    @cached_property
     def data(self) -> Data:
         s = self.stores
-        return Data(self.policy, self.source, s.tables, s.log, s.labels, s.journal, self.clock)
+        return Data(self.policy, self.source, s.tables, s.log, self.labels, s.journal, self.clock)
 
     @cached_property
     def bundles(self) -> Bundles:
@@ -216,7 +257,7 @@ class System:
             s.router,
             self.plane,
             s.log,
-            s.labels,
+            self.labels,
             s.tracker,
             s.blobs,
             self.clock,
@@ -227,7 +268,7 @@ class System:
     @cached_property
     def backtests(self) -> Backtests:
         s = self.stores
-        return Backtests(self.policy, s.log, s.labels, self.bundles, OnnxRuntime(), self.clock)
+        return Backtests(self.policy, s.log, self.labels, self.bundles, OnnxRuntime(), self.clock)
 
     @cached_property
     def champions(self) -> Champions:
@@ -237,7 +278,7 @@ class System:
     @cached_property
     def performances(self) -> Performances:
         s = self.stores
-        return Performances(self.policy, s.log, s.labels, s.journal, s.rollouts, self.clock, self.champions)
+        return Performances(self.policy, s.log, self.labels, s.journal, s.rollouts, self.clock, self.champions)
 
     @cached_property
     def alerts(self) -> Alerts:
@@ -245,19 +286,56 @@ class System:
 
     @cached_property
     def monitors(self) -> Monitors:
-        s, champions, performances = self.stores, self.champions, self.performances
-        return Monitors(self.policy, s.log, s.labels, s.journal, self.clock, champions, performances, self.alerts)
+        s, windows = self.stores, Windows(self.policy, self.stores.log)
+        skew = Skew(self.policy, s.log, s.blobs, OnnxRuntime())
+        drifts = Drifts(self.policy, s.log, s.counted, s.journal, s.blobs, skew)
+        watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
+        return Monitors(self.policy, windows, self.labels, s.journal, self.clock, *watched)
+
+    @cached_property
+    def quarantine(self) -> Quarantine:
+        s = self.stores
+        return Quarantine(self.policy, s.log, s.journal, s.blobs, self.clock, self.alerts)
+
+    @cached_property
+    def analyses(self) -> Analyses:
+        s = self.stores
+        return Analyses(
+            self.policy,
+            s.log,
+            self.labels,
+            s.journal,
+            s.rollouts,
+            self.bundles,
+            self.data,
+            self.clock,
+            self.champions,
+            self.code,
+        )
+
+    @cached_property
+    def label_sets(self) -> LabelSets:
+        return LabelSets(self.analyses)
+
+    @cached_property
+    def estimates(self) -> Estimates:
+        s = self.stores
+        return Estimates(self.policy, s.blobs, s.journal, self.clock)
 
     @cached_property
     def gauges(self) -> Gauges:
         s = self.stores
-        return Gauges(self.policy, s.journal, s.rollouts, s.router, s.labels, self.clock, s.log_figures)
+        return Gauges(self.policy, s.journal, s.rollouts, s.router, self.labels, self.clock, s.log_figures)
 
     @cached_property
     def triggers(self) -> Triggers:
         s, probes = self.stores, self.probes
         asked = (self.performances.now, probes.refit, probes.remembered)
-        return Triggers(self.policy, s.journal, s.rollouts, self.clock, *asked, self.alerts)
+        return Triggers(self.policy, s.journal, s.rollouts, self.clock, *asked, self.alerts, self._dropped)
+
+    def _dropped(self) -> Estimated | None:
+        champion = self.champions.now()
+        return self.estimates.dropped(champion) if champion else None
 
     @cached_property
     def probes(self) -> Probes:
@@ -277,7 +355,7 @@ class System:
     @cached_property
     def traces(self) -> Traces:
         s = self.stores
-        return Traces(self.policy.name, s.log, s.labels, s.rollouts, self.bundles, s.tracker)
+        return Traces(self.policy.name, s.log, self.labels, s.rollouts, self.bundles, s.tracker)
 
     @cached_property
     def experiments(self) -> Experiments:
@@ -288,7 +366,7 @@ class System:
             s.router,
             self.plane,
             s.log,
-            s.labels,
+            self.labels,
             s.tracker,
             s.rollouts,
             self.clock,
@@ -300,13 +378,29 @@ class System:
 
     @cached_property
     def control(self) -> Control:
-        return Control(self.releases, self.monitors, self.triggers, self.runs, self.experiments, self.clock)
+        return Control(
+            self.releases,
+            self.monitors,
+            self.triggers,
+            self.runs,
+            self.experiments,
+            self.feedback,
+            self.suspicions,
+            self.teller,
+            self.clock,
+        )
+
+    @cached_property
+    def teller(self) -> Teller:
+        journal, channels = self.stores.journal, AppriseChannels()
+        return Teller(self.policy, journal, self.clock, self.alerts, channels, channel_name)
 
     @cached_property
     def engine(self) -> Engine:
         """A data plane in this process."""
         s = self.stores
-        return Engine(s.blobs, OnnxRuntime(), s.log, s.labels, self.clock, s.router, self.ids)
+        told = self.policy.feedback
+        return Engine(s.blobs, OnnxRuntime(), s.log, s.labels, self.clock, s.router, self.ids, told=told)
 
     def fit(self, frame: pl.DataFrame) -> Callable[[pl.DataFrame], NDArray[np.float64]]:
         """The project's training function alone: labelled rows → a model: rows → output (n, c)."""
@@ -344,7 +438,8 @@ def rehearsal(
     a person's to decide is decided by the best estimate. `seed` is that of the injections' chance."""
     alone = tuple(step for step in policy.release.steps if step.strip() != "pause")
     release = replace(policy.release, steps=alone, on_unknown="best_estimate", on_harm="rollback")
-    unattended = replace(policy, release=release)
+    feedback = replace(policy.feedback, rules=())  # labels are told
+    unattended = replace(policy, release=release, feedback=feedback, alerts=())
     known = inject.told(history, policy.data.target, policy.data.label_horizon)
     world = inject.apply(known, injections, policy.data.target, seed)
     before = history.filter(pl.col(EVENT_MS) < start_ms)

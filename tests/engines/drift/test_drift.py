@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -13,11 +15,12 @@ from homeostat.domain.monitor import Reading
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.drift import TESTS, drift
-from homeostat.engines.drift.calibrate import wobble, worth
+from homeostat.engines.drift.calibrate import Worth, wobble
 from homeostat.engines.drift.categorical import p_exact
-from homeostat.engines.drift.counts import NumberLayout
+from homeostat.engines.drift.counts import NumberLayout, Numbers
 from homeostat.engines.drift.numeric import distance
 from homeostat.engines.drift.profile import PREDICTION, Profile, Reference, profile, reference
+from homeostat.engines.drift.spans import Past
 
 SCHEMA = Schema(
     (
@@ -25,12 +28,48 @@ SCHEMA = Schema(
         Field("hour", Kind.INTEGER),
         Field("country", Kind.TEXT),
         Field("repeat", Kind.BOOLEAN),
+        Field("note", Kind.TEXT),
     ),
     Task.BINARY,
     "fraud",
     (0, 1),
 )
 numbers = st.lists(st.floats(allow_nan=True, width=64) | st.none(), max_size=60)
+
+
+ENGLISH = [
+    "the",
+    "of",
+    "and",
+    "to",
+    "in",
+    "that",
+    "was",
+    "his",
+    "he",
+    "it",
+    "with",
+    "is",
+    "for",
+    "as",
+    "had",
+    "you",
+    "not",
+    "be",
+    "her",
+    "on",
+    "at",
+    "by",
+    "which",
+    "have",
+    "or",
+    "from",
+    "this",
+]
+
+
+def sentences(rng: np.random.Generator, rows: int, words: list[str]) -> list[str]:
+    return [" ".join(chosen) for chosen in rng.choice(words, (rows, 9)).tolist()]
 
 
 def days(n: int, seed: int, a_day: int = 240) -> tuple[pl.DataFrame, np.ndarray]:
@@ -44,6 +83,7 @@ def days(n: int, seed: int, a_day: int = 240) -> tuple[pl.DataFrame, np.ndarray]
             "hour": at // (DAY_MS // 24) % 24,
             "country": rng.choice(["at", "be", "ch"], rows, p=[0.6, 0.3, 0.1]),
             "repeat": rng.random(rows) < 0.5,
+            "note": sentences(rng, rows, ENGLISH),
             EVENT_MS: at,
         }
     )
@@ -99,7 +139,9 @@ def test_a_column_that_never_stays_is_no_news() -> None:
     for known in (dated, weekly):
         own = reference(SCHEMA, known, output)
         day = known.filter(pl.col(EVENT_MS) // DAY_MS == 29)
-        assert ("amount", "distribution") not in alarms(drift(own, profile(own, day, output[-240:]), 0.01))
+        assert ("amount", "distribution") not in alarms(
+            drift(own, profile(own, day, output[-240:]), 0.01, DAY_MS, 29 * DAY_MS)
+        )
 
 
 def test_a_window_without_values_is_unknown(ordinary: Reference) -> None:
@@ -143,10 +185,7 @@ def test_counting_many_rows_equals_counting_few() -> None:
     layout = NumberLayout(0.0, 2.0)
     whole = layout.count(values)
     pieces = [layout.count(values[i : i + 1_000]) for i in range(0, 200_000, 1_000)]
-    merged = pieces[0]
-    for piece in pieces[1:]:
-        merged = merged + piece
-    assert repr(merged) == repr(whole)
+    assert repr(Numbers.total(pieces)) == repr(whole)
 
 
 def test_the_distance_from_cells_is_that_of_the_rows() -> None:
@@ -172,7 +211,7 @@ def test_the_exact_test_is_fishers(table: tuple[float, float, float, float], p: 
 
 @given(st.integers(1, 10**7), st.integers(1, 10**7), st.floats(0, 10), st.integers(1, 500))
 def test_rows_are_never_worth_more_than_themselves(n: int, others: int, t: float, windows: int) -> None:
-    size = worth(n, others, t, windows)
+    size = Worth(n, others, t, windows)
     assert 0 < size.window <= n
     assert size.both <= min(size.window, size.reference)
 
@@ -184,3 +223,22 @@ def test_wobble_is_about_zero_for_dice_and_the_distance_for_shares_that_differ(s
     assert wobble(rng.multinomial(500, np.full(20, 0.05), size=30)) < 0.02  # chance alone, not taken off: .038
     assert wobble(np.array([[100, 0], [0, 100]] * 10)) > 0.9
     assert wobble(np.array([[7, 3]])) == 0
+
+
+def test_requests_that_break_a_rule_are_news_until_they_are_ordinary(ordinary: Reference) -> None:
+    """One caller in twenty sends an amount that is too high; before, one in a thousand was no news."""
+
+    def window(refused: dict[str, int], seed: int = 7) -> Profile:
+        return profile(ordinary, *days(1, seed), refused)
+
+    calm = [Past(window({"json": 1} if day % 4 == 0 else {}, 20 + day)) for day in range(15)]
+    now = drift(ordinary, window({"amount: high": 12, "json": 1}), 0.01, past=calm)
+    assert alarms(now) == {("amount", "refused")}
+    (found,) = (one for one in now if one.verdict is Verdict.HARM)
+    assert found.reason == "amount: 4.7% of requests are refused for the rule 'high', 0.0% before"
+    used_to = [replace(one, profile=replace(one.profile, refused={"amount: high": 12})) for one in calm]
+    assert not alarms(drift(ordinary, window({"amount: high": 12}), 0.01, past=used_to))
+    told = [replace(one, alarmed=frozenset({"amount"})) for one in used_to]
+    assert alarms(drift(ordinary, window({"amount: high": 12}), 0.01, past=told)) == {("amount", "refused")}
+    stored = window({"amount: high": 2})
+    assert Profile.from_bytes((stored + stored).to_bytes()).refused == {"amount: high": 4}

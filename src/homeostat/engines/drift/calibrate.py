@@ -2,46 +2,96 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import chdtri
+
+Tables = NDArray[np.int64]
+Shares = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """Rows of the window and of the reference, each counted as the independent rows they are worth."""
+    """How many independent rows those of a window and of the reference are worth: n* = n / (1 + n T), T the `wobble`.
+    The reference's own is averaged over its `windows`: T / windows."""
 
-    window: float
-    reference: float
+    rows: int
+    reference_rows: int
+    wobble: float
+    windows: float
+
+    @property
+    def window(self) -> float:
+        return self.rows / (1 + self.rows * self.wobble)
+
+    @property
+    def reference(self) -> float:
+        return self.reference_rows / (1 + self.reference_rows * self.wobble / self.windows)
 
     @property
     def both(self) -> float:
         """The harmonic size m of a comparison of two samples: m = n N / (n + N)."""
         return self.window * self.reference / (self.window + self.reference)
 
+    def over(self, freedom: int) -> Worth:
+        """For chi-squared with so many degrees of freedom. Were the whole wobble in one direction, X2 would grow by
+        n T times a chi-squared of one degree; the law of so many expects more than that to begin with: T over the ratio
+        of the two laws' quantiles keeps the rate."""
+        ratio = chdtri(max(1, freedom), _FAR) / chdtri(1, _FAR)
+        return replace(self, wobble=self.wobble / float(ratio))
 
-def worth(rows: int, reference_rows: int, wobble: float, windows: int) -> Worth:
-    """n* = n / (1 + n T) for the window; the reference's own wobble is averaged over its `windows`: T / windows."""
-    return Worth(rows / (1 + rows * wobble), reference_rows / (1 + reference_rows * wobble / windows))
+
+_FAR = 1e-5  # about what a p must be below, once it is corrected
 
 
-def wobble(tables: NDArray[np.int64]) -> float:
-    """T, the chi-squared distance between one window and the others beyond what chance gives: mean over windows
+def wobble(tables: Tables, merged: int = 1, slots: NDArray[np.int64] | None = None, ranks: bool = False) -> float:
+    """T, the chi-squared distance between a window and the others beyond what chance gives: mean over windows
     plus one standard error, at least 0.
 
-    `tables` (w, b): rows of window w in bin b. For shares p of a window of n rows, q of the N others and r of all,
-    d = sum (p - q)^2 / r has expectation sum r (1 - r) / r (1/n + 1/N) = (b - 1)(1/n + 1/N) when all rows are
-    independent; T is the mean of d minus that. Fewer than two windows with rows tell nothing: 0.
+    `tables` (w, b): rows of window w in bin b, in order of time. For shares p of a window of n rows, q of the N others
+    and r of all, d = sum (p - q)^2 / r has expectation sum r (1 - r) / r (1/n + 1/N) = (b - 1)(1/n + 1/N) when all rows
+    are independent; T is the mean of d minus that. With `ranks` d is the one part of it that moves the mean rank: the
+    square of sum s (p - q) over the variance of the rank s, with expectation 1/n + 1/N. `merged`: a window is so many
+    in a row (they overlap: k of them tell as much as one). `slots` (w,), without merging: the others are those of the
+    same slot. Fewer than two windows with rows tell nothing: 0.
     """
-    tables = tables[tables.sum(axis=1) > 0]
-    if len(tables) < 2:
+    blocks = _blocks(tables, merged)
+    own = np.zeros(len(tables), np.int64) if slots is None else slots
+    totals = np.zeros((int(own.max(initial=0)) + 1, tables.shape[1]), np.int64)
+    np.add.at(totals, own, tables)
+    whole = totals[own[: len(blocks)]]
+    kept = (blocks.sum(axis=1) > 0) & ((whole - blocks).sum(axis=1) > 0)
+    if kept.sum() < 2:
         return 0.0
-    total = tables.sum(axis=0)
-    tables, total = tables[:, total > 0], total[total > 0]
-    n = tables.sum(axis=1)
-    others = total.sum() - n
-    p, q = tables / n[:, None], (total - tables) / others[:, None]
-    distance = np.sum((p - q) ** 2 / (total / total.sum()), axis=1)
-    excess = distance - (len(total) - 1) * (1 / n + 1 / others)
-    return max(0.0, float(excess.mean() + excess.std(ddof=1) / np.sqrt(len(excess))))
+    excess = _excess(blocks[kept], whole[kept], ranks)
+    return max(0.0, float(excess.mean() + excess.std(ddof=1) / np.sqrt(max(1.0, len(excess) / merged))))
+
+
+def _blocks(tables: Tables, merged: int) -> Tables:
+    summed = np.concatenate([np.zeros((1, tables.shape[1]), np.int64), np.cumsum(tables, axis=0)])
+    return np.asarray(summed[merged:] - summed[:-merged])
+
+
+def _excess(blocks: Tables, whole: Tables, ranks: bool) -> Shares:
+    """(w,) distances beyond chance; `whole` (w, b) is what each block and its others hold."""
+    n, every = blocks.sum(axis=1), whole.sum(axis=1)
+    others = every - n
+    moved = blocks / n[:, None] - (whole - blocks) / others[:, None]
+    shares = whole / every[:, None]
+    chance = 1 / n + 1 / others
+    if ranks:
+        scores, variance = rank_scores(shares)
+        level = np.sum(scores * moved, axis=1) ** 2
+        held = variance > 0
+        return np.asarray(np.divide(level, variance, out=np.zeros(len(n)), where=held) - chance * held)
+    held = shares > 0
+    distance = np.sum(np.divide(moved**2, shares, out=np.zeros_like(moved), where=held), axis=1)
+    return np.asarray(distance - (held.sum(axis=1) - 1) * chance)
+
+
+def rank_scores(shares: Shares) -> tuple[Shares, Shares]:
+    """(…, b) the mid-rank of each bin less one half, and (…,) the variance of it over rows."""
+    scores = np.cumsum(shares, axis=-1) - shares / 2 - 0.5
+    return scores, np.sum(shares * scores**2, axis=-1)

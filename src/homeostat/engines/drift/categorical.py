@@ -1,86 +1,139 @@
-"""Texts: chi-squared over pooled categories. Rare things (missing, never seen): an exact test on their counts."""
+"""Texts: chi-squared over pooled categories. Rare things (missing, without a name): an exact test on their counts."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import gammaln
 
 from homeostat.engines.drift.calibrate import Worth
-from homeostat.engines.drift.counts import OTHER, Categories, CategoryLayout, Column, Counts, Layout
-from homeostat.engines.drift.numeric import LEAST_EXPECTED, chi_squared
+from homeostat.engines.drift.counts import Counts, NumberLayout, Numbers
+from homeostat.engines.drift.numeric import LEAST_EXPECTED, Distribution, chi_squared, grouped, pooled
 from homeostat.engines.drift.outcome import Found
+from homeostat.engines.drift.texts import RARE, Categories, Column, Layout, Prose, ProseLayout
+
+RARE_VALUES = "values that the reference does not name"
+FREQUENT, GROUPS = 24, 16
+"""Few bins: each further one makes the wobble less certain."""
 
 
 class Mix:
-    """Have the shares of the categories moved?"""
+    """Have the shares of the values moved? Those of the frequent ones, and of groups that the others are hashed to."""
 
     least_effect = 0.03
+    ranks = False
+    slow = True
 
     def applies(self, layout: Layout) -> bool:
-        return isinstance(layout, CategoryLayout)
+        return not isinstance(layout, NumberLayout)
 
     def table(self, reference: Column, window: Column, /) -> Counts:
-        """(c,) rows of the window by category."""
-        return tally(window, names(reference, window))
+        """(c,) rows of the window: by frequent value of the reference, then by group of the others."""
+        return tally(categories(window), frequent(categories(reference)), GROUPS)
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
-        """The effect is the total variation, half the sum of |p - q|."""
-        every = names(reference, window)
-        old, new = tally(reference, every), tally(window, every)
+        """The effect is the total variation, half the sum of |p - q|. There are as many groups as 5 rows each allow."""
+        named = frequent(categories(reference))
+        others = self.table(reference, window)[len(named) :].sum() / max(1, window.present)
+        rows = worth.over(len(named) + GROUPS - 1).window
+        groups = 1 << int(np.clip(np.log2(max(1.0, others * rows / LEAST_EXPECTED)), 0, np.log2(GROUPS)))
+        old, new = (tally(categories(column), named, groups) for column in (reference, window))
         moved = new / max(1, new.sum()) - old / max(1, old.sum())
         effect = float(np.abs(moved).sum() / 2)
-        groups = pooled(old, new, worth)
-        p = chi_squared(_grouped(old, groups), _grouped(new, groups), worth)
+        together = pooled(old, new, worth)
+        p = chi_squared(grouped(old, together), grouped(new, together), worth)
         most = int(np.argmax(np.abs(moved)))
-        name = every[most] if every[most] != OTHER else "values never seen before"
+        name = named[most] if most < len(named) else "some that are less frequent"
         return Found(effect, p, f"{effect:.0%} of rows changed category, most of all {name} ({moved[most]:+.1%})")
 
 
-def names(reference: Column, window: Column) -> list[str]:
-    """Every category of either, in one order."""
-    return sorted({*categories(reference).counts, *categories(window).counts, OTHER})
+def frequent(reference: Categories) -> list[str]:
+    """At most `FREQUENT` values of the reference that are looked at one by one."""
+    named = [name for name in reference.counts if not name.startswith(RARE)]
+    return sorted(named, key=lambda name: (-reference.counts[name], name))[:FREQUENT]
 
 
-def tally(column: Column, every: Sequence[str]) -> Counts:
-    """(c,) rows by category, in the order of `every`."""
-    return np.array([categories(column).counts.get(name, 0) for name in every], np.int64)
+def tally(column: Categories, named: Sequence[str], groups: int) -> Counts:
+    """(len(named) + groups,) rows of each name, and of all others by the hash of their name or bucket."""
+    places = {name: place for place, name in enumerate(named)}
+    found = np.zeros(len(named) + groups, np.int64)
+    for name, rows in column.counts.items():
+        found[places[name] if name in places else len(named) + zlib.crc32(name.encode()) % groups] += rows
+    return found
+
+
+class Wording:
+    """Are texts that people write made of other pieces? Another language is."""
+
+    least_effect = 0.1
+    ranks = False
+    slow = False
+
+    def applies(self, layout: Layout) -> bool:
+        return isinstance(layout, ProseLayout)
+
+    def table(self, reference: Column, window: Column, /) -> Counts:
+        """(c,) rows of the window by piece, as `Mix` has them."""
+        return Mix().table(prose(reference).pieces, prose(window).pieces)
+
+    def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
+        """The effect is the total variation of the pieces."""
+        found = Mix().find(prose(reference).pieces, prose(window).pieces, worth)
+        return Found(
+            found.effect, found.p, f"its texts are worded differently: {found.effect:.0%} of their pieces moved"
+        )
+
+
+class Length:
+    """Have texts become longer or shorter? As `Distribution` says."""
+
+    least_effect = 0.1
+    ranks = False
+    slow = False
+    _numbers = Distribution()
+
+    def applies(self, layout: Layout) -> bool:
+        return isinstance(layout, ProseLayout)
+
+    def table(self, reference: Column, window: Column, /) -> Counts:
+        return self._numbers.table(prose(reference).length, prose(window).length)
+
+    def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
+        """The effect is D of the lengths."""
+        found = self._numbers.find(prose(reference).length, prose(window).length, worth)
+        return Found(found.effect, found.p, f"the lengths of its texts: {found.words}")
+
+
+def prose(column: Column) -> Prose:
+    """Errors: TypeError when the column is not one of texts that people write."""
+    if not isinstance(column, Prose):
+        raise TypeError("a test of texts was given something else")
+    return column
 
 
 def categories(column: Column) -> Categories:
     """Errors: TypeError when the column is not one of categories."""
-    if not isinstance(column, Categories):
+    if isinstance(column, Prose):
+        return column.values
+    if isinstance(column, Numbers):
         raise TypeError("a test of categories was given numbers")
     return column
-
-
-def pooled(old: Counts, new: Counts, worth: Worth) -> Counts:
-    """(c,) the group of each category: those expected in fewer than 5 rows of the window form one, which joins the
-    smallest other group if it is still expected in fewer."""
-    shares = worth.window * new / max(1, new.sum()) + worth.reference * old / max(1, old.sum())
-    expected = shares * worth.window / (worth.window + worth.reference)
-    small = expected < LEAST_EXPECTED
-    groups = np.where(small, -1, np.arange(len(old)))
-    if small.any() and not small.all() and expected[small].sum() < LEAST_EXPECTED:
-        groups[small] = np.argmin(np.where(small, np.inf, expected))
-    return groups + 1
-
-
-def _grouped(counts: Counts, groups: Counts) -> Counts:
-    return np.bincount(groups, weights=counts).astype(np.int64)
 
 
 class Rare:
     """Has the share of one rare thing moved? Fisher's exact test: given both totals, the count is hypergeometric."""
 
     least_effect = 0.01
+    ranks = False
+    slow = True
 
     def __init__(self, thing: str) -> None:
         self.thing = thing
 
     def applies(self, layout: Layout) -> bool:
-        return self.thing == "missing" or isinstance(layout, CategoryLayout)
+        return self.thing == "missing" or not isinstance(layout, NumberLayout)
 
     def table(self, _reference: Column, window: Column, /) -> Counts:
         """(2,) rows that are the thing, and the others."""
@@ -91,13 +144,15 @@ class Rare:
         """The effect is the change of the share, in either direction."""
         old, new = self.table(reference, reference), self.table(reference, window)
         before, now = old[0] / max(1, old.sum()), new[0] / max(1, new.sum())
+        if not old[0] and not new[0]:
+            return Found(0.0, 1.0, f"no row is {self.thing}")
         p = p_exact(now * worth.window, worth.window, before * worth.reference, worth.reference)
         return Found(float(abs(now - before)), p, f"{now:.1%} of rows are {self.thing}, {before:.1%} before")
 
     def _count(self, column: Column) -> int:
         if self.thing == "missing":
             return column.missing
-        return column.counts.get(OTHER, 0) if isinstance(column, Categories) else 0
+        return categories(column).rare
 
 
 def p_exact(count: float, rows: float, other_count: float, other_rows: float) -> float:

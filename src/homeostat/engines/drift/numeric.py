@@ -1,17 +1,16 @@
-"""Numbers: Kolmogorov-Smirnov over the cells, and chi-squared over 20 bins of the reference's quantiles.
-
-Bonferroni over the two gives p = 2 min(p_KS, p_chi2). Each has its own calibration.
-"""
+"""Numbers: Kolmogorov-Smirnov over the cells, ranks (Mann-Whitney), and chi-squared over 20 bins of the reference's
+quantiles. Each has its own calibration, and counts as a test of its own where p is corrected."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtrc, kolmogorov
+from scipy.special import chdtrc, erfc, kolmogorov
 
 from homeostat.engines.drift.calibrate import Worth
-from homeostat.engines.drift.counts import Column, Counts, Layout, NumberLayout, Numbers
+from homeostat.engines.drift.counts import Counts, NumberLayout, Numbers
 from homeostat.engines.drift.outcome import Found
+from homeostat.engines.drift.texts import Column, Layout
 
 BINS, BROAD = 20, 5
 LEAST_EXPECTED = 5
@@ -22,6 +21,8 @@ class Distribution:
     """Has the distribution of a number moved? Kolmogorov-Smirnov: strong on shifts."""
 
     least_effect = 0.03
+    ranks = False
+    slow = False
 
     def applies(self, layout: Layout) -> bool:
         return isinstance(layout, NumberLayout)
@@ -29,7 +30,7 @@ class Distribution:
     def table(self, reference: Column, window: Column, /) -> Counts:
         """(b,) rows of the window in quantile bins of the reference, b <= 5: few, since what moves D is broad, and
         each further bin makes the wobble less certain."""
-        return binned(numbers(window), quantile_edges(numbers(reference), BROAD))
+        return binned(numbers(window), numbers(reference).edges(BROAD))
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is D, the largest distance between the distribution functions."""
@@ -40,25 +41,52 @@ class Distribution:
         return Found(largest, p_ks(largest, worth.both), words)
 
 
-class Shape:
-    """Have some values become more frequent than others? Chi-squared: strong where D is small."""
+class Level:
+    """Have the values risen or fallen, taken together? Mann and Whitney's ranks (1947): stronger on shifts than D, and
+    it wobbles in one direction alone, so that many merged windows stay worth much."""
 
-    least_effect = 0.03
+    least_effect = 0.04
+    ranks = True
+    slow = True
 
     def applies(self, layout: Layout) -> bool:
         return isinstance(layout, NumberLayout)
 
     def table(self, reference: Column, window: Column, /) -> Counts:
         """(b,) rows of the window in quantile bins of the reference, b <= 20."""
-        return binned(numbers(window), quantile_edges(numbers(reference), BINS))
+        return binned(numbers(window), numbers(reference).edges(BINS))
+
+    def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
+        """The effect is |2 u - 1|, u the chance that a value of the window is above one of the reference."""
+        old, new = numbers(reference), numbers(window)
+        above = _above(old, new)
+        words = f"its values are {'higher' if above > 0.5 else 'lower'}: {above:.0%} of the time above one of before"
+        return Found(abs(2 * above - 1), p_ranks(above, old, new, worth), words)
+
+
+class Shape:
+    """Have some values become more frequent than others? Chi-squared: strong where D is small."""
+
+    least_effect = 0.03
+    ranks = False
+    slow = False
+
+    def applies(self, layout: Layout) -> bool:
+        return isinstance(layout, NumberLayout)
+
+    def table(self, reference: Column, window: Column, /) -> Counts:
+        """(b,) rows of the window in quantile bins of the reference, b <= 20."""
+        return binned(numbers(window), numbers(reference).edges(BINS))
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is the total variation over the bins, of which there are as many as 5 rows each allow."""
         old, new = numbers(reference), numbers(window)
-        edges = quantile_edges(old, int(np.clip(worth.window // LEAST_EXPECTED, 2, BINS)))
+        edges = old.edges(int(np.clip(worth.over(BINS - 1).window // LEAST_EXPECTED, 2, BINS)))
         before, now = binned(old, edges), binned(new, edges)
+        together = pooled(before, now, worth)
         effect = float(np.abs(now / max(1, now.sum()) - before / max(1, before.sum())).sum() / 2)
-        return Found(effect, chi_squared(before, now, worth), f"{effect:.0%} of rows lie in other ranges than before")
+        p = chi_squared(grouped(before, together), grouped(now, together), worth)
+        return Found(effect, p, f"{effect:.0%} of rows lie in other ranges than before")
 
 
 def numbers(column: Column) -> Numbers:
@@ -94,11 +122,23 @@ def p_ks(largest: float, size: float) -> float:
     return float(kolmogorov((root + 0.12 + 0.11 / root) * largest)) if size >= 1 else 1.0
 
 
-def quantile_edges(reference: Numbers, bins: int) -> NDArray[np.int64]:
-    """The last cell of each of at most `bins` bins that hold about equally many rows of the reference."""
-    cumulated = np.cumsum(reference.counts)
-    ranks = reference.present * np.arange(1, bins) / bins
-    return np.unique(reference.cells[np.searchsorted(cumulated, ranks)]) if len(cumulated) else reference.cells
+def p_ranks(above: float, reference: Numbers, window: Numbers, worth: Worth) -> float:
+    """Two-sided p of u = P(window > reference) + ties / 2 under the normal law: its variance is (1 - sum t^3) / 12 m
+    for shares t of tied values, over both samples. 1 where fewer than 5 rows are expected beside the commonest."""
+    both = Numbers.total([reference, window])
+    share = _share(window, both) * worth.window + _share(reference, both) * worth.reference
+    share /= max(share.sum(), 1e-9)
+    if worth.window * (1 - share.max(initial=0.0)) < LEAST_EXPECTED:  # nearly all are tied: the law is far from normal
+        return 1.0
+    tied = float(np.sum(share**3))
+    return float(erfc(abs(above - 0.5) / np.sqrt((1 - tied) / 6 / worth.both)))
+
+
+def _share(part: Numbers, every: Numbers) -> NDArray[np.float64]:
+    """(cells,) the share of the part's rows in each cell of `every`."""
+    found = np.zeros(len(every.cells))
+    found[np.searchsorted(every.cells, part.cells)] = part.counts
+    return found / max(1, part.present)
 
 
 def binned(numbers: Numbers, edges: NDArray[np.int64]) -> Counts:
@@ -107,11 +147,29 @@ def binned(numbers: Numbers, edges: NDArray[np.int64]) -> Counts:
     return np.bincount(where, weights=numbers.counts, minlength=len(edges) + 1).astype(np.int64)
 
 
+def pooled(old: Counts, new: Counts, worth: Worth) -> Counts:
+    """(c,) the group of each category: those expected in fewer than 5 rows of the window form one, which joins the
+    smallest other group if it is still expected in fewer."""
+    worth = worth.over(len(old) - 1)
+    shares = worth.window * new / max(1, new.sum()) + worth.reference * old / max(1, old.sum())
+    expected = shares * worth.window / (worth.window + worth.reference)
+    small = expected < LEAST_EXPECTED
+    groups = np.where(small, -1, np.arange(len(old)))
+    if small.any() and not small.all() and expected[small].sum() < LEAST_EXPECTED:
+        groups[small] = np.argmin(np.where(small, np.inf, expected))
+    return groups + 1
+
+
+def grouped(counts: Counts, groups: Counts) -> Counts:
+    return np.bincount(groups, weights=counts).astype(np.int64)
+
+
 def chi_squared(reference: Counts, window: Counts, worth: Worth) -> float:
     """The p-value of X2 = m sum (p - q)^2 / r over bins, r the pooled shares; 1 where there is nothing to compare."""
     held = (reference + window) > 0
     if held.sum() < 2 or not window.sum() or not reference.sum():
         return 1.0
+    worth = worth.over(int(held.sum()) - 1)
     p, q = window[held] / window.sum(), reference[held] / reference.sum()
     pooled = (worth.window * p + worth.reference * q) / (worth.window + worth.reference)
     return float(chdtrc(held.sum() - 1, worth.both * np.sum((p - q) ** 2 / pooled)))

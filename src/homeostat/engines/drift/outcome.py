@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from homeostat.engines.drift.calibrate import Worth
-from homeostat.engines.drift.counts import Column, Counts, Layout
+from homeostat.engines.drift.counts import Counts
+from homeostat.engines.drift.texts import Column, Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,10 @@ class DriftTest(Protocol):
 
     least_effect: float
     """A smaller effect is no alarm, however sure."""
+    ranks: bool
+    """Its wobble is that of ranks."""
+    slow: bool
+    """It is asked of merged windows too."""
 
     def applies(self, layout: Layout) -> bool: ...
 

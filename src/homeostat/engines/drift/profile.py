@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
@@ -11,101 +13,177 @@ from numpy.typing import NDArray
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.schema import Kind, Schema, Task
 from homeostat.domain.units import DAY_MS
-from homeostat.engines.drift import TESTS
+from homeostat.engines.drift import TESTS, seasons
 from homeostat.engines.drift.calibrate import wobble
-from homeostat.engines.drift.counts import (
-    Calibration,
-    CategoryLayout,
-    Layout,
-    NumberLayout,
-    Profile,
-    Reference,
-)
+from homeostat.engines.drift.counts import layout_of
+from homeostat.engines.drift.reference import Calibration, Profile, Reference, Season
+from homeostat.engines.drift.spans import SPANS
+from homeostat.engines.drift.texts import CategoryLayout, Layout, layout_of_texts
 
 __all__ = ["PREDICTION", "Profile", "Reference", "profile", "reference"]
 
 PREDICTION = "@prediction"
 """The subject under which the model's answers are profiled, beside the fields of the schema."""
-KNOWN = 1_000
-"""Categories counted by name: the most frequent ones of the reference."""
 _NUMERIC = (Kind.NUMBER, Kind.INTEGER)
 _LEAST_WINDOWS, _PARTS = 5, 10
+_LEAST_RUNS = 4  # of merged windows that do not overlap, so that their wobble is measured
+_MOST_WINDOWS = 1_000  # the newest ones: more tell little more about the wobble
+
+Array = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The columns of the reference's rows. Of those that are `halved` the layout was chosen on every second row, and
+    the others are counted: what is frequent by chance alone would look rarer in every window."""
+
+    columns: Mapping[str, pl.Series]
+    layouts: Mapping[str, Layout]
+    halved: frozenset[str]
+
+    def profile(self, rows: Index) -> Profile:
+        odd = rows[rows % 2 == 1]
+        counted = {
+            name: layout.count(self.columns[name].gather(odd if name in self.halved else rows))
+            for name, layout in self.layouts.items()
+        }
+        return Profile(len(rows), counted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """Windows of one length in order of time. `starts_ms` None: there are too few of them, and these are parts of the
+    whole."""
+
+    length_ms: int
+    starts_ms: NDArray[np.int64] | None
+    profiles: Sequence[Profile]
+
+    def tables(self, whole: Profile, name: str, subject: str) -> NDArray[np.int64]:
+        """(w, b) what the test sees of the column in each of them."""
+        old = whole.columns[subject]
+        return np.array([TESTS[name].table(old, one.columns[subject]) for one in self.profiles])
 
 
 def reference(
-    schema: Schema,
-    frame: pl.DataFrame,
-    output: NDArray[np.float64],
-    windows_ms: Sequence[int] = (DAY_MS, 7 * DAY_MS),
+    schema: Schema, frame: pl.DataFrame, output: Array, windows_ms: Sequence[int] = (DAY_MS, 7 * DAY_MS)
 ) -> Reference:
     """What ordinary rows look like: the n rows of a prepared frame with the model's output (n, c) on them.
 
     The wobble is measured between whole windows of each length, aligned to UTC days; where the frame holds fewer
-    than 5 of them, between 10 equal parts of it.
+    than 5 of them, between 10 equal parts of it. Of merged windows, between all runs of so many.
     """
     columns = _columns(schema, frame, output)
-    layouts = {name: _layout(column) for name, column in columns.items()}
-    everything = _profile(layouts, columns)
+    found = {name: _layout(column) for name, column in columns.items()}
+    layouts = {name: layout for name, (layout, _) in found.items()}
+    rows = _Rows(columns, layouts, frozenset(name for name, (_, chosen) in found.items() if chosen))
+    whole = rows.profile(np.arange(len(frame)))
     events = frame[EVENT_MS].to_numpy()
-    calibrations = {}
+    alone: dict[int, Calibration] = {}
+    merged: dict[int, Calibration] = {}
+    found_seasons: list[Season] = []
     for length in windows_ms:
-        parts = [_profile(layouts, {k: c.gather(i) for k, c in columns.items()}) for i in _windows(events, length)]
-        calibrations[length] = _calibration(layouts, everything, parts)
-    return Reference(layouts, everything, calibrations)
+        windows = _windows(rows, events, length)
+        merged |= _calibrations(whole, windows, layouts)
+        alone[length] = merged[length]
+        found_seasons += _seasons(whole, windows, alone[length], int(np.ptp(events)) if len(events) else 0)
+    return Reference(layouts, whole, dict(sorted((merged | alone).items())), tuple(found_seasons))
 
 
-def profile(reference: Reference, frame: pl.DataFrame, output: NDArray[np.float64]) -> Profile:
-    """Counts of the reference's fields in `frame` (n rows), and of the model's output (n, c) on them."""
-    fields = {name: frame[name] for name in reference.layouts if name != PREDICTION}
-    answer = isinstance(reference.layouts[PREDICTION], CategoryLayout)
-    return _profile(reference.layouts, {**fields, PREDICTION: _answers(output, answer)})
+def profile(
+    reference: Reference, frame: pl.DataFrame, output: Array, refused: Mapping[str, int] = MappingProxyType({})
+) -> Profile:
+    """Counts of the reference's fields in `frame`, and of the model's output (n, c); n rows are what the profile is of.
+    They need not be the same rows. `refused`: rows that no model saw, by what they broke."""
+    classes = isinstance(reference.layouts[PREDICTION], CategoryLayout)
+    columns = {name: frame[name] for name in reference.layouts if name != PREDICTION}
+    columns[PREDICTION] = _answers(output, classes)
+    counts = {name: layout.count(columns[name]) for name, layout in reference.layouts.items()}
+    return Profile(len(output), counts, dict(refused))
 
 
-def _columns(schema: Schema, frame: pl.DataFrame, output: NDArray[np.float64]) -> dict[str, pl.Series]:
+def _columns(schema: Schema, frame: pl.DataFrame, output: Array) -> dict[str, pl.Series]:
     numeric = {field.name: field.kind in _NUMERIC for field in schema.fields}
     fields = {name: frame[name].cast(pl.Float64 if numeric[name] else pl.String) for name in schema.names}
     return {**fields, PREDICTION: _answers(output, schema.task is Task.MULTICLASS)}
 
 
-def _answers(output: NDArray[np.float64], classes: bool) -> pl.Series:
+def _answers(output: Array, classes: bool) -> pl.Series:
     """The probability of the second class, or the value; with more classes, which one is the likeliest."""
     if classes:
         return pl.Series(np.argmax(output, axis=1)).cast(pl.String)
     return pl.Series(output[:, -1])
 
 
-def _layout(column: pl.Series) -> Layout:
-    if column.dtype == pl.String:
-        frequent = column.drop_nulls().value_counts(sort=True).head(KNOWN)
-        return CategoryLayout(tuple(sorted(frequent.to_series(0).to_list())))
-    values = column.to_numpy()
-    finite = values[np.isfinite(values)]
-    if not len(finite):
-        return NumberLayout(0.0, 1.0)
-    low, center, high = np.quantile(finite, (0.25, 0.5, 0.75))
-    return NumberLayout(float(center), float(high - low) or float(finite.std()) or 1.0)
+def _layout(column: pl.Series) -> tuple[Layout, bool]:
+    """→ the layout, and whether it was chosen on every second row."""
+    if column.dtype != pl.String:
+        return layout_of(column), False
+    layout, chosen = layout_of_texts(column)
+    return (layout_of_texts(column.gather_every(2))[0], True) if chosen else (layout, False)
 
 
-def _profile(layouts: Mapping[str, Layout], columns: Mapping[str, pl.Series]) -> Profile:
-    rows = len(next(iter(columns.values()), ()))
-    return Profile(rows, {name: layout.count(columns[name]) for name, layout in layouts.items()})
-
-
-def _windows(events: NDArray[np.int64], length: int) -> list[NDArray[np.intp]]:
-    """Row numbers of each whole window. The first and the last are cut by the frame's ends unless it starts and
-    ends with them, so they are left out."""
+def _windows(rows: _Rows, events: NDArray[np.int64], length: int) -> _Windows:
+    """The whole ones, the newest of them. The first and the last are cut by the frame's ends unless it starts and ends
+    with them, so they are left out."""
     number = events // length
     inner = np.flatnonzero((number > number.min(initial=0)) & (number < number.max(initial=0)))
-    starts = np.flatnonzero(np.diff(number[inner])) + 1
-    whole = [part for part in np.split(inner, starts) if len(part)]
-    return whole if len(whole) >= _LEAST_WINDOWS else np.array_split(np.arange(len(events)), _PARTS)
+    begins = np.flatnonzero(np.diff(number[inner])) + 1
+    whole = [part for part in np.split(inner, begins) if len(part)][-_MOST_WINDOWS:]
+    if len(whole) < _LEAST_WINDOWS:
+        parts = np.array_split(np.arange(len(events)), _PARTS)
+        return _Windows(length, None, [rows.profile(part) for part in parts])
+    starts = np.array([number[part[0]] * length for part in whole])
+    return _Windows(length, starts, [rows.profile(part) for part in whole])
 
 
-def _calibration(layouts: Mapping[str, Layout], everything: Profile, parts: Sequence[Profile]) -> Calibration:
+def _calibrations(whole: Profile, windows: _Windows, layouts: Mapping[str, Layout]) -> dict[int, Calibration]:
+    """By length: of these windows, and of as many merged ones as there are enough of."""
+    spans = [k for k in SPANS if k == 1 or len(windows.profiles) >= _LEAST_RUNS * k]
+    found: dict[int, dict[str, float]] = {k: {} for k in spans}
+    for subject, name in _asked(layouts):
+        tables = windows.tables(whole, name, subject)
+        for k in spans:
+            found[k][f"{name}:{subject}"] = wobble(tables, k, ranks=TESTS[name].ranks)
+    return {k * windows.length_ms: Calibration(len(windows.profiles) / k, found[k]) for k in spans}
+
+
+def _asked(layouts: Mapping[str, Layout]) -> Iterator[tuple[str, str]]:
+    return ((subject, name) for subject, one in layouts.items() for name in TESTS if TESTS[name].applies(one))
+
+
+def _seasons(whole: Profile, windows: _Windows, plain: Calibration, span_ms: int) -> Iterator[Season]:
+    """Those of windows of one length that tell more than all windows do."""
+    if windows.starts_ms is None:
+        return
+    for cycle in seasons.cycles(windows.length_ms, span_ms):
+        slots = seasons.slots(cycle, windows.starts_ms, windows.length_ms)
+        season = _season(whole, windows, plain, cycle, slots)
+        if season is not None:
+            yield season
+
+
+def _season(
+    whole: Profile, windows: _Windows, plain: Calibration, cycle: str, slots: NDArray[np.int64]
+) -> Season | None:
+    """None: no test gains by it."""
+    count = {int(slot): int((slots == slot).sum()) for slot in np.unique(slots)}
+    of_slot, rows = float(np.median(list(count.values()))), float(np.mean([one.rows for one in windows.profiles]))
+    if of_slot < seasons.LEAST or not rows:
+        return None
     found = {}
-    for subject, layout in layouts.items():
-        old = everything.columns[subject]
-        for name, test in TESTS.items():
-            if test.applies(layout):
-                found[f"{name}:{subject}"] = wobble(np.array([test.table(old, p.columns[subject]) for p in parts]))
-    return Calibration(len(parts), found)
+    for key, known in plain.wobble.items():
+        name, _, subject = key.partition(":")
+        if seasons.seasonal(whole.columns[subject]) and name in seasons.TESTED:
+            tables, ranks = windows.tables(whole, name, subject), TESTS[name].ranks
+            here = wobble(tables, 1, slots, ranks)
+            chance = (1 if ranks else tables.shape[1] - 1) / rows
+            if seasons.gains(chance, known * (1 + 1 / plain.windows), here * (1 + 1 / of_slot)):
+                found[key] = here
+    if not found:
+        return None
+    subjects = frozenset(key.partition(":")[2] for key in found)
+    parts = {slot: [one for one, at in zip(windows.profiles, slots, strict=True) if at == slot] for slot in count}
+    kept = {slot: seasons.kept(Profile.total(some), whole, subjects) for slot, some in parts.items()}
+    return Season(cycle, windows.length_ms, kept, count, found)

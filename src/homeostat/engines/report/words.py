@@ -16,7 +16,15 @@ SPACE = "\N{NO-BREAK SPACE}"
 MARKS = {Verdict.OK: "●", Verdict.HARM: "▲", Verdict.UNKNOWN: "○", Verdict.INVALID: "✕"}
 """The shape of each verdict, so that colour is never the only sign."""
 
-NAMES = {"roc_auc": "ROC AUC", "log_loss": "log loss", "brier": "Brier score", "mae": "MAE", "rmse": "RMSE", "r2": "R²"}
+NAMES = {
+    "roc_auc": "ROC AUC",
+    "log_loss": "log loss",
+    "brier": "Brier score",
+    "ece": "calibration error",
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "r2": "R²",
+}
 
 
 def metric(name: str) -> str:

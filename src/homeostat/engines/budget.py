@@ -1,0 +1,18 @@
+"""How often the watching may be wrong in a week in which nothing happens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from homeostat.domain.policy import MonitorPolicy
+from homeostat.domain.units import DAY_MS
+from homeostat.engines.change import ORDINARY, Rule
+
+WEEK_MS = 7 * DAY_MS
+
+
+def weekly(policy: MonitorPolicy, rule: Rule = ORDINARY) -> Mapping[str, float]:
+    """What is watched → the false alarms that it may raise a week, at most. Drift: each window of each length has
+    `false_alarms`, over all columns and tests together. Performance: one in `threshold` days (`engines.change`)."""
+    windows = sum(WEEK_MS / length for length in policy.windows)
+    return {"drift": windows * policy.false_alarms, "performance": WEEK_MS / DAY_MS / rule.threshold}

@@ -1,0 +1,119 @@
+"""Which alerts the drift of a window opens and closes, and what may be behind an alert."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from homeostat.domain.event import Event
+from homeostat.domain.gate import Verdict
+from homeostat.domain.monitor import Alert, Cause, Reading
+from homeostat.domain.units import DAY_MS, iso
+from homeostat.engines.drift.profile import PREDICTION
+
+TOP = 3
+"""Causes that an alert names."""
+NAMED = 5
+"""Columns that a title names."""
+NEAR_MS = 3 * DAY_MS
+"""A change so long before counts for 1 / e of one that was just then."""
+MOVED = ("inputs", "predictions", "broken")
+"""Kinds of alerts that say which columns are not as before."""
+BROKEN = 2.0
+"""The weight of a broken column: before every change and every drift."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a window's drift means: alerts that are over, and the columns of one that opens, by weight; () for none."""
+
+    over: tuple[Alert, ...]
+    columns: tuple[str, ...]
+
+
+def settle(alerts: Sequence[Alert], readings: Iterable[Reading], start_ms: int, end_ms: int) -> Settled:
+    """`alerts`: every one there was; `readings`: of one window. All that begins to move in one window is one cause.
+
+    The length of window that opened an alert says when it is over, and what a shorter one has told and closed within a
+    longer window is not told again by it. A broken column is no drift, and answers that move with their inputs are no
+    second cause.
+    """
+    moved = strongest(readings)
+    told = [one for one in alerts if one.kind in MOVED and (one.closed_ms is None or one.closed_ms > start_ms)]
+    drifting = [one for one in told if one.closed_ms is None and one.kind != "broken"]
+    mine = [one for one in drifting if one.window_ms in (0, end_ms - start_ms)]
+    over = tuple(one for one in mine if not moved.keys() & {*one.columns})
+    known = {column for one in told for column in one.columns}
+    new = [column for column in sorted(moved, key=lambda name: -moved[name].effect) if column not in known]
+    explained = new == [PREDICTION] and any(one not in over for one in told)
+    return Settled(over, () if explained else tuple(new))
+
+
+def _broken(alerts: Iterable[Alert]) -> list[Alert]:
+    return [one for one in alerts if one.kind == "broken"]
+
+
+def strongest(readings: Iterable[Reading]) -> dict[str, Reading]:
+    """The reading of the largest effect, for each column that moved."""
+    found: dict[str, Reading] = {}
+    for one in readings:
+        if one.verdict is Verdict.HARM and (one.subject not in found or one.effect > found[one.subject].effect):
+            found[one.subject] = one
+    return found
+
+
+def title(columns: Sequence[str]) -> str:
+    """`amount drifted`; the answers are named only where nothing else moved."""
+    inputs = [name for name in columns if name != PREDICTION]
+    if not inputs:
+        return "predictions drifted"
+    return f"{named(inputs)} drifted" if len(inputs) == 1 else f"{len(inputs)} inputs drifted: {named(inputs)}"
+
+
+def named(columns: Sequence[str]) -> str:
+    """`a, b, c, d, e and 2 more`."""
+    more = f" and {len(columns) - NAMED} more" if len(columns) > NAMED else ""
+    return ", ".join(columns[:NAMED]) + more
+
+
+def likely(
+    kind: str, alerts: Iterable[Alert], events: Sequence[Event], from_ms: int, until_ms: int
+) -> tuple[Cause, ...]:
+    """What may be behind an alert of this kind that began at `from_ms`, the likeliest first: columns that are broken;
+    columns that drifted in windows since then, by effect; what changed in the loop, the more the nearer."""
+    sick = [one for one in _broken(alerts) if one.closed_ms is None or one.closed_ms > from_ms]
+    weighed = [(BROKEN, Cause("broken", f"{one.title} ({one.name})", one.opened_ms)) for one in sick]
+    for event in events:
+        if kind != "inputs" and event.kind in CHANGES and event.at_ms <= until_ms:
+            near = math.exp(-abs(from_ms - event.at_ms) / NEAR_MS)
+            words = f"{event.text} ({iso(event.at_ms)})"
+            weighed.append((near, Cause(CHANGES[event.kind], words, event.at_ms)))
+    for subject, (reading, at_ms) in _drifted(events, from_ms, until_ms).items():
+        if subject != PREDICTION:
+            weighed.append((reading.effect, Cause("drift", f"drift of {reading.reason}", at_ms)))
+    best = sorted((one for one in weighed if one[0] >= LEAST), key=lambda one: -one[0])
+    return tuple(cause for _, cause in best[:TOP])
+
+
+CHANGES: Mapping[str, str] = {
+    "release.promoted": "release",
+    "release.rolled_back": "release",
+    "training.failed": "training",
+    "log.removed": "log",
+}
+"""Events that change what answers or what is learned, and the kind of cause that each is."""
+LEAST = 0.03
+"""A smaller weight is no cause to name."""
+
+
+def _drifted(events: Iterable[Event], from_ms: int, until_ms: int) -> dict[str, tuple[Reading, int]]:
+    """The strongest harm of each column in windows that reach into the stretch, and when that window began."""
+    found: dict[str, tuple[Reading, int]] = {}
+    for event in events:
+        if event.kind == "monitor.drift" and from_ms < event.body["end_ms"] <= until_ms:
+            said = [Reading(**{**body, "verdict": Verdict(body["verdict"])}) for body in event.body["readings"]]
+            for name, one in strongest(said).items():
+                if name not in found or one.effect > found[name][0].effect:
+                    found[name] = one, event.body["start_ms"]
+    return found

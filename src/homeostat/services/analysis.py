@@ -1,0 +1,253 @@
+"""Why a metric is what it is: failure modes, what moved a window, how labels come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from homeostat import codec
+from homeostat.domain.bundle import Bundle
+from homeostat.domain.dataset import EVENT_MS
+from homeostat.domain.errors import NotFound, PipelineError
+from homeostat.domain.event import Event
+from homeostat.domain.failures import Failures
+from homeostat.domain.gate import Measurement, Verdict
+from homeostat.domain.monitor import Reading, Window
+from homeostat.domain.moved import Explained
+from homeostat.domain.policy import Policy
+from homeostat.domain.prediction import Role
+from homeostat.domain.report import Delays, MonitorReport, Needs, Stretch
+from homeostat.domain.schema import Task
+from homeostat.engines import metrics
+from homeostat.engines.answer import output_of
+from homeostat.engines.delay import Law, law
+from homeostat.engines.evaluation import Evaluation
+from homeostat.engines.failures import Known, Labelled, failures
+from homeostat.engines.importance import agreement
+from homeostat.engines.moved import CHANGES, Sample, explained
+from homeostat.engines.value import mean, worth
+from homeostat.ports import Clock, Code, Journal, LabelLog, PredictionLog, Rollouts
+from homeostat.services.bundles import Bundles
+from homeostat.services.champion import Champion, Champions
+from homeostat.services.data import Data
+from homeostat.services.holdout import held
+from homeostat.services.scored import inputs_of, labelled, scored_by
+
+Array = NDArray[np.float64]
+LEARNED = 100_000
+"""Rows of the training data that are looked at, at most, evenly."""
+MOST_WINDOWS = 60
+
+
+class Analyses:
+    """Reads only."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        log: PredictionLog,
+        labels: LabelLog,
+        journal: Journal,
+        rollouts: Rollouts,
+        bundles: Bundles,
+        data: Data,
+        clock: Clock,
+        champions: Champions,
+        code: Code,
+    ) -> None:
+        self.policy, self.log, self.labels, self.journal = policy, log, labels, journal
+        self.rollouts, self.bundles, self.data, self.clock = rollouts, bundles, data, clock
+        self.champions, self.code = champions, code
+
+    def explain(self, start_ms: int, end_ms: int) -> Explained:
+        """Why the loss in that window is not what it was when the version that answered it was made. Errors:
+        `NotFound`."""
+        version = self._answered(start_ms, end_ms)
+        bundle = self.bundles.load(self._bundle(version))
+        rows, frame = self._labelled(bundle, version, start_ms, end_ms)
+        if not len(rows):
+            raise NotFound("no answer in that window has its label yet", way_out="Try an earlier window.")
+        kept = held(self.bundles.blobs, bundle)
+        if kept is None:
+            raise NotFound(
+                f"version {version} keeps no holdout", way_out="Train anew: it was made by an older Homeostat."
+            )
+        before = metrics.losses(bundle.schema.task, kept.y, kept.output, bundle.loss_scale)
+        return explained(
+            bundle.schema,
+            Window(start_ms, end_ms, len(frame)),
+            version,
+            Sample(kept.frame, before),
+            Sample(rows.frame, rows.losses, rows.ids),
+            self._drifted(start_ms, end_ms),
+            self._evaluation(bundle).importance,
+            self._changes(2 * start_ms - end_ms, end_ms),
+        )
+
+    def report(self, last_ms: int) -> MonitorReport:
+        """How the champion does on what it scored in the last `last_ms`. Errors: `NotFound` before the first
+        release."""
+        champion = self.served()
+        now, bundle, version = self.clock.now_ms(), champion.bundle, champion.arm.version
+        rows, frame = self._labelled(bundle, version, now - last_ms, now + 1)
+        delays = self.delays(last_ms)
+        metric = self.policy.train.metric
+        classes = bundle.schema.task is not Task.REGRESSION
+        return MonitorReport(
+            model=self.policy.name,
+            version=version,
+            from_ms=now - last_ms,
+            until_ms=now,
+            higher_is_better=metrics.METRICS[metric].higher_is_better,
+            holdout=self._held_measured(bundle),
+            now=metrics.measure(metric, rows.y, rows.output),
+            calibration=metrics.measure("ece", rows.y, rows.output) if classes else None,
+            windows=tuple(self._stretches(rows, frame, delays, now - last_ms, now)),
+            failures=self._failures(bundle, rows),
+            delays=self._delays(delays),
+            needs=self._needs(version, bundle),
+            value=None if rows.values is None else mean(rows.values),
+        )
+
+    def served(self) -> Champion:
+        """Errors: `NotFound` before the first release."""
+        champion = self.champions.now()
+        if champion is None:
+            raise NotFound(f"{self.policy.name} serves no version yet", way_out="Start with `homeostat up`.")
+        return champion
+
+    def shown(self, bundle: Bundle, inputs: pl.DataFrame | None) -> pl.DataFrame:
+        """Those columns that the log holds as they were served; without a row for None."""
+        names = [name for name in bundle.schema.names if name not in self.policy.log.hidden]
+        return pl.DataFrame(schema=dict.fromkeys(names, pl.Null)) if inputs is None else inputs.select(names)
+
+    def delays(self, last_ms: int) -> Law:
+        """Learned from what was answered in the last `last_ms`, by whichever version, and the labels of it."""
+        now = self.clock.now_ms()
+        rows = self.log.read(self.policy.name, now - last_ms, now + 1)
+        rows = rows.filter(pl.col("role") == Role.ANSWER.value).select("id", "at_ms")
+        came = self.labels.read(now - last_ms, now + 1).select("id", came="at_ms")
+        joined = rows.join(came, on="id", how="left", maintain_order="left")
+        return law(joined["at_ms"].to_numpy(), joined["came"].cast(pl.Float64).fill_null(float("nan")).to_numpy(), now)
+
+    def _answered(self, start_ms: int, end_ms: int) -> int:
+        """The version that answered most of that window."""
+        rows = self.log.read(self.policy.name, start_ms, end_ms).filter(pl.col("role") == Role.ANSWER.value)
+        if rows.is_empty():
+            raise NotFound("nothing was answered in that window", way_out="A window is START or START..END, in UTC.")
+        return int(rows["version"].value_counts(sort=True)["version"][0])
+
+    def _bundle(self, version: int) -> str:
+        for one in self.rollouts.all(self.policy.name):
+            if one.candidate.number == version:
+                return one.candidate.bundle
+        raise NotFound(f"version {version} was never released", way_out="Only released versions can be explained.")
+
+    def _labelled(self, bundle: Bundle, version: int, start_ms: int, end_ms: int) -> tuple[Labelled, pl.DataFrame]:
+        """The version's labelled rows of a stretch; and all that it scored there: id, at_ms, known (has a label)."""
+        log = self.log.read(self.policy.name, start_ms, end_ms)
+        rows = scored_by(log, version)
+        joined, y = labelled(bundle.schema, rows, self.labels.read(start_ms, self.clock.now_ms() + 1))
+        output = output_of(bundle.schema, joined)
+        frame = self.shown(bundle, inputs_of(log, joined) if len(joined) else None)
+        losses = metrics.losses(bundle.schema.task, y, output, bundle.loss_scale)
+        told = rows.select("id", "at_ms", known=pl.col("id").is_in(joined["id"].to_list()))
+        values = self._values(bundle, frame, y, output)
+        return Labelled(frame, y, output, losses, joined["id"].to_list(), values), told
+
+    def _values(self, bundle: Bundle, frame: pl.DataFrame, y: Array, output: Array) -> Array | None:
+        """What each answer was worth, None where the policy does not say. Errors: `PipelineError`."""
+        value = self.policy.monitor.value
+        if not value or not len(y):
+            return None
+        if not isinstance(value, str):
+            return worth(bundle.schema, bundle.threshold, y, output, value)
+        module, _, name = value.partition(":")
+        found = getattr(self.code.module(module), name, None)
+        if found is None:
+            where, way_out = "homeostat.yaml: monitor.value", "Write module:name."
+            raise PipelineError(f"there is no {name!r} in {module}", where=where, way_out=way_out)
+        made = np.asarray(found(y, output, frame), np.float64)
+        if made.shape != y.shape:
+            raise PipelineError(f"{value} made {made.shape} values of {len(y)} answers", where=value)
+        return made
+
+    def _evaluation(self, bundle: Bundle) -> Evaluation:
+        return codec.decode(self.bundles.file(bundle, "evaluation.json"), Evaluation)
+
+    def _drifted(self, start_ms: int, end_ms: int) -> list[Reading]:
+        """What drifted in windows that overlap this one."""
+        events = self.journal.read(self.policy.name, "monitor.drift")
+        inside = [one for one in events if one.body["start_ms"] < end_ms and one.body["end_ms"] > start_ms]
+        return [
+            Reading(**{**reading, "verdict": Verdict(reading["verdict"])})
+            for one in inside
+            for reading in one.body["readings"]
+        ]
+
+    def _changes(self, start_ms: int, end_ms: int) -> list[Event]:
+        events = self.journal.read(self.policy.name)
+        return [one for one in events if one.kind in CHANGES and start_ms <= one.at_ms < end_ms]
+
+    def _failures(self, bundle: Bundle, rows: Labelled) -> Failures:
+        kept = held(self.bundles.blobs, bundle)
+        holdout = kept.frame if kept else rows.frame.clear()
+        task, scale = bundle.schema.task, bundle.loss_scale
+        losses = metrics.losses(task, kept.y, kept.output, scale) if kept else np.zeros(0)
+        known = Known(self.learned(bundle), holdout, losses)
+        return failures(bundle.schema, self.policy.train.metric, self.policy.monitor.segments, rows, known)
+
+    def learned(self, bundle: Bundle) -> pl.DataFrame | None:
+        """The rows that it learned from, None where they are gone."""
+        try:
+            rows = self.data.read(self.data.version(bundle.dataset_version))
+        except NotFound:
+            return None
+        rows = rows.filter(pl.col(EVENT_MS) <= bundle.trained_until_ms)
+        if self.policy.train.window:
+            rows = rows.filter(pl.col(EVENT_MS) > bundle.trained_until_ms - self.policy.train.window)
+        return rows.gather_every(-(-len(rows) // LEARNED) or 1)
+
+    def _held_measured(self, bundle: Bundle) -> Measurement | None:
+        kept = held(self.bundles.blobs, bundle)
+        return metrics.measure(self.policy.train.metric, kept.y, kept.output) if kept else None
+
+    def _stretches(
+        self, rows: Labelled, answered: pl.DataFrame, delays: Law, from_ms: int, now_ms: int
+    ) -> Iterator[Stretch]:
+        """The policy's shortest windows, or longer ones when there would be too many."""
+        length = min(self.policy.monitor.windows)
+        length *= -(-(now_ms - from_ms) // (length * MOST_WINDOWS))
+        estimates = self._estimates(length)
+        at = answered.filter("known")["at_ms"].to_numpy()
+        for start in range(from_ms // length * length, now_ms + 1, length):
+            here = (at >= start) & (at < start + length)
+            n = len(answered.filter(pl.col("at_ms").is_between(start, start + length, closed="left")))
+            if n:
+                part = rows.only(here)
+                measured = metrics.measure(self.policy.train.metric, part.y, part.output)
+                mature = delays.mature(start, start + length, now_ms) if delays.known else None
+                known = measured if np.isfinite(measured.value) else None
+                yield Stretch(start, start + length, known, estimates.get(start), n, mature)
+
+    def _estimates(self, length: int) -> Mapping[int, tuple[float, float, float]]:
+        events = self.journal.read(self.policy.name, "monitor.estimate", str(length))
+        said = {one.body["start_ms"]: one.body["estimate"] for one in events if "estimate" in one.body}
+        return {start: (one["value"], one["low"], one["high"]) for start, one in said.items()}
+
+    def _delays(self, found: Law) -> Delays:
+        horizon = self.policy.data.label_horizon
+        return Delays(found.labels, found.predictions, found.age(0.5), found.age(0.95), horizon, found.share(horizon))
+
+    def _needs(self, version: int, bundle: Bundle) -> Needs:
+        """Beside the version that served before it."""
+        now = self._evaluation(bundle).importance
+        made = [one for one in self.rollouts.all(self.policy.name) if one.candidate.number == version and one.champion]
+        if not made or made[-1].champion is None:
+            return Needs(now, 0, {}, None)
+        before = made[-1].champion
+        earlier = self._evaluation(self.bundles.load(before.bundle)).importance
+        return Needs(now, before.number, earlier, agreement(earlier, now))

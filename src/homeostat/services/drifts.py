@@ -1,0 +1,139 @@
+"""Drift of each window: its profile is made once, judged, and kept for the longer windows and for slow drifts.
+
+A profile is a blob, and the journal's line of its window names it: what is kept in memory can be read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from homeostat.domain.event import Event
+from homeostat.domain.gate import Verdict
+from homeostat.domain.monitor import Reading
+from homeostat.domain.policy import Policy
+from homeostat.domain.units import DAY_MS, MINUTE_MS
+from homeostat.engines.drift import drift
+from homeostat.engines.drift.profile import Profile
+from homeostat.engines.drift.spans import SPANS, Past
+from homeostat.ports import Blobs, Counted, Journal, PredictionLog
+from homeostat.services.champion import Champion
+from homeostat.services.skew import TEST as SCORES
+from homeostat.services.skew import Skew
+from homeostat.services.tallies import Counter, counted
+
+KIND = "monitor.drift"
+PATIENCE_MS = 10 * MINUTE_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A window: how many rows it holds, what was found in it, and the digest of its profile."""
+
+    rows: int
+    readings: Sequence[Reading]
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A window that was judged, and its length."""
+
+    start_ms: int
+    length_ms: int
+    past: Past
+
+
+class Drifts:
+    """The windows of what is served. With `skew` rows of the shortest ones are scored once more."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        log: PredictionLog,
+        counted: Counted,
+        journal: Journal,
+        blobs: Blobs,
+        skew: Skew | None = None,
+    ) -> None:
+        self.policy, self.log, self.counted, self.journal, self.blobs = policy, log, counted, journal, blobs
+        self.skew = skew
+        self._version = 0
+        self._kept: dict[int, list[_Kept]] = {}
+
+    def waits(self, end: int, now: int) -> bool:
+        """The window's last rows will soon be in the log's table, and counted. They are not waited for long: there may
+        be no compactor."""
+        return now < end + PATIENCE_MS and self.counted.waits(self.policy.name, end)
+
+    def judge(self, champion: Champion, start: int, end: int) -> Judged | None:
+        """None: the champion has scored no row of the window."""
+        length = end - start
+        self._recall(champion)
+        window = self._profile(champion, start, end)
+        if not window.rows and not window.refused:
+            return None
+        past = [one.past for one in self._kept[length] if one.start_ms < start]
+        alarm = self.policy.monitor.false_alarms
+        found = drift(champion.reference, window, alarm, length, start, past[-(max(SPANS) - 1) :])
+        readings = [reading for reading in found if reading.subject not in self.policy.log.hidden]
+        self._keep(_Kept(start, length, Past(window, _alarmed(readings))))
+        if self.skew is not None and length == min(self.policy.monitor.windows):
+            readings.append(self.skew.reading(champion, start, end))
+        return Judged(window.rows, readings, self.blobs.put(window.to_bytes()))
+
+    def _recall(self, champion: Champion) -> None:
+        """What was judged for this version before; profiles for another one lie in other cells."""
+        if self._version == champion.arm.version:
+            return
+        self._version, self._kept = champion.arm.version, {length: [] for length in self.policy.monitor.windows}
+        for length in self.policy.monitor.windows:
+            events = self.journal.read(self.policy.name, KIND, str(length))
+            known = [event for event in events if event.body["version"] == self._version and "profile" in event.body]
+            for event in known[-self._needed(length) :]:
+                self._keep(self._read(event, length))
+
+    def _read(self, event: Event, length: int) -> _Kept:
+        found = Profile.from_bytes(self.blobs.get(event.body["profile"]))
+        alarmed = _alarmed([Reading(**reading) for reading in event.body["readings"]])
+        return _Kept(event.body["start_ms"], length, Past(found, alarmed))
+
+    def _keep(self, window: _Kept) -> None:
+        before = [one for one in self._kept[window.length_ms] if one.start_ms < window.start_ms]
+        self._kept[window.length_ms] = [*before, window][-self._needed(window.length_ms) :]
+
+    def _needed(self, length: int) -> int:
+        """Windows of a length that are kept: for slow drifts, and to make the longer ones of."""
+        return max(max(SPANS), max(self.policy.monitor.windows) // length)
+
+    def _profile(self, champion: Champion, start: int, end: int) -> Profile:
+        """Of shorter windows where there are any: each was read from the log once."""
+        step = self._step(end - start)
+        known: Mapping[int, Profile] = {one.start_ms: one.past.profile for one in self._kept.get(step, ())}
+        if step == end - start:
+            return self._made(champion, start, end)
+        parts = [known.get(at) or self._profile(champion, at, at + step) for at in range(start, end, step)]
+        return Profile.total(parts)
+
+    def _step(self, length: int) -> int:
+        """The longest part that a window of this length is made of; longer ones than a day are never read at once."""
+        shorter = [one for one in self.policy.monitor.windows if one < length and length % one == 0]
+        whole_days = [DAY_MS] if length > DAY_MS and length % DAY_MS == 0 else []
+        return max([*shorter, *whole_days], default=length)
+
+    def _made(self, champion: Champion, start: int, end: int) -> Profile:
+        """Of what was counted on the way into the log's table; from the log itself where that does not tell."""
+        hours = self.counted.read(self.policy.name, start, end) or {}
+        known = counted(list(hours.values()), champion.arm.bundle)
+        if known:
+            return Profile.total(known)
+        hidden = self.policy.log.hidden
+        count = Counter(champion.arm.version, champion.bundle, champion.reference, hidden)
+        return count(self.log.read(self.policy.name, start, end))
+
+
+def _alarmed(readings: Sequence[Reading]) -> frozenset[str]:
+    """The columns that a window raised an alarm for by itself."""
+    return frozenset(
+        one.subject for one in readings if one.verdict is Verdict.HARM and one.windows == 1 and one.test != SCORES
+    )

@@ -1,0 +1,165 @@
+"""What callers tell: which labels the loop believes, and what a person has decided about a source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import polars as pl
+
+from homeostat.domain.errors import ConfigError, NotFound
+from homeostat.domain.event import Event
+from homeostat.domain.feedback import RULES, FeedbackPolicy, FeedbackStanding, Hold, LabelRule
+from homeostat.domain.policy import Policy
+from homeostat.domain.prediction import LabelBatch, Role, SignalBatch
+from homeostat.domain.schema import Schema
+from homeostat.domain.units import DAY_MS, HOUR_MS, iso
+from homeostat.engines import attribution, feedback
+from homeostat.engines.labels import canonical
+from homeostat.ports import Clock, Journal, LabelLog, PredictionLog
+
+UNNAMED_TEXT = "no named source"
+
+
+class BelievedLabels:
+    """`ports.LabelLog` for all that learns and judges: of contradictory labels the most trusted source's counts, and
+    what is held back is not there."""
+
+    def __init__(self, labels: LabelLog, policy: FeedbackPolicy, holds: Callable[[], Sequence[Hold]]) -> None:
+        self._labels, self._policy, self._holds = labels, policy, holds
+
+    def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        holds = self._holds()
+        if not holds and len(set(self._policy.sources.values())) < 2:
+            return self._labels.read(start_ms, end_ms)
+        received = self._labels.received(start_ms, end_ms).filter(~feedback.held(holds))
+        return feedback.settle(received, self._policy.sources)
+
+    def received(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return self._labels.received(start_ms, end_ms)
+
+    def append(self, batch: LabelBatch) -> None:
+        self._labels.append(batch)
+
+    def append_signals(self, batch: SignalBatch) -> None:
+        self._labels.append_signals(batch)
+
+    def signals(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return self._labels.signals(start_ms, end_ms)
+
+    def events(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return self._labels.events(start_ms, end_ms)
+
+
+class Feedback:
+    """How what callers tell stands, and the labels that rules make of it. `schema`: of what serves; None: nothing."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        log: PredictionLog,
+        labels: LabelLog,
+        journal: Journal,
+        clock: Clock,
+        schema: Callable[[], Schema | None],
+    ) -> None:
+        self.policy, self.log, self.labels = policy, log, labels
+        self.journal, self.clock, self.schema = journal, clock, schema
+        self._derived_ms = 0
+        self._suspicions: tuple[Hold, ...] | None = None
+
+    def turn(self) -> None:
+        """See what a person has decided; make the labels that the rules say, once an hour."""
+        self._suspicions = None
+        now = self.clock.now_ms()
+        if self.policy.feedback.rules and now >= self._derived_ms + HOUR_MS:
+            self.derive()
+            self._derived_ms = now
+
+    def derive(self) -> int:
+        """Labels by rule for the predictions of the last label horizon and the longest rule, where they differ from
+        those that are there: made again, or by other rules, they are corrected. → how many are new. Errors:
+        `ConfigError` when a rule's label is none of the model's."""
+        schema = self.schema()
+        if schema is None:
+            return 0
+        now, rules = self.clock.now_ms(), self.policy.feedback.rules
+        texts = [_canonical(schema, number, rule) for number, rule in enumerate(rules)]
+        since = now - self.policy.data.label_horizon - max(rule.length_ms for rule in rules)
+        found = attribution.decided(rules, self._asked(since, now), self.labels.events(since, now + 1), now)
+        said = found.select("id", label=pl.col("rule").replace_strict(dict(enumerate(texts)), return_dtype=pl.String))
+        known = self.labels.received(since, now + 1).filter(pl.col("source") == RULES)
+        fresh = said.join(feedback.settle(known, {}), on=["id", "label"], how="anti", maintain_order="left")
+        if fresh.height:
+            ids, n = fresh["id"].to_list(), fresh.height
+            self.labels.append(LabelBatch(ids, fresh["label"].to_list(), [now] * n, [RULES] * n))
+        return fresh.height
+
+    def _asked(self, since_ms: int, now_ms: int) -> pl.DataFrame:
+        """`id`, `key` and `at_ms` of what was answered; read day by day, for the inputs are not wanted."""
+        answered = pl.col("role") == Role.ANSWER.value
+        days = [
+            self.log.read(self.policy.name, start, min(start + DAY_MS, now_ms + 1))
+            .filter(answered)
+            .select("id", "key", "at_ms")
+            for start in range(since_ms, now_ms + 1, DAY_MS)
+        ]
+        return pl.concat(days)
+
+    def holds(self) -> tuple[Hold, ...]:
+        """What is held back."""
+        return tuple(one for one in self.suspicions() if one.held)
+
+    def suspicions(self) -> tuple[Hold, ...]:
+        """What is suspicious, held back or not. As of the last `turn`, or of the first question."""
+        if self._suspicions is None:
+            self._suspicions = feedback.suspicions(self._events())
+        return self._suspicions
+
+    def accepted_ms(self, source: str) -> int:
+        """Since when a person's last word says that its labels are right; 0 when nobody has said so."""
+        told = [event for event in self._events() if event.kind == feedback.ACCEPTED and event.body["source"] == source]
+        return int(told[-1].body["from_ms"]) if told else 0
+
+    def tell(self, kind: str, hold: Hold, who: str = "") -> Event:
+        """Write down what is known, or decided, of a source."""
+        now, name = self.clock.now_ms(), hold.source or UNNAMED_TEXT
+        by = f" by {who}" if who else ""
+        text = f"Labels of {name} from {iso(hold.from_ms)} on: {kind.removeprefix('feedback.')}{by}; {hold.reason}."
+        key = f"{kind}:{hold.source}:{hold.from_ms}:{now}"
+        event = Event(now, self.policy.name, kind, key, name, text, asdict(hold) | {"who": who})
+        self.journal.append(event)
+        self._suspicions = None
+        return event
+
+    def decide(self, kind: str, source: str, from_ms: int | None, reason: str, who: str) -> Event:
+        """Accept or reject a source's labels from a time on; by default from where they became suspicious. Errors:
+        `NotFound` when they did not."""
+        known = [one for one in self.suspicions() if one.source == source]
+        if from_ms is None and not known:
+            raise NotFound(
+                f"no labels of {source or UNNAMED_TEXT} are suspicious",
+                way_out="Say from when, with --from; `homeostat feedback status` names the sources.",
+            )
+        start = known[-1].from_ms if from_ms is None else from_ms
+        return self.tell(kind, Hold(source, start, None, reason or "no reason given"), who)
+
+    def _events(self) -> Sequence[Event]:
+        return [event for event in self.journal.read(self.policy.name, "feedback.") if "from_ms" in event.body]
+
+    def standing(self, last_ms: int) -> FeedbackStanding:
+        """Of what came in the last `last_ms`; predictions are known from one label horizon before on."""
+        now = self.clock.now_ms()
+        since, horizon = now - last_ms, self.policy.data.label_horizon
+        answered = self._asked(since - horizon, now)
+        self._suspicions = None
+        trust, holds = self.policy.feedback.sources, self.suspicions()
+        told = feedback.sources(self.labels.received(since, now + 1), answered, trust, holds, horizon)
+        return FeedbackStanding(since, told, feedback.events(self.labels.events(since, now + 1), answered), holds)
+
+
+def _canonical(schema: Schema, number: int, rule: LabelRule) -> str:
+    try:
+        return canonical(schema, rule.label)
+    except ValueError as error:
+        raise ConfigError(str(error), where=f"homeostat.yaml  feedback.rules[{number}].label") from None

@@ -1,0 +1,53 @@
+"""The rows of a window, read once for all that look at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from homeostat.domain.policy import Policy
+from homeostat.engines.answer import output_of
+from homeostat.ports import PredictionLog
+from homeostat.services.champion import Champion
+from homeostat.services.scored import inputs_of, scored_by
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What one version scored in a stretch of time: n `rows` of the log, their `inputs` as served, a column a field
+    (null where the log does not hold them), and the `output` (n, c)."""
+
+    rows: pl.DataFrame
+    inputs: pl.DataFrame
+    output: NDArray[np.float64]
+
+    @property
+    def example(self) -> str:
+        """The last prediction's id."""
+        return str(self.rows["id"][-1]) if len(self.rows) else ""
+
+
+class Windows:
+    """The last window that was asked for is kept: drift, estimate and metric ask one after the other."""
+
+    def __init__(self, policy: Policy, log: PredictionLog) -> None:
+        self.policy, self.log = policy, log
+        self._last: tuple[tuple[int, int, int], Rows] | None = None
+
+    def read(self, champion: Champion, start_ms: int, end_ms: int) -> Rows:
+        """The champion's, in order of time."""
+        which = champion.arm.version, start_ms, end_ms
+        if self._last is None or self._last[0] != which:
+            self._last = which, self._read(champion, start_ms, end_ms)
+        return self._last[1]
+
+    def _read(self, champion: Champion, start_ms: int, end_ms: int) -> Rows:
+        log, schema = self.log.read(self.policy.name, start_ms, end_ms), champion.bundle.schema
+        rows = scored_by(log, champion.arm.version)
+        inputs = inputs_of(log, rows) if len(rows) else pl.DataFrame()
+        shown = set(inputs.columns) - self.policy.log.hidden
+        columns = {name: inputs[name] if name in shown else pl.Series([None] * len(rows)) for name in schema.names}
+        return Rows(rows, pl.DataFrame(columns), output_of(schema, rows))

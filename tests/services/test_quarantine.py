@@ -1,0 +1,83 @@
+"""A column that breaks upstream: named, quarantined, and well again."""
+
+from __future__ import annotations
+
+import pytest
+from watching import MODEL, World
+
+from homeostat.domain.errors import NotFound, Refused
+from homeostat.domain.gate import Verdict
+from homeostat.domain.units import DAY_MS
+from homeostat.services.held import quarantined
+
+BREAK = 36
+"""The day on which the amount sticks, for four days in which half of the answers are wrong."""
+
+
+def lived(restarts: bool = False) -> World:
+    world = World()
+    for day in range(30, 44):
+        if restarts:
+            world.restart()
+        broken = BREAK <= day < BREAK + 4
+        world.day(0.5 if broken else 0.1, 0.0, broken)
+    return world
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return lived()
+
+
+def test_the_column_is_the_one_cause_that_is_named(world: World) -> None:
+    opened, closed = world.journal.read(MODEL, "alert.")
+    assert (opened.kind, opened.subject, opened.at_ms) == ("alert.opened", "broken amount", (BREAK + 1) * DAY_MS)
+    assert opened.text.startswith("amount is stuck: it has been 0.125 for 96 rows")
+    assert world.log.find(opened.body["example"])["inputs"][0] == {"hour": 0, "amount": 0.125}
+    assert (closed.kind, closed.at_ms) == ("alert.closed", (BREAK + 5) * DAY_MS)
+
+
+def test_its_rows_are_held_and_what_they_did_is_not_the_model_s_fault(world: World) -> None:
+    (fault,) = quarantined(world.journal, MODEL).values()
+    assert (fault.column, fault.from_ms) == ("amount", BREAK * DAY_MS)
+    assert fault.until_ms is not None
+    assert (BREAK + 4) * DAY_MS - DAY_MS // 96 <= fault.until_ms <= (BREAK + 4) * DAY_MS
+    performance = world.performances.now()
+    assert performance is not None
+    assert performance.change.verdict is Verdict.OK
+    assert performance.change.n == (13 - 4) * 96
+    assert world.kinds("trigger.") == []
+
+
+def test_a_restart_changes_no_outcome(world: World) -> None:
+    assert lived(restarts=True).journal.read(MODEL) == world.journal.read(MODEL)
+
+
+def test_a_person_lets_the_column_pass_and_it_is_not_called_broken_again() -> None:
+    world = World()
+    for day in range(30, 36):
+        world.day(stuck=day >= 33)
+    (alert,) = world.alerts.open()
+    with pytest.raises(NotFound, match="A7"):
+        world.quarantine.accept("A7", "ada", "")
+    accepted = world.quarantine.accept(alert.name, "ada", "one tariff from now on")
+    assert accepted.closed_ms == world.clock.now
+    assert quarantined(world.journal, MODEL) == {}
+    for _ in range(3):
+        world.restart()
+        world.day(stuck=True)
+    assert [one.kind for one in world.alerts.open()] == ["inputs"]  # it did drift
+    with pytest.raises(Refused):
+        world.quarantine.accept("A2", "ada", "")
+    assert world.journal.read(MODEL, "data.quarantined")[-1].text.endswith("A1 be learned from: one tariff from now on")
+
+
+def test_a_unit_that_callers_changed_is_named_though_every_request_is_refused() -> None:
+    world = World()
+    for day in range(30, 36):
+        world.day(cents=day >= 34)
+    (alert,) = world.alerts.open()
+    assert (alert.title, alert.opened_ms) == ("amount has another unit", 35 * DAY_MS)
+    assert alert.evidence.startswith("its values look multiplied by 100")
+    world.day()
+    assert world.alerts.open() == ()

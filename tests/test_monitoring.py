@@ -1,0 +1,135 @@
+"""`homeostat monitor` on a project that serves in memory: answers, labels, reports, a set to label."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+import homeostat
+import projects
+from homeostat import cli, monitoring
+from homeostat.domain.errors import NotFound, PipelineError, UsageError
+from homeostat.domain.units import DAY_MS
+from homeostat.project import Project
+from homeostat.services.analysis import Analyses
+
+RUNNER = CliRunner()
+ROWS = 600
+
+
+def serving(root: Path) -> Project:
+    """In memory, on a clock that stands still."""
+    project = homeostat.load(projects.make(root))
+    system = projects.system(project.root)
+    system.runs.run()
+    system.control.begin()
+    system.control.settle()
+    vars(project)["system"] = system
+    return project
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """600 answers, labels for 400 of them; those of large amounts are wrong."""
+    project = serving(tmp_path_factory.mktemp("monitored") / "cards")
+    rows = projects.rows(30, seed=9).head(ROWS)
+    inputs = rows.select("amount", "hour", "country", "online").with_columns(
+        id=pl.format("p{}", pl.int_range(pl.len())), key=pl.lit(None, pl.String)
+    )
+    project.predict(inputs)
+    label = pl.when(rows["amount"] > 60).then(1 - rows["fraud"]).otherwise(rows["fraud"])
+    project.feedback(inputs.select("id", label=label).head(400))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(monitoring, "opened", lambda _: project)
+        yield project
+
+
+def asked(project: Project, *arguments: str) -> tuple[int, str]:
+    said = RUNNER.invoke(cli.app, ["monitor", *arguments, "-p", str(project.root)])
+    return said.exit_code, said.output
+
+
+def told(project: Project, *arguments: str) -> Any:
+    code, output = asked(project, *arguments, "--json")
+    assert code == 0, output
+    return json.loads(output)
+
+
+def test_the_report_names_where_it_fails(served: Project) -> None:
+    found = told(served, "report")
+    report = found["report"]
+    (worst, *_) = report["failures"]["modes"]
+    assert "amount" in worst["fields"]
+    assert worst["help"] == "newer labels of rows like these"
+    assert (report["now"]["n"], report["delays"]["labels"], report["delays"]["answers"]) == (400, 400, ROWS)
+    assert report["needs"]["importance"]["amount"] > 0.01
+    assert report["calibration"]["metric"] == "ece"
+    assert sum(one["answers"] for one in report["windows"]) == ROWS
+    page = Path(found["page"]).read_text()
+    assert "Where it fails" in page
+    assert "concept drift" in report["note"]
+    code, output = asked(served, "report")
+    assert code == 0
+    assert f"homeostat trace {worst['examples'][0]}" in output
+    assert served.trace(worst["examples"][0]).label is not None
+
+
+def test_a_window_is_explained(served: Project) -> None:
+    now = served.system.clock.now_ms()
+    at = pl.select(pl.from_epoch(pl.lit(now - DAY_MS), "ms").dt.to_string("%Y-%m-%dT%H:%M:%S")).item()
+    until = pl.select(pl.from_epoch(pl.lit(now + DAY_MS), "ms").dt.to_string("%Y-%m-%dT%H:%M:%S")).item()
+    found = told(served, "explain", f"{at}..{until}")["window"]
+    assert found["rows"] == 400
+    (first, *_) = found["causes"]
+    assert (first["kind"], "amount" in first["subject"]) == ("within", True)
+    assert first["example"].startswith("p")
+    assert sum(part["mix"] + part["within"] for part in found["parts"]) == pytest.approx(found["now"] - found["before"])
+    assert [one["subject"] for one in found["causes"] if one["kind"] == "change"]
+    assert "worse" in asked(served, "explain", f"{at}..{until}")[1]
+    with pytest.raises(NotFound, match="nothing was answered"):
+        served.monitor.explain(0)
+    assert asked(served, "explain", "2001-01-02..2001-01-01")[0] == 2
+
+
+def test_a_set_to_label_comes_back_as_labels(served: Project, tmp_path: Path) -> None:
+    out = tmp_path / "wanted.csv"
+    said = told(served, "label-set", str(out), "--rows", "50")
+    assert said["rows"] == 50
+    assert set(said["reasons"]) == {"uncertain", "new"}
+    rows = pl.read_csv(out)
+    assert rows["id"].str.slice(1).cast(pl.Int64).min() >= 400  # those without a label
+    assert {"id", "reason", "because", "answer", "score", "input:amount", "label"} <= set(rows.columns)
+    with pytest.raises(UsageError, match="is there already"):
+        served.monitor.label_set(out)
+    rows.with_columns(label=pl.lit(1)).write_csv(out)
+    assert served.feedback_file(out) == 50
+    assert told(served, "report")["report"]["now"]["n"] == 450
+
+
+def test_what_an_answer_is_worth_ranks_the_failures(served: Project) -> None:
+    policy = replace(
+        served.policy, monitor=replace(served.policy.monitor, value={"true_positive": 10, "false_negative": -50})
+    )
+    analyses = served.system.analyses
+    by_name = Analyses(**{**vars(analyses), "policy": policy})
+    found = by_name.report(30 * DAY_MS)
+    assert found.value is not None
+    assert found.value.low < found.value.value < found.value.high
+    assert found.failures.unit == "value"
+    (served.root / "worth.py").write_text(
+        "def of(y, scores, rows):\n    return (scores[:, 1] - y) * rows['amount'].to_numpy()\n"
+    )
+    by_function = replace(policy, monitor=replace(policy.monitor, value="worth:of"))
+    assert Analyses(**{**vars(analyses), "policy": by_function}).report(30 * DAY_MS).value is not None
+    absent = replace(policy, monitor=replace(policy.monitor, value="worth:nothing"))
+    with pytest.raises(PipelineError, match="there is no 'nothing'"):
+        Analyses(**{**vars(analyses), "policy": absent}).report(30 * DAY_MS)
+    with pytest.raises(ValueError, match=r"monitor\.value knows no 'profit'"):
+        replace(policy, monitor=replace(policy.monitor, value={"profit": 1.0}))
