@@ -2,9 +2,9 @@
 
 Covariate shift on real rows: half of a table trains a model, a part of it is the holdout, and from the rest windows are
 drawn in which the rows with high (or low) values of one input are up to 20 times as frequent; each input in turn, both
-ways. A changed concept: the truth of half of the rows turned round. Columns: table, rows of the holdout and of a window,
-metric; mean distance of the estimate from the truth, and of the holdout's own value; how many intervals hold the truth;
-mean distance from the truth under a changed concept.
+ways. A changed concept: the truth of half of the rows turned round. Columns: table, rows of the holdout and of a
+window, metric; mean distance of the estimate from the truth, and of the holdout's own value; how many intervals hold
+the truth; mean distance from the truth under a changed concept.
 """
 
 from __future__ import annotations

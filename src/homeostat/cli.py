@@ -9,17 +9,17 @@ from typing import Annotated
 
 import typer
 
-from homeostat.alerting import alerts
+from homeostat.commands.alerts import alerts
+from homeostat.commands.experiment import experiment, token
+from homeostat.commands.feedback import feedback
+from homeostat.commands.monitor import monitor
+from homeostat.commands.options import EXIT, HERE, Folder, Json, Reason
+from homeostat.commands.options import length as _length
+from homeostat.commands.options import opened as _open
+from homeostat.commands.options import show as _show
+from homeostat.commands.options import time as _time
+from homeostat.commands.release import release
 from homeostat.domain.errors import HomeostatError
-from homeostat.feeding import feedback
-from homeostat.monitoring import monitor
-from homeostat.options import EXIT, HERE, Folder, Json, Reason
-from homeostat.options import length as _length
-from homeostat.options import opened as _open
-from homeostat.options import show as _show
-from homeostat.options import time as _time
-from homeostat.releasing import release
-from homeostat.trials import experiment, token
 
 app = typer.Typer(
     no_args_is_help=True,

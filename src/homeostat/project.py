@@ -14,7 +14,6 @@ import msgspec
 import polars as pl
 
 from homeostat.adapters.runtime import OnnxRuntime
-from homeostat.alarm import AlertVerbs
 from homeostat.batch import PART_ROWS, Batch, BatchResult, OnError, Shipped, Terms
 from homeostat.config import read_policy
 from homeostat.domain.backtest import Backtested, Replayed
@@ -44,7 +43,6 @@ from homeostat.engines.report import (
     run_report,
 )
 from homeostat.export.monitoring.files import Written, grafana, prometheus
-from homeostat.feedback import FeedbackVerbs, Wrong, caller
 from homeostat.ports import Progress
 from homeostat.services.backtest import WINDOW_MS
 from homeostat.services.experiments import Experiments, Found
@@ -53,7 +51,9 @@ from homeostat.services.release_log import Served
 from homeostat.services.release_seen import backtested, replays
 from homeostat.services.rollouts import Explanation, Releases, Standing
 from homeostat.serving.messages import Request
-from homeostat.watched import MonitorVerbs
+from homeostat.verbs.alerts import AlertVerbs
+from homeostat.verbs.feedback import FeedbackVerbs, Wrong, caller
+from homeostat.verbs.monitor import MonitorVerbs
 from homeostat.wiring.cluster import cluster
 from homeostat.wiring.plane import STATE
 from homeostat.wiring.system import System, project_system, rehearsal, write_report

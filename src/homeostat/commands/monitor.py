@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from homeostat.commands.options import HERE, Folder, Json, Span, length, opened, show, span
 from homeostat.domain.units import DAY_MS
-from homeostat.options import HERE, Folder, Json, Span, length, opened, show, span
 
 monitor = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="How the model in service does, and why.")
 MONTH_MS = 30 * DAY_MS

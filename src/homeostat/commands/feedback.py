@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from homeostat.commands.options import HERE, Folder, Json, Reason, length, opened, show, time
 from homeostat.domain.units import DAY_MS, iso
-from homeostat.options import HERE, Folder, Json, Reason, length, opened, show, time
 
 if TYPE_CHECKING:
     from homeostat.domain.feedback import FeedbackStanding

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from homeostat.commands.options import HERE, Folder, Json, Reason, opened, show
 from homeostat.domain.units import fraction
-from homeostat.options import HERE, Folder, Json, Reason, opened, show
 
 experiment = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Versions side by side, on metrics of callers."

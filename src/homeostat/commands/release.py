@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from homeostat.options import EXIT, HERE, WEEK_MS, Folder, Json, Reason, length, opened, show, time
+from homeostat.commands.options import EXIT, HERE, WEEK_MS, Folder, Json, Reason, length, opened, show, time
 
 release = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What serves, what comes next, and why.")
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from homeostat.options import HERE, Folder, Json, Reason, length, opened, show
+from homeostat.commands.options import HERE, Folder, Json, Reason, length, opened, show
 
 if TYPE_CHECKING:
-    from homeostat.alarm import Open, Shown
+    from homeostat.verbs.alerts import Open, Shown
 
 alerts = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What is wrong, since when, why, and who knows.")
 

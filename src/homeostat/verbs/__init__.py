@@ -1,0 +1,1 @@
+"""What a project can be asked from Python, beyond the project itself."""
