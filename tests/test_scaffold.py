@@ -117,7 +117,9 @@ def test_the_policy_of_a_long_history(tmp_path: Path) -> None:
     assert (policy.name, policy.data, policy.checks) == ("shop-sales", expected, "checks.schema:ShopSales")
     assert (policy.train.window, policy.train.holdout, policy.rehearsal.warmup) == (0, 100 * DAY_MS, 608 * DAY_MS)
     assert policy.gates == (GatePolicy("mae", versus="champion", margin=46.0),)
-    assert policy.retrain.when == ("performance", Schedule("30d"))
+    assert policy.retrain.when == ("performance", Schedule("14d"))
+    assert policy.retrain.only_if_it_helps
+    assert policy.release.min_requests == 20  # one row a day
     assert (made.rows, made.fields, made.metric) == (len(frame), ("hr", "x"), "mae")
     assert made.until_ms - made.from_ms == policy_span(frame)
     assert any("called shop-sales" in note for note in made.notes)

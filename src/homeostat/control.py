@@ -63,8 +63,7 @@ class Control:
         self.suspicions.turn()
         self.monitors.watch()
         self.teller.turn()
-        trigger = self.triggers.check()
-        if trigger:
+        while (trigger := self.triggers.check()) is not None:  # asked again after a training, as after a crash in it
             self.train(trigger)
             self.settle()
 
