@@ -149,10 +149,8 @@ def test_nothing_is_learned_from_a_broken_column(root: Path) -> None:
     found, begun = life.of(COLUMN), START_MS + 4 * DAY_MS
     assert found.noticed is not None
     assert (found.noticed.subject, found.detect_ms) == ("broken amount", DAY_MS)
-    assert {event.kind for event in found.did} <= {
-        "release.rejected",
-        "release.promoted",
-    }  # of what the schedule trained
+    of_the_schedule = {"release.rejected", "release.promoted"}
+    assert {event.kind for event in found.did} <= of_the_schedule
     later = [one for one in life.system.data.versions() if one.until_ms > begun]
     assert len(later) >= 2
     for version in later:

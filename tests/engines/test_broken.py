@@ -118,9 +118,28 @@ def test_a_number_that_grows_without_end_has_no_other_unit() -> None:
 def test_what_stays_for_long_needs_longer() -> None:
     """Runs of the mood are looked for over four times that, and never over the longest."""
     longest = HABITS["mood"].run_ms
-    assert 4 * longest <= reach_ms(HABITS, (DAY_MS, 7 * DAY_MS)) <= 7 * DAY_MS
+    assert 4 * longest <= reach_ms(HABITS, (DAY_MS, 7 * DAY_MS)) <= 8 * DAY_MS
     assert reach_ms(HABITS, (DAY_MS, DAY_MS)) == 2 * DAY_MS
     assert HABITS["month"].changes < 5
+
+
+def test_a_run_that_is_too_long_is_within_reach() -> None:
+    """A price that stays for up to a day is stuck when it stays for four."""
+    price = np.repeat(np.random.default_rng(4).permutation(np.arange(60.0)), A_DAY - 1)
+    at = np.arange(len(price) + 6 * A_DAY) * (DAY_MS // A_DAY)
+    schema = Schema((Field("price", Kind.NUMBER),), Task.BINARY, "y", (0, 1))
+    known = habits(schema, pl.DataFrame({"price": price, EVENT_MS: at[: len(price)]}))
+    reach = reach_ms(known, (DAY_MS, 7 * DAY_MS))
+    seen = {}
+    for day in range(1, 7):
+        last = len(price) + day * A_DAY
+        first = int(np.searchsorted(at, at[last - 1] - reach, side="right"))
+        held = np.where(
+            np.arange(first, last) < len(price), price[np.minimum(np.arange(first, last), len(price) - 1)], 7.0
+        )
+        seen[day] = list(faults(known, pl.DataFrame({"price": held}), at[first:last], int(at[last - A_DAY])))
+    assert [bool(found) for found in seen.values()] == [False] * 3 + [True] * 3
+    assert {found[0].kind for found in seen.values() if found} == {"stuck"}
 
 
 def test_only_the_stretch_is_left_out_and_a_mended_one_stays() -> None:

@@ -61,6 +61,14 @@ def test_a_failure_mode_is_named_measured_and_answered() -> None:
     assert (len(worst), min(worst)) == (5, pytest.approx(0.81))
 
 
+def test_what_is_bad_only_where_it_was_found_is_not_told() -> None:
+    bad, calm, half = rows(4_000, 1), rows(4_000, 1, wrong=0.1), halves(4_000)
+    mixed = replace(calm, losses=np.where(half, bad.losses, calm.losses))
+    found = failures(SCHEMA, "accuracy", (), mixed, known(None))
+    assert found.looked_at > 0
+    assert found.modes == ()
+
+
 def test_what_would_help() -> None:
     few = rows(4_000, 2, large=0.01).frame
     assert failures(SCHEMA, "accuracy", (), rows(4_000, 1), known(few)).modes[0].help is Help.ROWS

@@ -127,6 +127,7 @@ def test_quality_settles_what_lies_above_the_cap(
     [
         (0.01, 50, Backtest("old", -0.02, 100), Do.ADVANCE),  # together -0.01
         (-0.01, 50, Backtest("old", 0.02, 100), Do.HOLD),
+        (-0.01, 100, Backtest("old", 0.02, 100), Do.ADVANCE),  # each live label takes the place of one
         (-0.01, 49, Backtest("old", -0.02, 1_000), Do.HOLD),  # a backtest alone settles nothing
         (float("nan"), 50, Backtest("old", -0.02, 1_000), Do.HOLD),
     ],

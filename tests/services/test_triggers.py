@@ -69,7 +69,7 @@ def test_a_training_that_registers_nothing_heals_nothing() -> None:
 
 def careful(*remedies: str | OtherWindow) -> World:
     """A world whose champion became worse, and in which a probe is asked first."""
-    policy = RetrainPolicy(only_if_it_helps=True, remedies=remedies or ("refit", "person"), price=3_600.0)
+    policy = RetrainPolicy(only_if_it_helps=True, remedies=remedies or ("refit", "person"), cooldown=2 * DAY_MS)
     world = World(replace(POLICY, retrain=policy))
     for wrong in [0.1] * 8:
         world.day(wrong)
@@ -78,12 +78,12 @@ def careful(*remedies: str | OtherWindow) -> World:
 
 def test_nothing_is_trained_that_would_not_help_and_each_no_is_recorded_with_its_cost() -> None:
     world = careful()
-    for _ in range(12):
+    for _ in range(9):
         world.day(0.45)
     assert not world.kinds("trigger.fired")
     declined = world.journal.read(MODEL, "trigger.declined")
     days = [event.at_ms // DAY_MS - declined[0].at_ms // DAY_MS for event in declined]
-    assert days == [0, 1, 3, 7]  # a day, two, four
+    assert days == [0, 1, 3, 5, 7]  # a day, two, and never more than the cooldown
     assert declined[1].text.endswith("; not retrained, because no gain. Cost: 9 rows fitted.")
     assert [event.body["rows"] for event in world.journal.read(MODEL, "probe.made")] == [9] * len(declined)
     assert "performance" in [alert.title for alert in world.alerts.open()]
@@ -106,7 +106,7 @@ def test_remedies_go_in_turn_waits_grow_and_then_a_person_is_called() -> None:
     for window in (POLICY.train.window, 5 * DAY_MS):
         world.would_help[window] = Probed(True, "a fit is better", 0.1, 9.0, 100, 9)
     tried = []
-    for _ in range(36):
+    for _ in range(11):
         world.day(0.45)
         while (fired := world.triggers.pending()) is not None:
             tried.append((fired.remedy, fired.at_ms))
@@ -114,7 +114,7 @@ def test_remedies_go_in_turn_waits_grow_and_then_a_person_is_called() -> None:
             world.triggers.done(fired, run=f"run-{fired.at_ms}")
     assert [remedy for remedy, _ in tried] == ["refit", f"window:{5 * DAY_MS}", "refit"]
     waited = [(later - earlier) // DAY_MS for (_, earlier), (_, later) in pairwise(tried)]
-    assert waited == [7, 14]
+    assert waited == [3, 4]  # a cooldown, two; and a day until the evidence, begun anew, shows it again
 
 
 def test_an_earlier_version_is_taken_where_it_is_surely_better_than_a_training_would_be() -> None:

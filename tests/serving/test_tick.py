@@ -385,8 +385,8 @@ class TestFeedback:
         assert loads(send({"id": "a", "label": "yes"}, {"id": 5, "label": "no", "at": at})) == {"accepted": 2}
         send({"id": "a", "label": "no", "at": world.clock.ms + 5})
         assert world.labels.read(0, 2**62).rows() == [
-            ("5", "no", 1_700_000_000_000),
-            ("a", "no", world.clock.ms + 5),
+            ("5", "no", 1_700_000_000_000, ""),
+            ("a", "no", world.clock.ms + 5, ""),
         ]
         error = loads(send({"id": "a", "label": "yes"}, {"id": "b", "label": "perhaps"}))["error"]
         assert (error["field"], error["record"]) == ("label", 1)

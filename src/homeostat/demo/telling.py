@@ -53,10 +53,13 @@ def sentence(event: Event) -> tuple[str, Verdict | None] | None:
             more = f" (and {words.counted(len(others), 'more sign')})" if others else ""
             return f"Alert: {first}{more}.", Verdict.UNKNOWN
         case "alert.closed" if event.subject == "performance":
-            return "Alert closed: performance; its evidence now counts from the last training on.", None
+            return (
+                "Alert closed: performance; the champion is as good as models of this stream are, or it was replaced.",
+                None,
+            )
         case "alert.closed":
             return f"Alert closed: {text}.", Verdict.OK
-        case "trigger.held":
+        case "trigger.held" | "trigger.declined":
             return f"{text[0].upper()}{text[1:]}.", None
         case "training.done":
             return f"A model is trained: {text.partition(' was trained: ')[2]}.", None

@@ -141,10 +141,10 @@ def runs(column: pl.Series) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def reach_ms(known: Mapping[str, Habit], windows_ms: Sequence[int]) -> int:
-    """How far back rows must be looked at: two of the shortest windows, and any run that is too long, but no more than
-    the longest one."""
+    """How far back rows must be looked at: two of the shortest windows, and any run that is too long, with one of the
+    shortest windows before it; no more than the longest one and that."""
     needed = [int(LONGER * habit.run_ms) for habit in known.values() if habit.changes >= LEAST_CHANGES]
-    return max(2 * min(windows_ms), *(one for one in needed if one <= max(windows_ms)), 0)
+    return min(windows_ms) + max(min(windows_ms), *(one for one in needed if one <= max(windows_ms)), 0)
 
 
 def faults(known: Mapping[str, Habit], rows: pl.DataFrame, at_ms: NDArray[np.int64], from_ms: int) -> Iterator[Fault]:

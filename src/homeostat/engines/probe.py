@@ -16,9 +16,9 @@ DAYS, LABELS = 3, 100
 before the change; fewer tell nothing."""
 LEAST = 20
 """Fewer labels that the champion has not learned from say nothing of it."""
-HELPS = 2.0
+HELPS = 1.5
 """E from which a fit is worth its training. Missing a gain costs what the champion loses until the next look; a
-training without one costs a training, and its release finds out: so no more than 2 to 1 is asked for, where a release
+training without one costs a training, and its release finds out: so no more than 3 to 2 is asked for, where a release
 asks for 50."""
 SURE = 50.0
 """E from which an earlier version is taken back without a training, for each version that was tried: there are many of

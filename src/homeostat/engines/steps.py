@@ -332,16 +332,19 @@ def _settled(case: Case) -> str:
         return ""
     mean, n, tested = lane.value, case.seen.mature_labels, ""
     if case.seen.backtest is not None:
-        mean, n = _together(mean, n, case.seen.backtest)
-        tested = f", {case.seen.backtest.n} of them from the backtest"
+        mean, n, added = _together(mean, n, case.seen.backtest)
+        tested = f", {added} of them from the backtest" if added else ""
     if mean > 0:
         return ""
     return f"by the best estimate, mean difference of the loss {mean:.3g} over {n} labels{tested}: {lane.reason}"
 
 
-def _together(mean: float, n: int, backtest: Backtest) -> tuple[float, int]:
-    both = n + backtest.n
-    return (mean * n + backtest.mean * backtest.n) / both, both
+def _together(mean: float, n: int, backtest: Backtest) -> tuple[float, int, int]:
+    """The mean over live labels and the backtest, of how many, and how many of those are the backtest's. Each live
+    label takes the place of one: what was tested was not the candidate itself, but its twin before the refit."""
+    added = max(backtest.n - n, 0)
+    both = n + added
+    return (mean * n + backtest.mean * added) / both, both, added
 
 
 def _doubt(case: Case) -> str:

@@ -22,13 +22,14 @@ from homeostat.engines.change import Change
 class TriggerSeen:
     """Everything a decision may look at.
 
-    `change` is the champion's, and `change_key` names what it was measured on; `trained_ms`: when the champion was
-    trained and released; `trainings`: when each training was triggered, in order; `fired`: the keys of the causes that
-    fired; `asked`: manual orders that did not fire yet; `release`: the open release, "" when there is none;
-    `watched_ms`: from when on `change` was measured; `began_ms`: when the change began that the last trigger answered,
-    0 for none; `declined`: when a cause of which kind was answered with "it would not help", since the last training;
-    `failed`: so many trainings and releases in a row, these being the last, brought no new champion; `estimated`: an
-    estimated drop, None when there is none.
+    `change` is the champion's since it was made or an attempt to replace it ended, and `change_key` names that;
+    `trained_ms`: when the champion was trained and released; `trainings`: when each training was triggered, in order;
+    `fired`: the keys of the causes that fired; `asked`: manual orders that did not fire yet; `release`: the open
+    release, "" when there is none; `watched_ms`: from when on `change` was measured; `began_ms`: when the change began
+    that the last trigger answered, 0 for none; `declined`: when a cause of which kind was answered with "it would not
+    help", since the last training; `failed`: so many trainings and releases in a row, these being the last, brought no
+    new champion; `harmed`: it is worse since it was made, whatever was tried;
+    `estimated`: an estimated drop, None when there is none.
     """
 
     now_ms: int
@@ -43,6 +44,7 @@ class TriggerSeen:
     began_ms: int = 0
     declined: tuple[tuple[str, int], ...] = ()
     failed: int = 0
+    harmed: bool = False
     estimated: Estimated | None = None
 
 
@@ -206,8 +208,7 @@ def called(policy: RetrainPolicy, seen: TriggerSeen) -> str:
     """Why a person is needed, "" when none is: every remedy of the policy was tried since the last that succeeded, and
     the champion is still worse."""
     automatic = len(policy.remedies) - policy.remedies.count("person")
-    worse = seen.change is not None and seen.change.verdict is Verdict.HARM
-    if "person" not in policy.remedies or not worse or seen.failed < automatic:
+    if "person" not in policy.remedies or not seen.harmed or seen.failed < automatic:
         return ""
     return f"{seen.failed} attempts in a row brought no better model, and the champion is worse than it was"
 

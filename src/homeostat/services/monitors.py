@@ -157,7 +157,8 @@ class Monitors:
     def _why(self, alert: Alert, since_ms: int) -> Alert:
         """With its likely causes since then, and an example of the first that has one."""
         try:
-            found = self.explain(since_ms, alert.opened_ms).causes
+            explained = self.explain(since_ms, alert.opened_ms)
+            found = explained.causes if explained.move > 0 else ()  # its own holdout may have been an odd week
         except NotFound:  # no label of that stretch, or a bundle from before holdouts were kept
             found = ()
         own = self.alerts.likely("performance", since_ms, alert.opened_ms)

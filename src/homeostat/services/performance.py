@@ -24,14 +24,16 @@ SILENT = 3
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """The champion's losses since `since_ms`; `key` names the champion and the last attempt to replace it.
-    `trained_ms`: when its release started, for what it learned from may be much older. `silent`: so many days with
-    answers are the last ones and have no label, though their labels are due."""
+    """The champion's losses since `since_ms`, and since the last attempt to replace it (`fresh`, since `tried_ms`);
+    `key` names champion and attempt. `trained_ms`: when its release started; what it learned from may be much older.
+    `silent`: so many days with answers are the last ones and have no label, though their labels are due."""
 
     change: Change
     key: str
     since_ms: int
     trained_ms: int
+    fresh: Change
+    tried_ms: int
     silent: int = 0
 
 
@@ -61,18 +63,21 @@ class Performances:
         if champion is None:
             return None
         since = champion.bundle.trained_until_ms
-        key = f"{champion.arm.bundle[:12]}:{self._tried(champion)}"
+        tried = self._tried(champion)
+        key = f"{champion.arm.bundle[:12]}:{tried}"
         now = self.clock.now_ms()
         end = (now - self.policy.data.label_horizon) // DAY_MS * DAY_MS
         broken = tuple(quarantined(self.journal, self.policy.name).values())
         if self._known is None or self._known[0] != (key, end, broken):
-            change, silent = self._change(champion, since, end, now, broken)
-            self._known = (key, end, broken), Performance(change, key, since, champion.started_ms, silent)
+            change, fresh, silent = self._change(champion, (since, tried), end, now, broken)
+            found = Performance(change, key, since, champion.started_ms, fresh, tried, silent)
+            self._known = (key, end, broken), found
         return self._known[1]
 
     def _tried(self, champion: Champion) -> int:
-        """When the last attempt ended that brought no new champion, or when this one was made: the same evidence is a
-        cause anew after that. It is not counted anew: a training that registers nothing heals nothing."""
+        """When the last attempt ended that brought no new champion, or when this one was made. The evidence for another
+        attempt begins anew then: the same labels pay for one training. That the champion is worse stays known: what
+        registers nothing heals nothing."""
         trained = [event for kind in ("training.", "remedy.") for event in self.journal.read(self.policy.name, kind)]
         runs = {event.body["run"] for event in trained} - {champion.bundle.run}
         ended = [event.at_ms for event in trained if event.body["run"] != champion.bundle.run]
@@ -82,10 +87,11 @@ class Performances:
         return max((champion.bundle.trained_until_ms, *newer))
 
     def _change(
-        self, champion: Champion, since: int, end: int, now: int, broken: Sequence[Fault]
-    ) -> tuple[Change, int]:
-        """→ the change, and the last days without a label. What nobody has told for days is not known to be well. What
-        a broken column does is not the model's fault, and no training would mend it."""
+        self, champion: Champion, begins: tuple[int, int], end: int, now: int, broken: Sequence[Fault]
+    ) -> tuple[Change, Change, int]:
+        """→ the change since each of `begins`, and the last days without a label. What nobody has told for days is not
+        known to be well. What a broken column does is not the model's fault, and no training would mend it."""
+        since, tried = begins
         if self._live is None or not self._live.continues(champion.arm.version, since, end):
             self._live = LiveRows(champion.arm.version, since)
         rows, labels = self._live.extend(self.policy.name, self.log, self.labels, end, now)
@@ -93,11 +99,19 @@ class Performances:
         joined, y = labelled(champion.bundle.schema, rows, labels)
         output = output_of(champion.bundle.schema, joined)
         losses = metrics.losses(champion.bundle.schema.task, y, output, champion.bundle.loss_scale)
-        days = joined["at_ms"].to_numpy() // DAY_MS
+        at_ms = joined["at_ms"].to_numpy()
+        days, late = at_ms // DAY_MS, at_ms >= tried
         change = detect(champion.baseline, losses, days, self.rule)
+        fresh = change if late.all() else detect(champion.baseline, losses[late], days[late], self.rule)
         told = int(days[-1]) if len(days) else -1
         silent = len({day for day in (rows["at_ms"] // DAY_MS).unique().to_list() if day > told})
-        if silent >= SILENT and change.verdict is Verdict.OK:
-            reason = f"no label came for the last {silent} days that are due; before, {change.reason}"
-            change = replace(change, verdict=Verdict.UNKNOWN, reason=reason)
-        return change, silent
+        if silent >= SILENT:
+            change, fresh = (_unknown(one, silent) for one in (change, fresh))
+        return change, fresh, silent
+
+
+def _unknown(change: Change, silent: int) -> Change:
+    if change.verdict is not Verdict.OK:
+        return change
+    reason = f"no label came for the last {silent} days that are due; before, {change.reason}"
+    return replace(change, verdict=Verdict.UNKNOWN, reason=reason)

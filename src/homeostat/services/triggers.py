@@ -102,14 +102,15 @@ class Triggers:
         declined = [cause for cause in self._read("trigger.declined") if cause.at_ms > last]
         return TriggerSeen(
             now_ms=self.clock.now_ms(),
-            change=performance.change if performance else None,
+            change=performance.fresh if performance else None,
+            harmed=performance is not None and performance.change.verdict is Verdict.HARM,
             change_key=performance.key if performance else "",
             trained_ms=performance.trained_ms if performance else 0,
             trainings=tuple(cause.at_ms for cause in fired),
             fired=keys,
             asked=tuple(cause for cause in self._read("trigger.asked") if cause.key not in keys),
             release=next((r.id for r in self.rollouts.all(self.policy.name) if r.status.open), ""),
-            watched_ms=performance.since_ms if performance else 0,
+            watched_ms=performance.tried_ms if performance else 0,
             began_ms=fired[-1].since_ms if fired else 0,
             declined=tuple((cause.kind, cause.at_ms) for cause in declined),
             failed=self._failed(),
@@ -164,8 +165,7 @@ class Triggers:
 
     def _previous(self, cause: Trigger, seen: TriggerSeen) -> tuple[str, Probed] | None:
         """Only against harm: an earlier version is no step forward."""
-        harm = seen.change is not None and seen.change.verdict is Verdict.HARM
-        found = self.remembered() if harm and cause.kind == "performance" else None
+        found = self.remembered() if seen.harmed and cause.kind == "performance" else None
         return (f"{PREVIOUS}:{found.version.number}", found.probed) if found else None
 
     def _training(self, remedy: str | OtherWindow) -> tuple[str, Probed]:
