@@ -157,9 +157,11 @@ def test_a_slow_drift_is_found_by_days_together_of_which_none_shows_it() -> None
         if day % 2:
             world.restart()
         world.day(shift=0.2 if day > 4 else 0.0)
-    (opened,) = world.journal.read(MODEL, "alert.opened", "inputs amount")
-    assert "amount: its values are higher" in opened.text
-    assert "over the last 4 windows" in opened.text
+    read = [one for event in world.journal.read(MODEL, "monitor.drift") for one in event.body["readings"]]
+    levels = [one for one in read if (one["subject"], one["test"], one["verdict"]) == ("amount", "level", "harm")]
+    assert levels
+    assert {one["windows"] for one in levels} == {4}
+    assert "over the last 4 windows" in levels[0]["reason"]
 
 
 def test_each_window_has_an_estimate_that_a_changed_concept_does_not_move(world: World) -> None:

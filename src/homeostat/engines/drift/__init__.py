@@ -103,7 +103,7 @@ class _Judge:
             merged = self._over(subject, windows)
             if merged is not None:
                 size = self._worth(test, f"{name}:{subject}", merged, windows)
-                yield _Asked(windows, self._corrected(test.find(old, merged, size), windows))
+                yield _Asked(windows, self._corrected(test.find(old, merged, size), size, windows))
 
     def _alarms(self, one: _Asked, subject: str, name: str) -> bool:
         """Sure, large, and not over."""
@@ -129,11 +129,11 @@ class _Judge:
         season = self._season(name, subject)
         if season is None:
             size = self._worth(test, f"{name}:{subject}", new, 1)
-            return _Asked(1, self._corrected(test.find(old, new, size), 1))
+            return _Asked(1, self._corrected(test.find(old, new, size), size, 1))
         known, slot = season
         then, now = known.slots[slot].columns[subject], seasons.coarse(new, old)
         size = Worth(_rows(test, now), _rows(test, then), known.wobble[f"{name}:{subject}"], known.windows[slot])
-        return _Asked(1, self._corrected(test.find(then, now, size), 1), seasons.words(known, slot))
+        return _Asked(1, self._corrected(test.find(then, now, size), size, 1), seasons.words(known, slot))
 
     def _season(self, name: str, subject: str) -> tuple[Season, int] | None:
         if self.start_ms is None:
@@ -146,8 +146,8 @@ class _Judge:
         known = self.reference.calibration(windows * self.window_ms)
         return Worth(_rows(test, column), _rows(test, old), known.wobble[key], known.windows)
 
-    def _corrected(self, found: Found, windows: int) -> Found:
-        return replace(found, p=min(1.0, found.p * self._readings[windows] / SPANS[windows]))
+    def _corrected(self, found: Found, size: Worth, windows: int) -> Found:
+        return replace(found, p=min(1.0, size.sure(found.p) * self._readings[windows] / SPANS[windows]))
 
 
 def _rows(test: DriftTest, column: Column) -> int:

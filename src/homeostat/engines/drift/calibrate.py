@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtri
+from scipy.special import chdtri, ndtri, stdtr
 
 Tables = NDArray[np.int64]
 Shares = NDArray[np.float64]
@@ -35,6 +35,14 @@ class Worth:
         """The harmonic size m of a comparison of two samples: m = n N / (n + N)."""
         return self.window * self.reference / (self.window + self.reference)
 
+    def sure(self, p: float) -> float:
+        """p, knowing that T was measured on few windows. Of the variance 1 + n T of a comparison the part n T has one
+        degree of freedom less than there are windows, all of it (1 + n T)^2 / (n T)^2 times as many (Satterthwaite
+        1946): what the normal law calls p is read from Student's."""
+        part = self.rows * self.wobble / (1 + self.rows * self.wobble)
+        freedom = max(1.0, self.windows - 1) / max(part, 1e-6) ** 2
+        return float(2 * stdtr(freedom, ndtri(max(p, 1e-300) / 2)))
+
     def over(self, freedom: int) -> Worth:
         """For chi-squared with so many degrees of freedom. Were the whole wobble in one direction, X2 would grow by
         n T times a chi-squared of one degree; the law of so many expects more than that to begin with: T over the ratio
@@ -47,14 +55,14 @@ _FAR = 1e-5  # about what a p must be below, once it is corrected
 
 
 def wobble(tables: Tables, merged: int = 1, slots: NDArray[np.int64] | None = None, ranks: bool = False) -> float:
-    """T, the chi-squared distance between a window and the others beyond what chance gives: mean over windows
-    plus one standard error, at least 0.
+    """T, the chi-squared distance between a window and the others beyond what chance gives: the mean over windows, at
+    least 0.
 
     `tables` (w, b): rows of window w in bin b, in order of time. For shares p of a window of n rows, q of the N others
     and r of all, d = sum (p - q)^2 / r has expectation sum r (1 - r) / r (1/n + 1/N) = (b - 1)(1/n + 1/N) when all rows
     are independent; T is the mean of d minus that. With `ranks` d is the one part of it that moves the mean rank: the
     square of sum s (p - q) over the variance of the rank s, with expectation 1/n + 1/N. `merged`: a window is so many
-    in a row (they overlap: k of them tell as much as one). `slots` (w,), without merging: the others are those of the
+    in a row; they overlap. `slots` (w,), without merging: the others are those of the
     same slot. Fewer than two windows with rows tell nothing: 0.
     """
     blocks = _blocks(tables, merged)
@@ -65,8 +73,7 @@ def wobble(tables: Tables, merged: int = 1, slots: NDArray[np.int64] | None = No
     kept = (blocks.sum(axis=1) > 0) & ((whole - blocks).sum(axis=1) > 0)
     if kept.sum() < 2:
         return 0.0
-    excess = _excess(blocks[kept], whole[kept], ranks)
-    return max(0.0, float(excess.mean() + excess.std(ddof=1) / np.sqrt(max(1.0, len(excess) / merged))))
+    return max(0.0, float(_excess(blocks[kept], whole[kept], ranks).mean()))
 
 
 def _blocks(tables: Tables, merged: int) -> Tables:

@@ -35,7 +35,8 @@ def refusal(
     old, others = int(tables[:, 0].sum()), int(tables[:, 1].sum()) + reference.profile.rows
     size = Worth(count + kept, old + others, wobble(tables), max(1, len(before)))
     now, then = count / max(1, count + kept), old / max(1, old + others)
-    p = min(1.0, readings * p_exact(now * size.window, size.window, then * size.reference, size.reference))
+    p = size.sure(p_exact(now * size.window, size.window, then * size.reference, size.reference))
+    p = min(1.0, readings * p)
     harm = p <= false_alarms and now - then >= LEAST
     words = f"{subject}: {now:.1%} of requests are refused for the rule {rule!r}, {then:.1%} before"
     return Reading(subject, TEST, Verdict.HARM if harm else Verdict.OK, abs(now - then), p, words)
