@@ -35,8 +35,6 @@ from homeostat.stores.predictions import SegmentLabels, SegmentLog
 from homeostat.wiring.system import System
 
 KILLS = int(os.environ.get("KILLS", "3"))
-ESTIMATE = "monitor.estimate"
-"""An estimate of a window is lost when the process is killed before it is written: known, to be mended there."""
 WARMUP, DAYS, CHANGE, A_DAY = 10, 22, 13, 72
 TURN_MS = 12 * HOUR_MS
 START_MS = projects.START_MS + WARMUP * DAY_MS
@@ -95,7 +93,7 @@ class Child:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that a life leaves behind, but for looks, which are told now and then, and estimates."""
+    """All that a life leaves behind, but for looks, which are told now and then."""
 
     journal: tuple[Event, ...]
     routes: Mapping[str, Route]
@@ -146,7 +144,7 @@ class Life:
 
     def outcome(self) -> Outcome:
         stores = system(self.root, "reader", START_MS).stores
-        events = tuple(event for event in stores.journal.read("cards") if event.kind not in (LOOK, ESTIMATE))
+        events = tuple(event for event in stores.journal.read("cards") if event.kind != LOOK)
         routes, releases = stores.router.read().routes, stores.rollouts.all("cards")
         return Outcome(events, routes, tuple(releases), tuple(stores.tracker.versions("cards")))
 

@@ -98,8 +98,8 @@ class Monitors:
             return ()
         found, window = self.windows.read(champion, start, end), Window(start, end, judged.rows)
         self.alerts.drifted(judged.readings, start, end, lambda: found.example, champion.importance)
-        self._record(KIND, window, judged.readings, champion, {"profile": judged.profile})
         estimated = self.estimates.judge(champion, window, found.inputs, found.output, judged.readings)
+        self._record(KIND, window, judged.readings, champion, {"profile": judged.profile})  # the window is done with
         return [*judged.readings, *estimated]
 
     def _metric(self, champion: Champion, start: int, end: int) -> Sequence[Reading]:
