@@ -16,7 +16,7 @@ from homeostat.domain.policy import Policy
 from homeostat.domain.prediction import Role
 from homeostat.domain.rollout import Lane, Rollout
 from homeostat.domain.trace import Score, Trace
-from homeostat.domain.units import ALL, DAY_MS
+from homeostat.domain.units import ALL, DAY_MS, HOUR_MS
 from homeostat.engines import lanes
 from homeostat.engines.answer import answers
 from homeostat.engines.backtest import scored
@@ -30,6 +30,8 @@ Times = NDArray[np.int64]
 
 WINDOW_MS = 7 * DAY_MS
 """How far back the backtest of a release looks."""
+EARLY = 20_000
+"""Answers before a release that count in it, at most."""
 _ALONE, _TOGETHER = 1, 64
 _WARM = 20  # calls that are not counted
 _PATIENCE_NS = 2_000_000_000  # for all calls of one size
@@ -77,15 +79,24 @@ class Backtests:
             raise ValueError("the first release of a model has nobody to be compared with")
         end_ms, arm = release.started_ms, self._arm(release.candidate)
         learned_ms = max(arm.bundle.trained_until_ms, self.bundles.load(release.champion.bundle).trained_until_ms)
-        log = self.log.read(self.policy.name, max(end_ms - WINDOW_MS, learned_ms + 1), end_ms)
-        mine = (pl.col("version") == release.champion.number) & (pl.col("status") == "ok")
-        rows = answered(log).filter(mine).unique("id", maintain_order=True)
+        rows = self._newest(release.champion.number, max(end_ms - WINDOW_MS, learned_ms + 1), end_ms)
         rows = rows.with_columns(release=pl.lit(release.id), weight=pl.lit(0, pl.Int64))
         if rows.is_empty() or self.policy.log.hidden.intersection(arm.bundle.schema.names):
             return rows.clear()
         columns = {field.name: typed(rows["inputs"], field) for field in arm.bundle.schema.fields}
         given, _ = respond(arm, columns, rows.height)
         return pl.concat([rows, rows.with_columns(scored(arm.side, given, Role.SHADOW))])
+
+    def _newest(self, version: int, start_ms: int, end_ms: int) -> pl.DataFrame:
+        """What the version answered last, `EARLY` rows: read backwards in growing stretches, for a week may be much."""
+        found, length = answered(self.log.read(self.policy.name, end_ms, end_ms)), HOUR_MS
+        while end_ms > start_ms and found.height < EARLY:
+            begin = max(start_ms, end_ms - length)
+            rows = answered(self.log.read(self.policy.name, begin, end_ms))
+            mine = rows.filter((pl.col("version") == version) & (pl.col("status") == "ok"))
+            found = pl.concat([mine, found], how="diagonal_relaxed")
+            end_ms, length = begin, 2 * length
+        return found.unique("id", maintain_order=True).tail(EARLY)
 
     def one(self, trace: Trace, release: Rollout) -> Replayed:
         """The request of a prediction through the bundle of another release. Errors: `DataError` when it can't be

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 import homeostat
 import projects
-from homeostat import cli, monitoring
+from homeostat import cli
+from homeostat.commands import monitor
 from homeostat.domain.errors import NotFound, PipelineError, UsageError
 from homeostat.domain.units import DAY_MS
 from homeostat.project import Project
@@ -48,7 +49,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     label = pl.when(rows["amount"] > 60).then(1 - rows["fraud"]).otherwise(rows["fraud"])
     project.feedback(inputs.select("id", label=label).head(400))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(monitoring, "opened", lambda _: project)
+        patch.setattr(monitor, "opened", lambda _: project)
         yield project
 
 
