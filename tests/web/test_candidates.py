@@ -24,7 +24,7 @@ def test_two_bad_candidates_are_stopped_and_an_identical_one_is_promoted() -> No
     throws, nan, identical = json.loads(done.stdout)
     assert (throws["stopped_by"], nan["stopped_by"], identical["status"]) == ("errors", "hard stop", "promoted")
     assert [one["caller_errors"] for one in (throws, nan, identical)] == [0, 0, 0]
-    assert throws["rescued"] > 0 or not throws["answered"]  # recorded requests may have stopped it before a live one
+    assert throws["rescued"] > 0
     assert nan["answered"] + throws["answered"] < identical["answered"]
     assert set(identical["peers"]) == {"Flagger", "Argo", "Kayenta"}
     assert identical["peers"]["Argo"]["after_s"] is None

@@ -123,10 +123,11 @@ class Sight:
         return judge(case, rows, labels), requests_seen(rows, rollout.candidate.number, rollout.step_ms, shadowed)
 
     def rows(self, rollout: Rollout, since_ms: int, now: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Rows that both versions scored, and labels: under the release, and before it. A person who approves has seen
-        what was recorded: from then on only live rows count."""
+        """Rows that both versions scored, and labels: under the release, and, where it has a shadow step, before it. A
+        person who approves has seen what was recorded: from then on only live rows count."""
         approved = any(event.body["order"] == "approve" for event in self.orders(rollout))
-        if self._early is None or approved or since_ms > rollout.started_ms:
+        shadowed = any(step.kind is StepKind.SHADOW for step in rollout.steps)
+        if self._early is None or not shadowed or approved or since_ms > rollout.started_ms:
             return self.evidence.read(rollout.id, since_ms, now)
         if self._before[0] != rollout.id:
             self._before = rollout.id, self.evidence.kept(self._early(rollout))
