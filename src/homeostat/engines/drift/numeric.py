@@ -41,13 +41,8 @@ class Distribution:
         return Found(largest, p_ks(largest, worth.both), words)
 
 
-class Level:
-    """Have the values risen or fallen, taken together? Mann and Whitney's ranks (1947): stronger on shifts than D, and
-    it wobbles in one direction alone, so that many merged windows stay worth much."""
-
-    least_effect = 0.04
-    ranks = True
-    slow = True
+class _Binned:
+    """Of numbers, by quantile bins."""
 
     def applies(self, layout: Layout) -> bool:
         return isinstance(layout, NumberLayout)
@@ -55,6 +50,15 @@ class Level:
     def table(self, reference: Column, window: Column, /) -> Counts:
         """(b,) rows of the window in quantile bins of the reference, b <= 20."""
         return binned(numbers(window), numbers(reference).edges(BINS))
+
+
+class Level(_Binned):
+    """Have the values risen or fallen, taken together? Mann and Whitney's ranks (1947): stronger on shifts than D, and
+    it wobbles in one direction alone, so that many merged windows stay worth much."""
+
+    least_effect = 0.04
+    ranks = True
+    slow = True
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is |2 u - 1|, u the chance that a value of the window is above one of the reference."""
@@ -64,19 +68,12 @@ class Level:
         return Found(abs(2 * above - 1), p_ranks(above, old, new, worth), words)
 
 
-class Shape:
+class Shape(_Binned):
     """Have some values become more frequent than others? Chi-squared: strong where D is small."""
 
     least_effect = 0.03
     ranks = False
     slow = False
-
-    def applies(self, layout: Layout) -> bool:
-        return isinstance(layout, NumberLayout)
-
-    def table(self, reference: Column, window: Column, /) -> Counts:
-        """(b,) rows of the window in quantile bins of the reference, b <= 20."""
-        return binned(numbers(window), numbers(reference).edges(BINS))
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is the total variation over the bins, of which there are as many as 5 rows each allow."""
