@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -44,6 +44,23 @@ def narrow(x: NDArray[np.float64]) -> NDArray[np.float32]:
         return np.ascontiguousarray(x, np.float32)
 
 
+def coded(schema: Schema, columns: Mapping[str, pl.Series]) -> list[NDArray[np.float64]]:
+    """k columns (n,) of `codes`, for many rows: what is a column of such numbers already is not copied."""
+    return [_code_series(field, columns[field.name]) for field in schema.fields]
+
+
+def slices(columns: Sequence[NDArray[np.float64]], rows: int) -> Iterator[NDArray[np.float32]]:
+    """What `narrow` makes of the k columns, `rows` at a time, each in the memory of the one before: memory that is new
+    costs more than to fill it. No number may be too big."""
+    n = len(columns[0]) if columns else 0
+    x = np.empty((min(n, rows), len(columns)), np.float32)
+    for start in range(0, n, rows):
+        part = x[: n - start]
+        for i, column in enumerate(columns):
+            part[:, i] = column[start : start + rows]
+        yield part
+
+
 def _code(field: Field, column: Column) -> Sequence[Value | float] | NDArray[np.float64]:
     if isinstance(column, pl.Series):
         return _code_series(field, column)
@@ -68,4 +85,5 @@ def _code_series(field: Field, column: pl.Series) -> NDArray[np.float64]:
             else pl.Series([UNKNOWN] * len(texts), dtype=pl.Float64)
         )
         column = known.set(texts.is_null(), None)
-    return column.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    numbers = column.cast(pl.Float64)
+    return (numbers.fill_null(float("nan")) if numbers.null_count() else numbers).to_numpy()

@@ -32,6 +32,15 @@ class Limits:
         self._bounded = bool(np.isfinite(self._low).any() or np.isfinite(self._high).any())
         self._texts = {field: frozenset((*field.values, None)) for field in schema.fields if field.values is not None}
 
+    def kept(self, texts: Mapping[str, Sequence[Value]], columns: Sequence[NDArray[np.float64]]) -> bool:
+        """No row of many breaks a rule: a look at the smallest and largest number of each of the k columns, and at
+        the `texts` that a column has. What it leaves open `faults` says row by row."""
+        low, high = (np.array([extreme.reduce(column) for column in columns]) for extreme in (np.fmin, np.fmax))
+        with np.errstate(over="ignore"):
+            finite = not np.isinf(np.array([low, high], np.float32)).any()
+        within = not ((low < self._low) | (high > self._high)).any()
+        return finite and within and all(allowed.issuperset(texts[one.name]) for one, allowed in self._texts.items())
+
     def faults(
         self, columns: Mapping[str, Sequence[Value]], x: NDArray[np.float64], narrow: NDArray[np.float32]
     ) -> dict[int, Fault]:
