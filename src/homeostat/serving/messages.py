@@ -115,7 +115,7 @@ class Ask(msgspec.Struct, gc=False):
     The rest is the engine's, which gives an id to each row that has none: `codec` and `at`, the request's own in the
     tick; `start`, its first row in the batch; `refusal`, why it gets no prediction."""
 
-    rows: list[Row]
+    rows: Sequence[Row]
     ids: list[Any]
     keys: list[str | None]
     echo: Any = None

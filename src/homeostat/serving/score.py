@@ -18,6 +18,7 @@ from homeostat.engines.routing import arms, kept
 from homeostat.engines.transform import codes, matrix, narrow
 from homeostat.ports import Clock
 from homeostat.serving.bundles import Loaded
+from homeostat.serving.columns import columns_of
 from homeostat.serving.limits import Fault
 from homeostat.serving.messages import Row
 
@@ -80,7 +81,7 @@ class Batch:
 
 def gather(loaded: Loaded, rows: Sequence[Row], ids: list[str], keys: list[str | None]) -> Batch:
     """Decoded rows → arrays, and what is wrong with them."""
-    columns: dict[str, Sequence[Value]] = dict(zip(loaded.schema.names, zip(*rows, strict=True), strict=True))
+    columns: dict[str, Sequence[Value]] = dict(zip(loaded.schema.names, columns_of(rows), strict=True))
     exact = codes(loaded.schema, columns)
     x = narrow(exact)
     faults = loaded.limits.faults(columns, exact, x)

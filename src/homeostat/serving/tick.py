@@ -24,6 +24,7 @@ from homeostat.domain.rollout import Routing
 from homeostat.ports import Blobs, Clock, LabelLog, PredictionLog, Router, Runtime, TickTrace, Tracing
 from homeostat.serving import feedback
 from homeostat.serving.bundles import Loaded, Shelf
+from homeostat.serving.columns import joined
 from homeostat.serving.edge import Edge, model_of
 from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Request, Response, Row, json, refused
 from homeostat.serving.meter import METRICS, Counted, Meter
@@ -405,16 +406,16 @@ def _only(request: Request, methods: str) -> None:
 
 
 def _gather(served: Served, asks: Sequence[Ask]) -> Batch | None:
-    rows: list[Row] = []
+    parts: list[Sequence[Row]] = []
     ids: list[str] = []
     keys: list[str | None] = []
     for ask in asks:
         if ask.refusal is None:
             ask.start = len(ids)
             ids += ask.ids
-            rows += ask.rows
+            parts.append(ask.rows)
             keys += ask.keys
-    return gather(served.champion, rows, ids, keys) if rows else None
+    return gather(served.champion, joined(parts), ids, keys) if parts else None
 
 
 def _answered(served: Served, batch: Batch, scored: Scored) -> Answered:

@@ -69,7 +69,7 @@ def _pack(values: Sequence[Any], floats: Callable[..., bytes]) -> Any:
     """A long column of floats travels as raw float64: quicker than a number at a time, and as exact. A column holds
     values of one type, and nulls."""
     if isinstance(values, memoryview):
-        return msgspec.msgpack.Ext(1, values)
+        return msgspec.msgpack.Ext(1, values) if values.format == "d" else values.tolist()
     if len(values) >= _LONG and type(values[0]) is float:
         try:
             return msgspec.msgpack.Ext(1, floats(*values))
