@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from datetime import date
+from math import copysign
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from homeostat.domain.prediction import (
     LABEL_COLUMNS,
     LOG_COLUMNS,
     SIGNAL_COLUMNS,
+    Inputs,
     LabelBatch,
     Role,
     SignalBatch,
@@ -51,6 +54,25 @@ class LogCases:
         }  # fmt: skip
         assert rows.row(1, named=True)["score"] is None
         assert rows.schema["inputs"] == pl.Struct({"x": pl.Float64, "n": pl.Int64, "t": pl.String, "b": pl.Boolean})
+
+    def test_equal_values_and_blocks_of_numbers_come_back_exactly(
+        self, log: PredictionLog, settle: Callable[[], Any]
+    ) -> None:
+        names, n = [f"p{i}" for i in range(20)], 20
+        x, z = [0.1 * i for i in range(n)], [-0.0] * n
+        apart = {"n": [None] * n, "t": ["ü"] * n, "b": [True, False] * 10}
+        places = {"x": 0, "n": None, "z": 1, "t": None, "b": None}
+        inputs = Inputs(places, memoryview(array("d", [*x, *z])), n, apart)
+        log.append(batch(5, *names, inputs=inputs))
+        log.append(batch(6, *(f"q{name}" for name in names), inputs={name: list(inputs[name]) for name in places}))
+        settle()
+        rows = log.read("price", 0, 10)
+        one, other = (part.drop("id", "at_ms").to_dicts() for part in (rows.head(n), rows.tail(n)))
+        assert one == other
+        assert rows["inputs"].struct.fields == list(places)
+        assert rows["inputs"].struct.field("x").to_list() == x * 2
+        assert [copysign(1, zero) for zero in rows["inputs"].struct.field("z")] == [-1.0] * 2 * n
+        assert one[3]["inputs"] == {"x": x[3], "n": None, "z": 0.0, "t": "ü", "b": False}
 
     def test_windows_are_half_open_and_in_order(self, log: PredictionLog, settle: Callable[[], Any]) -> None:
         for at_ms, name in ((10, "a"), (20, "b"), (20, "c"), (30, "d")):

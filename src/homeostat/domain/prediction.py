@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from homeostat.domain.schema import Value
 from homeostat.domain.units import MINUTE_MS
@@ -72,6 +73,28 @@ SIGNAL_COLUMNS = (
 
 EVENT_COLUMNS = ("id", "key", "name", "value", "at_ms")
 """Columns of `LabelLog.events`: every signal as received. Where `id` is "", `key` names the entity it is about."""
+
+
+class Inputs(Mapping[str, Sequence[Value]]):
+    """Columns of inputs by name, those of numbers without a null in one `block` of doubles, column after column; the
+    `others` each by itself. `places`: name → place in the block, None for one of the others."""
+
+    __slots__ = ("_n", "block", "others", "places")
+
+    def __init__(
+        self, places: Mapping[str, int | None], block: memoryview[Any], n: int, others: Mapping[str, Sequence[Value]]
+    ) -> None:
+        self.places, self.block, self.others, self._n = places, block, others, n
+
+    def __getitem__(self, name: str) -> Sequence[Value]:
+        place = self.places[name]
+        return self.others[name] if place is None else self.block[place * self._n : (place + 1) * self._n]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,11 @@ def matrix(schema: Schema, columns: Mapping[str, Column]) -> NDArray[np.float32]
 def codes(schema: Schema, columns: Mapping[str, Column]) -> NDArray[np.float64]:
     """(n, k) numbers as they are, false and true as 0 and 1, a text as its index in the field's vocabulary
     (`UNKNOWN` outside it), null as NaN. Errors: KeyError for a missing column, ValueError for text in a number."""
-    rows = [_code(field, columns[field.name]) for field in schema.fields]
+    text = Kind.TEXT
+    rows = [
+        column if type(column := columns[field.name]) is tuple and field.kind is not text else _code(field, column)
+        for field in schema.fields
+    ]
     if not rows:
         return np.empty((0, 0))
     if isinstance(rows[0], np.ndarray):

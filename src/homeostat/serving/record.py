@@ -28,7 +28,7 @@ class Page:
     def __init__(self, served: Served, at_ms: int) -> None:
         self._served, self._at_ms = served, at_ms
         self._columns: dict[str, Sequence[Any]] = {}
-        self._inputs: dict[str, Sequence[Value]] = {}
+        self._inputs: Mapping[str, Sequence[Value]] = {}
         self._arms = arms_of(served.route) if served.route.more else _ARMS
         self._kept: Sequence[bool] = ()
 
@@ -78,16 +78,14 @@ class Page:
         self._add((ids, keys, *([value] * len(ids) for value in alike), blank, [label] * len(ids), blank), inputs)
 
     def _add(self, columns: Sequence[Sequence[Any]], inputs: Mapping[str, Sequence[Value]]) -> None:
-        """A field that is not among the inputs is null."""
-        blank = () if inputs else [None] * len(columns[0])
-        given = {name: inputs.get(name, blank) for name in self._served.champion.schema.names}
+        """All fields are among the inputs, or none: then they are null."""
+        given = inputs or dict.fromkeys(self._served.champion.schema.names, [None] * len(columns[0]))
         if not self._columns:
             self._columns, self._inputs = dict(zip(_COLUMNS, columns, strict=True)), given
             return
         for name, values in zip(_COLUMNS, columns, strict=True):
             self._columns[name] = [*self._columns[name], *values]
-        for name, values in given.items():
-            self._inputs[name] = [*self._inputs[name], *values]
+        self._inputs = {name: [*self._inputs[name], *values] for name, values in given.items()}
 
     def batches(self) -> list[LogBatch]:
         """Nothing when there is nothing to write; two where a rule keeps some rows, which have no weight."""

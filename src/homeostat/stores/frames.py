@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from homeostat.domain.prediction import (
     EVENT_COLUMNS,
     LABEL_COLUMNS,
     LOG_COLUMNS,
     SIGNAL_COLUMNS,
+    Inputs,
     LabelBatch,
     LogBatch,
     SignalBatch,
@@ -31,6 +33,8 @@ STAMP = "stamp"
 TRACE = "trace"
 """A column only where a row has one."""
 _LONG = 16
+_FLOATS, _EQUAL, _BLOCK = 1, 2, 3  # columns as msgpack extensions
+Block = NDArray[np.float64]
 IN = "in."
 _FLAT: dict[str, pl.DataType | type[pl.DataType]] = {
     "id": pl.String,
@@ -72,20 +76,32 @@ Signalled = tuple[int, SignalBatch]
 
 
 def _pack(values: Sequence[Any], floats: Callable[..., bytes]) -> Any:
-    """A long column of floats travels as raw float64: quicker than a number at a time, and as exact. A column holds
-    values of one type, and nulls."""
+    """A long column of floats travels as raw float64: quicker than a number at a time, and as exact. One of equal
+    values travels as their number and the value. A column holds values of one type, and nulls."""
     if isinstance(values, memoryview):
-        return msgspec.msgpack.Ext(1, values) if values.format == "d" else values.tolist()
-    if len(values) >= _LONG and type(values[0]) is float:
-        try:
-            return msgspec.msgpack.Ext(1, floats(*values))
-        except struct.error:  # a null
-            pass
+        if values.format == "d":
+            return msgspec.msgpack.Ext(_FLOATS, values)
+        values = values.tolist()
+    n = len(values)
+    if n >= _LONG:
+        first = values[0]
+        if type(first) is float:
+            try:
+                return msgspec.msgpack.Ext(_FLOATS, floats(*values))
+            except struct.error:  # a null
+                pass
+        elif not isinstance(first, list) and values.count(first) == n:
+            return msgspec.msgpack.Ext(_EQUAL, msgspec.msgpack.encode((n, first)))
     return list(values)
 
 
 def _hook(code: int, data: memoryview) -> Any:
-    return np.frombuffer(data, "<f8").tolist() if code == 1 else msgspec.msgpack.Ext(code, bytes(data))
+    if code == _FLOATS:
+        return np.frombuffer(data, "<f8").tolist()
+    if code == _EQUAL:
+        n, value = msgspec.msgpack.decode(data)
+        return [value] * n
+    return np.frombuffer(data, "<f8") if code == _BLOCK else msgspec.msgpack.Ext(code, bytes(data))
 
 
 def pack(batch: LogBatch) -> bytes:
@@ -97,14 +113,32 @@ def pack(batch: LogBatch) -> bytes:
             "release": batch.release,
             "weight": batch.weight,
             **{name: _pack(getattr(batch, name), floats) for name in _EACH},
-            "inputs": {name: _pack(values, floats) for name, values in batch.inputs.items()},
+            **_packed(batch.inputs, floats),
             **({TRACE: batch.trace} if batch.trace else {}),
         }
     )
 
 
+def _packed(inputs: Mapping[str, Sequence[Any]], floats: Callable[..., bytes]) -> dict[str, Any]:
+    """Numbers in one block stay in it; `order`: of all columns."""
+    if isinstance(inputs, Inputs):
+        others = {name: _pack(values, floats) for name, values in inputs.others.items()}
+        block = msgspec.msgpack.Ext(_BLOCK, inputs.block)
+        return {"order": list(inputs.places), "block": block, "inputs": others}
+    return {"inputs": {name: _pack(values, floats) for name, values in inputs.items()}}
+
+
 def unpack(payload: bytes) -> LogBatch:
-    return LogBatch(**msgspec.msgpack.decode(payload, ext_hook=_hook))
+    read = msgspec.msgpack.decode(payload, ext_hook=_hook)
+    block = read.pop("block", None)
+    if block is not None:
+        read["inputs"] = _unblocked(read.pop("order"), block.reshape(-1, len(read["id"])), read["inputs"])
+    return LogBatch(**read)
+
+
+def _unblocked(order: Sequence[str], block: Block, others: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    rows = iter(block.tolist())
+    return {name: others[name] if name in others else next(rows) for name in order}
 
 
 def pack_labels(batch: LabelBatch) -> bytes:
