@@ -103,6 +103,21 @@ class LogCases:
         assert ids(log.find("c")) == ["c"]
         assert log.find("z").height == 0
 
+    def test_rows_are_found_by_their_trace(self, log: PredictionLog, settle: Callable[[], Any]) -> None:
+        one, other = "4bf92f3577b34da6a3ce929d0e0e4736", "0af7651916cd43dd8448eb211c80319c"
+        log.append(batch(1, "before"))
+        settle()
+        log.append(batch(2, "a", "b", "c", trace=[one, None, other]))
+        log.append(batch(3, "d", trace=[one]))
+        log.append(batch(4, "after", other))
+        settle()
+        assert ids(log.find(one)) == ["a", "d"]
+        assert ids(log.find(other)) == [other]  # a prediction may be called so
+        assert log.find("f" * 32).height == 0
+        rows = log.read("price", 0, 9)
+        assert ids(rows) == ["before", "a", "b", "c", "d", "after", other]
+        assert tuple(rows.columns) == LOG_COLUMNS
+
     def test_a_request_that_was_shed_has_no_inputs(self, log: PredictionLog, settle: Callable[[], Any]) -> None:
         log.append(batch(1, "a", role=[Role.SHED.value], status=["shed"], score=[None], label=[None], inputs={}))
         settle()

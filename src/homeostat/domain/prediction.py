@@ -100,7 +100,8 @@ class Inputs(Mapping[str, Sequence[Value]]):
 @dataclass(frozen=True, slots=True)
 class LogBatch:
     """What one turn of the event loop answered for one model, column by column; every sequence has n entries,
-    except `inputs`: for each field of the schema its n values. Its fields are those of `LOG_COLUMNS`."""
+    except `inputs`: for each field of the schema its n values. Its fields are those of `LOG_COLUMNS`, and `trace`: the
+    W3C trace id of the request of each row, () when none had one. A row is found by it, and not read back with it."""
 
     model: str
     at_ms: int
@@ -117,6 +118,7 @@ class LogBatch:
     label: Sequence[str | None]
     scores: Sequence[Sequence[float] | None]
     inputs: Mapping[str, Sequence[Value]]
+    trace: Sequence[str | None] = ()
 
 
 @dataclass(frozen=True, slots=True)

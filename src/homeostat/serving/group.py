@@ -12,17 +12,19 @@ from itertools import islice
 
 import msgspec
 
+from homeostat.serving.columns import joined
 from homeostat.serving.messages import Answered, Ask, Refusal, Response, Row, Singles
 from homeostat.serving.meter import Counted
 from homeostat.serving.score import OK, Batch, Scored, Served, gather
 
 
 class Group(msgspec.Struct, gc=False):
-    """Every row has an id by now."""
+    """Every row has an id by now. `traces`: prediction id → trace id, of the requests that have one."""
 
     served: Served
     asks: list[Ask]
     singles: Singles | None = None
+    traces: dict[str, str] = {}
 
     def add(self, singles: Singles, ids: Iterator[str]) -> None:
         """Rows that have no id get one of `ids`."""
@@ -81,16 +83,16 @@ class Group(msgspec.Struct, gc=False):
 
     def _gathered(self) -> Batch | None:
         singles = self.singles
-        rows: list[Row] = list(singles.rows) if singles else []
+        parts: list[Sequence[Row]] = [singles.rows] if singles else []
         ids: list[str] = list(singles.ids) if singles else []
         keys: list[str | None] = list(singles.keys) if singles else []
         for ask in self.asks:
             if ask.refusal is None:
                 ask.start = len(ids)
                 ids += ask.ids
-                rows += ask.rows
+                parts.append(ask.rows)
                 keys += ask.keys
-        return gather(self.served.champion, rows, ids, keys) if rows else None
+        return gather(self.served.champion, joined(parts), ids, keys) if parts else None
 
 
 def _answered(served: Served, batch: Batch, scored: Scored) -> Answered:

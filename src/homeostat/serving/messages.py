@@ -46,12 +46,14 @@ class Request(msgspec.Struct, gc=False):
     plain: bool = False
 
 
-_TELLING = frozenset({"content-encoding", "idempotency-key", "inference-header-content-length", "x-homeostat-variant"})
+_TELLING = frozenset(
+    {"content-encoding", "idempotency-key", "inference-header-content-length", "traceparent", "x-homeostat-variant"}
+)
 
 
 def plain(method: str, headers: Mapping[str, str]) -> bool:
-    """A POST whose body is JSON and whose headers ask for nothing that depends on it. So such requests to one path can
-    be decoded together."""
+    """A POST whose body is JSON and whose headers say nothing else that its answer or its rows of the log depend on. So
+    such requests to one path can be decoded together."""
     return method == "POST" and headers.get("content-type", JSON) == JSON and _TELLING.isdisjoint(headers)
 
 
@@ -125,7 +127,7 @@ class Ask(msgspec.Struct, gc=False):
     The rest is the engine's, which gives an id to each row that has none: `codec` and `at`, the request's own in the
     tick; `start`, its first row in the batch; `refusal`, why it gets no prediction."""
 
-    rows: list[Row]
+    rows: Sequence[Row]
     ids: list[Any]
     keys: list[str | None]
     echo: Any = None

@@ -19,6 +19,7 @@ from homeostat.engines.routing import arms, kept
 from homeostat.engines.transform import codes, matrix, narrow
 from homeostat.ports import Clock
 from homeostat.serving.bundles import Loaded
+from homeostat.serving.columns import columns_of
 from homeostat.serving.limits import Fault
 from homeostat.serving.messages import Row
 
@@ -81,7 +82,7 @@ class Batch:
 
 def gather(loaded: Loaded, rows: Sequence[Row], ids: list[str], keys: list[str | None]) -> Batch:
     """Decoded rows → arrays, and what is wrong with them. What a row has beyond the schema's fields is left out."""
-    columns: dict[str, Sequence[Value]] = dict(zip(loaded.places, zip(*rows, strict=False), strict=False))
+    columns: dict[str, Sequence[Value]] = dict(zip(loaded.places, columns_of(rows), strict=False))
     exact = codes(loaded.schema, columns)
     sound = loaded.limits.sound(exact)
     x = np.ascontiguousarray(exact, np.float32) if sound else narrow(exact)
@@ -100,8 +101,8 @@ def _inputs(loaded: Loaded, columns: dict[str, Sequence[Value]], exact: NDArray[
 @dataclass(slots=True)
 class Attempt:
     """One model's answers to `rows` of the batch: `output` (n, c), `good` says which can be used, `whole` whether all
-    can, `status` why the others can't; `us` is how long its call took, or how long it was waited for in vain: what it costs to hand a call
-    to another thread is not the model's."""
+    can, `status` why the others can't; `us` is how long its call took, or how long it was waited for in vain: what it
+    costs to hand a call to another thread is not the model's."""
 
     rows: Index
     output: Output

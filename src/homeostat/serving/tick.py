@@ -45,7 +45,7 @@ from homeostat.serving.score import (
     patiently,
     score,
 )
-from homeostat.serving.trace_context import PassedOn
+from homeostat.serving.trace_context import PassedOn, trace_id
 from homeostat.serving.typed import LONGEST_ID, media
 
 Shadow = Callable[[], LogBatch | None]
@@ -224,7 +224,7 @@ class Engine:
         trace.stage("check")
         scored = score(served, batch, self._clock, self._patience) if batch else None
         trace.stage("predict")
-        page = Page(served, now_ms)
+        page = Page(served, now_ms, group.traces)
         if batch and scored:
             page.answered(batch, scored)
         for ask in group.asks:
@@ -258,7 +258,10 @@ class Engine:
                 ask.refusal = error
             ask.at, ask.codec = i, codec
             self._name(ask, request)
-            _group(groups, served).asks.append(ask)
+            group = _group(groups, served)
+            group.asks.append(ask)
+            if "traceparent" in request.headers and (trace := trace_id(request.headers)):
+                group.traces.update(dict.fromkeys(ask.ids, trace))
         return groups.values()
 
     def _together(self, plan: Plan, requests: Sequence[Request], groups: dict[int, Group]) -> list[int]:
