@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from homeostat.domain.schema import Value
-from homeostat.domain.units import Fraction, Millis
+from homeostat.domain.units import Fraction, Millis, iso
 
 STRICT = {"extra": "forbid"}
 RULES = "rules"
@@ -118,6 +118,29 @@ class EventStanding:
 
 
 @dataclass(frozen=True, slots=True)
+class NewClass:
+    """A class that labels name and the model does not know: so many `predictions`, a `share` of those that were
+    labelled since `first_ms`. `like`: the known class whose name is nearest, "" for none; `written_alike`: but for case
+    and spaces it is the same. `often`: too often for a typing error. `state`: waiting (its labels do not count), found,
+    accepted or rejected (by a person)."""
+
+    name: str
+    predictions: int
+    share: float
+    first_ms: int
+    like: str
+    written_alike: bool
+    often: bool
+    state: str
+    example: str
+
+    def __str__(self) -> str:
+        like = f", written much like {self.like!r}" if self.like else ""
+        since = f"since {iso(self.first_ms)}"
+        return f"labels of {self.predictions:,} predictions name it, {self.share:.1%} of those {since}{like}"
+
+
+@dataclass(frozen=True, slots=True)
 class FeedbackStanding:
     """What came since `since_ms`."""
 
@@ -125,3 +148,4 @@ class FeedbackStanding:
     sources: tuple[SourceStanding, ...]
     events: tuple[EventStanding, ...]
     holds: tuple[Hold, ...]
+    classes: tuple[NewClass, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 
 import polars as pl
@@ -25,14 +25,22 @@ class BelievedLabels:
     """`ports.LabelLog` for all that learns and judges: of contradictory labels the most trusted source's counts, and
     what is held back is not there."""
 
-    def __init__(self, labels: LabelLog, policy: FeedbackPolicy, holds: Callable[[], Sequence[Hold]]) -> None:
-        self._labels, self._policy, self._holds = labels, policy, holds
+    def __init__(
+        self,
+        labels: LabelLog,
+        policy: FeedbackPolicy,
+        holds: Callable[[], Sequence[Hold]],
+        classes: Callable[[], Collection[str] | None] = lambda: None,
+    ) -> None:
+        """`classes`: what a label must say to count; None: anything."""
+        self._labels, self._policy, self._holds, self._classes = labels, policy, holds, classes
 
     def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        holds = self._holds()
-        if not holds and len(set(self._policy.sources.values())) < 2:
+        holds, classes = self._holds(), self._classes()
+        if not holds and classes is None and len(set(self._policy.sources.values())) < 2:
             return self._labels.read(start_ms, end_ms)
         received = self._labels.received(start_ms, end_ms).filter(~feedback.held(holds))
+        received = received if classes is None else received.filter(pl.col("label").is_in(list(classes)))
         return feedback.settle(received, self._policy.sources)
 
     def received(self, start_ms: int, end_ms: int) -> pl.DataFrame:

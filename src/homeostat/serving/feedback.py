@@ -13,7 +13,7 @@ import msgspec
 from homeostat.domain.feedback import RULES, UNNAMED, FeedbackPolicy
 from homeostat.domain.prediction import LabelBatch, SignalBatch
 from homeostat.domain.schema import Schema
-from homeostat.engines.labels import canonical
+from homeostat.engines.labels import named
 from homeostat.serving.messages import Refusal
 from homeostat.serving.typed import LONGEST_ID, Int64
 
@@ -81,7 +81,7 @@ def batch(schema: Schema, policy: FeedbackPolicy, labels: Sequence[Given], now_m
     texts, sources = [], []
     for record, given in enumerate(labels):
         try:
-            texts.append(canonical(schema, given.label))
+            texts.append(named(schema, given.label))
         except (ValueError, OverflowError) as error:
             raise Refusal(422, str(error), rule="label", name="label", record=record) from None
         sources.append(given.source or UNNAMED)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 from urllib.parse import quote
@@ -133,7 +133,8 @@ class Ask(msgspec.Struct, gc=False):
 @dataclass
 class Answered:
     """What one tick answered for one model, row by row; a row without an answer has no score. `typed` are the labels
-    with the type that the data has; `whole`: every row has its answer.
+    with the type that the data has; `classes`: the champion's, `others`: those of versions that know other ones;
+    `whole`: every row has its answer.
 
     Texts that every request needs are made here once; in `said` and `alone` a protocol keeps its own."""
 
@@ -146,6 +147,7 @@ class Answered:
     typed: Mapping[str | None, Value]
     classes: Sequence[Value]
     whole: bool
+    others: Mapping[int, Sequence[Value]] = field(default_factory=dict)
     said: Any = None
     alone: Any = None
 

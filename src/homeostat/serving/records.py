@@ -189,10 +189,13 @@ def _binary(tick: Answered) -> list[_Said]:
 
 def _classes(tick: Answered) -> list[_Said]:
     names, typed = [str(known) for known in tick.classes], tick.typed.get
-    rows = zip(tick.ids, tick.score, tick.label, tick.scores, strict=True)
+    others = {version: [str(known) for known in classes] for version, classes in tick.others.items()}
+    rows = zip(tick.ids, tick.versions, tick.score, tick.label, tick.scores, strict=True)
     return [
-        _Said(name, None, score, typed(label), dict(zip(names, scores, strict=True)) if scores else None)
-        for name, score, label, scores in rows
+        _Said(name, None, score, typed(label), dict(zip(others.get(version, names), scores, strict=True)))
+        if scores
+        else _Said(name, None, score, typed(label))
+        for name, version, score, label, scores in rows
     ]
 
 

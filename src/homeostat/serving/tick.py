@@ -428,6 +428,7 @@ def _answered(served: Served, batch: Batch, scored: Scored) -> Answered:
         served.typed,
         served.champion.schema.classes,
         scored.status.count(OK) == len(batch.ids),
+        served.others,
     )
 
 

@@ -60,6 +60,7 @@ from homeostat.services.analysis import Analyses
 from homeostat.services.backtest import Backtests
 from homeostat.services.bundles import Bundles
 from homeostat.services.champion import Champions
+from homeostat.services.classes import NewClasses
 from homeostat.services.data import Data
 from homeostat.services.drifts import Drifts
 from homeostat.services.estimates import Estimates
@@ -216,7 +217,12 @@ class System:
     @cached_property
     def labels(self) -> BelievedLabels:
         """What all that learns and judges reads."""
-        return BelievedLabels(self.stores.labels, self.policy.feedback, self.feedback.holds)
+        return BelievedLabels(self.stores.labels, self.policy.feedback, self.feedback.holds, self.classes.believed)
+
+    @cached_property
+    def classes(self) -> NewClasses:
+        s = self.stores
+        return NewClasses(self.policy, s.labels, s.journal, self.clock, self._schema, self.alerts)
 
     @cached_property
     def data(self) -> Data:
@@ -394,6 +400,7 @@ class System:
             self.experiments,
             self.feedback,
             self.suspicions,
+            self.classes,
             self.teller,
             self.clock,
         )
@@ -410,11 +417,15 @@ class System:
         told = self.policy.feedback
         return Engine(s.blobs, OnnxRuntime(), s.log, s.labels, self.clock, s.router, self.ids, told=told)
 
-    def fit(self, frame: pl.DataFrame) -> Callable[[pl.DataFrame], NDArray[np.float64]]:
-        """The project's training function alone: labelled rows → a model: rows → output (n, c)."""
+    def fit(self, frame: pl.DataFrame) -> tuple[Schema, Callable[[pl.DataFrame], NDArray[np.float64]]]:
+        """The project's training function alone: labelled rows → their schema and a model: rows → output (n, c)."""
         schema = self.training.schema(frame)
         fitted = self.training.fit(Rows(frame, ""), schema, lambda _step, _key, make: make())
-        return lambda rows: native(fitted.estimator, schema, matrix(schema, rows.select(schema.names).to_dict()))
+
+        def model(rows: pl.DataFrame) -> NDArray[np.float64]:
+            return native(fitted.estimator, schema, matrix(schema, rows.select(schema.names).to_dict()))
+
+        return schema, model
 
 
 def project_system(root: Path, policy: Policy, worker: str = "local", leads: bool = False) -> System:
@@ -453,8 +464,8 @@ def rehearsal(
     before = history.filter(pl.col(EVENT_MS) < start_ms)
     clock, s = SimulatedClock(start_ms), in_memory()
     system = System(unattended, ProjectCode(root), lambda: before, s, clock, messages.ids("rehearsal"))
-    schema, release_of = partial(_schema, system), partial(_released, system)
-    loop = Loop(system.control, system.engine, clock, s.log, s.journal, schema, system.fit, release_of)
+    schema, schemas, release_of = partial(_schema, system), partial(_schemas, system), partial(_released, system)
+    loop = Loop(system.control, system.engine, clock, s.log, s.journal, schema, schemas, system.fit, release_of)
     return Rehearsal(unattended, world, start_ms, end_ms, loop, injections), system
 
 
@@ -469,6 +480,12 @@ def beside(system: System, source: Callable[[], pl.DataFrame]) -> System:
     memory = in_memory()
     own = replace(system.stores, tables=memory.tables, log=memory.log, labels=memory.labels, cache=memory.cache)
     return System(system.policy, system.code, source, own, system.clock, system.ids, system.plane)
+
+
+def _schemas(system: System) -> dict[int, Schema]:
+    """Of every version that was released."""
+    made = {one.candidate.number: one.candidate.bundle for one in system.releases.history()}
+    return {number: system.bundles.load(bundle).schema for number, bundle in made.items()}
 
 
 def _schema(system: System) -> Schema:
