@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from homeostat.domain.feedback import RULES, UNNAMED, FeedbackPolicy
+from homeostat.domain.feedback import EXPLORE, RULES, UNNAMED, FeedbackPolicy
 from homeostat.domain.prediction import LabelBatch, SignalBatch
 from homeostat.domain.schema import Schema
 from homeostat.engines.labels import named
@@ -101,6 +101,8 @@ def _sources(policy: FeedbackPolicy, source: str) -> str:
 def signal_batch(policy: FeedbackPolicy, signals: Sequence[Signal], now_ms: int) -> SignalBatch:
     """All of them or none. Errors: as `batch`."""
     for record, one in enumerate(signals):
+        if one.name == EXPLORE:
+            raise Refusal(422, f"{EXPLORE} is the data plane's own", rule="name", name=SIGNALS + "name", record=record)
         if (one.id is None) == (one.key is None):
             raise Refusal(422, "a signal has an id or a key", rule="id", name=SIGNALS + "id", record=record)
         low, high = policy.signals.get(one.name, (-math.inf, math.inf))

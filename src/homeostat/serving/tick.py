@@ -18,13 +18,14 @@ from typing import Protocol
 
 import numpy as np
 
-from homeostat.domain.feedback import FeedbackPolicy
+from homeostat.domain.feedback import Exploration, FeedbackPolicy
 from homeostat.domain.prediction import LogBatch
 from homeostat.domain.rollout import Routing
 from homeostat.ports import Blobs, Clock, LabelLog, PredictionLog, Router, Runtime, TickTrace, Tracing
 from homeostat.serving import feedback
 from homeostat.serving.bundles import Loaded, Shelf
 from homeostat.serving.edge import Edge, model_of
+from homeostat.serving.explore import marked
 from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Request, Response, Row, json, refused
 from homeostat.serving.meter import METRICS, Counted, Meter
 from homeostat.serving.pins import VARIANT
@@ -241,6 +242,8 @@ class Engine:
             return
         trace.stage("log")
         answered = _answered(served, batch, scored) if batch and scored else None
+        if answered and self._told.exploration:
+            self._explore(served.model, self._told.exploration, answered, now_ms)
         _encode(asks, answered, responses)
         trace.stage("encode")
         if batch and scored:
@@ -310,6 +313,14 @@ class Engine:
         else:
             self._writable = True
         return self._writable
+
+    def _explore(self, model: str, slice_: Exploration, answered: Answered, at_ms: int) -> None:
+        """A mark that can't be written down is not told: its label would count as one that the model chose."""
+        try:
+            answered.explored = marked(slice_, model, answered.ids, at_ms, self._labels)
+        except Exception:  # as in _write
+            _log.exception("the exploration slice can't be written down")
+        answered.act = slice_.answer
 
     def _shadows(self, served: Served, batch: Batch, scored: Scored, at_ms: int) -> Iterator[Shadow]:
         route = served.route
@@ -452,7 +463,9 @@ def _count(groups: Collection[tuple[Served, list[Ask]]], responses: Sequence[Res
 def _encode(asks: Sequence[Ask], answered: Answered | None, responses: list[Response | None]) -> None:
     for ask in asks:
         if ask.refusal is None and answered and (answered.whole or None not in answered.score[ask.part]):
-            responses[ask.at] = ask.codec.encode(ask, answered)
+            responses[ask.at] = response = ask.codec.encode(ask, answered)
+            if answered.explored:
+                answered.mark(ask.part, response)
             continue
         refusal = ask.refusal or Refusal(500, "the model could not answer", rule="model")
         refusal.ids = ask.ids

@@ -65,7 +65,7 @@ from homeostat.services.data import Data
 from homeostat.services.drifts import Drifts
 from homeostat.services.estimates import Estimates
 from homeostat.services.experiments import Experiments
-from homeostat.services.feedback import BelievedLabels, Feedback
+from homeostat.services.feedback import BelievedLabels, Feedback, JudgedLabels
 from homeostat.services.figures import Gauges
 from homeostat.services.label_set import LabelSets
 from homeostat.services.leader import Leader
@@ -220,6 +220,11 @@ class System:
         return BelievedLabels(self.stores.labels, self.policy.feedback, self.feedback.holds, self.classes.believed)
 
     @cached_property
+    def judged(self) -> JudgedLabels:
+        """What all that judges a model reads."""
+        return JudgedLabels(self.labels, self.policy.feedback)
+
+    @cached_property
     def classes(self) -> NewClasses:
         s = self.stores
         return NewClasses(self.policy, s.labels, s.journal, self.clock, self._schema, self.alerts)
@@ -265,7 +270,7 @@ class System:
             s.router,
             self.plane,
             s.log,
-            self.labels,
+            self.judged,
             s.tracker,
             s.blobs,
             self.clock,
@@ -276,7 +281,7 @@ class System:
     @cached_property
     def backtests(self) -> Backtests:
         s = self.stores
-        return Backtests(self.policy, s.log, self.labels, self.bundles, OnnxRuntime(), self.clock)
+        return Backtests(self.policy, s.log, self.judged, self.bundles, OnnxRuntime(), self.clock)
 
     @cached_property
     def champions(self) -> Champions:
@@ -286,7 +291,7 @@ class System:
     @cached_property
     def performances(self) -> Performances:
         s = self.stores
-        return Performances(self.policy, s.log, self.labels, s.journal, s.rollouts, self.clock, self.champions)
+        return Performances(self.policy, s.log, self.judged, s.journal, s.rollouts, self.clock, self.champions)
 
     @cached_property
     def alerts(self) -> Alerts:
@@ -298,7 +303,7 @@ class System:
         skew = Skew(self.policy, s.log, s.blobs, OnnxRuntime())
         drifts = Drifts(self.policy, s.log, s.counted, s.journal, s.blobs, skew)
         watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
-        return Monitors(self.policy, windows, self.labels, s.journal, self.clock, *watched, self.analyses.explain)
+        return Monitors(self.policy, windows, self.judged, s.journal, self.clock, *watched, self.analyses.explain)
 
     @cached_property
     def quarantine(self) -> Quarantine:
@@ -325,7 +330,7 @@ class System:
     @cached_property
     def moves(self) -> Moves:
         s = self.stores
-        return Moves(self.policy, s.log, self.labels, s.journal, s.blobs, self.clock)
+        return Moves(self.policy, s.log, self.judged, s.journal, s.blobs, self.clock)
 
     @cached_property
     def label_sets(self) -> LabelSets:
@@ -457,7 +462,7 @@ def rehearsal(
     a person's to decide is decided by the best estimate. `seed` is that of the injections' chance."""
     alone = tuple(step for step in policy.release.steps if step.strip() != "pause")
     release = replace(policy.release, steps=alone, on_unknown="best_estimate", on_harm="rollback")
-    feedback = replace(policy.feedback, rules=())  # labels are told
+    feedback = replace(policy.feedback, rules=(), selective=False, exploration=None)  # labels are told
     unattended = replace(policy, release=release, feedback=feedback, alerts=())
     known = inject.told(history, policy.data.target, policy.data.label_horizon)
     world = inject.apply(known, injections, policy.data.target, seed)
