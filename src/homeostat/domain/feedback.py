@@ -23,8 +23,8 @@ UNNAMED = ""
 @dataclass(frozen=True, slots=True)
 class LabelRule:
     """A label for each prediction with an `event` that came `within` so long of it; or, without an event, for each
-    prediction `after` so long. With `at_least` or `at_most` the last value of the event must be so; without, one that is
-    not 0 is enough. The label is `label`, or follows from the `answer`: it was right, or wrong (of two classes)."""
+    prediction `after` so long. With `at_least` or `at_most` the last value of the event must be so; without, one that
+    is not 0 is enough. The label is `label`, or follows from the `answer`: it was right, or wrong (of two classes)."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     label: Value = None

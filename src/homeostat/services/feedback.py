@@ -122,7 +122,7 @@ class Feedback:
         """`id`, `key`, `at_ms` and `label` of what was answered; read day by day, for the inputs are not wanted."""
         answered = pl.col("role") == Role.ANSWER.value
         days = [
-            self.log.read(self.policy.name, start, min(start + DAY_MS, now_ms + 1))
+            self.log.read(self.policy.name, start, min(start + DAY_MS, now_ms + 1), False)
             .filter(answered)
             .select("id", "key", "at_ms", "label")
             for start in range(since_ms, now_ms + 1, DAY_MS)

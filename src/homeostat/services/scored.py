@@ -56,7 +56,7 @@ class LiveRows:
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Rows answered before `end_ms`; the labels that count by `now_ms`."""
         end_ms = max(end_ms, self._rows_ms)
-        rows = scored_by(log.read(model, self._rows_ms, end_ms), self.version).select(_KEPT)
+        rows = scored_by(log.read(model, self._rows_ms, end_ms, False), self.version).select(_KEPT)
         self._rows = rows if self._rows is None else pl.concat([self._rows, rows])
         self._rows_ms = end_ms
         return self._rows, labels.read(self.since_ms, now_ms + 1)

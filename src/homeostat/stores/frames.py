@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -171,6 +171,14 @@ def from_table(rows: pl.DataFrame) -> pl.DataFrame:
     names = dict.fromkeys(chain.from_iterable(records))
     inputs = [pl.Series(IN + name, [record.get(name) for record in records], strict=False) for name in names]
     return rows.select(*_FLAT, STAMP).with_columns(*inputs)
+
+
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
+
+
+def without_inputs(rows: Frame) -> Frame:
+    """As `flat`, without `in.*`."""
+    return rows.select(*_FLAT, STAMP)
 
 
 def label_rows(batches: Sequence[Marked]) -> pl.DataFrame:
