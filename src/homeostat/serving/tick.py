@@ -18,13 +18,14 @@ from typing import Protocol
 
 import numpy as np
 
-from homeostat.domain.feedback import FeedbackPolicy
+from homeostat.domain.feedback import Exploration, FeedbackPolicy
 from homeostat.domain.prediction import LogBatch
 from homeostat.domain.rollout import Routing
 from homeostat.ports import Blobs, Clock, LabelLog, PredictionLog, Router, Runtime, TickTrace, Tracing
 from homeostat.serving import feedback
 from homeostat.serving.bundles import Loaded, Shelf
 from homeostat.serving.edge import Edge, model_of
+from homeostat.serving.explore import marked
 from homeostat.serving.group import Group, tally
 from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Request, Response, json, refused
 from homeostat.serving.meter import METRICS, Counted, Meter
@@ -234,7 +235,10 @@ class Engine:
             group.refuse(Refusal(503, "the prediction log can't be written", rule="log"), responses)
             return
         trace.stage("log")
-        group.encode(batch, scored, responses)
+        answered = group.answered(batch, scored) if batch and scored else None
+        if answered and self._told.exploration:
+            self._explore(served.model, self._told.exploration, answered, now_ms)
+        group.encode(answered, responses)
         trace.stage("encode")
         if batch and scored:
             later.extend(self._shadows(served, batch, scored, now_ms))
@@ -308,6 +312,14 @@ class Engine:
         else:
             self._writable = True
         return self._writable
+
+    def _explore(self, model: str, slice_: Exploration, answered: Answered, at_ms: int) -> None:
+        """A mark that can't be written down is not told: its label would count as one that the model chose."""
+        try:
+            answered.explored = marked(slice_, model, answered.ids, at_ms, self._labels)
+        except Exception:  # as in _write
+            _log.exception("the exploration slice can't be written down")
+        answered.act = slice_.answer
 
     def _shadows(self, served: Served, batch: Batch, scored: Scored, at_ms: int) -> Iterator[Shadow]:
         route = served.route
