@@ -111,7 +111,7 @@ class Project:
         self.export = ExportVerbs(self)
         self.token = TokenVerbs(self)
         self.experiment = ExperimentVerbs(self)
-        self.feedback = FeedbackVerbs(policy.name, self.ask, lambda: self.system.feedback)
+        self.feedback = FeedbackVerbs(policy.name, self.ask, lambda: self.system.feedback, lambda: self.system.classes)
         self.alerts = AlertVerbs(lambda: self.system, caller)
         self.monitor = MonitorVerbs(root, lambda: self.system)
 
@@ -135,7 +135,7 @@ class Project:
 
     def fit(self, frame: pl.DataFrame) -> Callable[[pl.DataFrame], Any]:
         """The project's training alone: labelled rows → a model: rows → output (n, c)."""
-        return self.system.fit(frame)
+        return self.system.fit(frame)[1]
 
     def run(self, progress: Progress = _quiet) -> RunResult:
         """One turn: version the data, check, train, evaluate, gate, bundle, register. Errors: `CheckFailed`,

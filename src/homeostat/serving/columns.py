@@ -3,7 +3,7 @@ each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import overload
 
@@ -59,6 +59,6 @@ def _joined(parts: Sequence[Column]) -> Column:
     return whole.cast("d") if views[0].format == "d" else whole.cast("q")
 
 
-def columns_of(rows: Sequence[Row]) -> Iterable[Column]:
-    """Those of at least one row; as many as each of them has."""
-    return rows.columns if type(rows) is Columns else zip(*rows, strict=False)
+def columns_of(rows: Sequence[Row]) -> Sequence[Column]:
+    """Those of at least one row; where some are longer, those that all have."""
+    return rows.columns if type(rows) is Columns else list(zip(*rows, strict=False))

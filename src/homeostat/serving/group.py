@@ -19,11 +19,12 @@ from homeostat.serving.score import OK, Batch, Scored, Served, gather
 
 
 class Group(msgspec.Struct, gc=False):
-    """Every row has an id by now."""
+    """Every row has an id by now. `traces`: prediction id → trace id, of the requests that have one."""
 
     served: Served
     asks: list[Ask]
     singles: Singles | None = None
+    traces: dict[str, str] = {}
 
     def add(self, singles: Singles, ids: Iterator[str]) -> None:
         """Rows that have no id get one of `ids`."""
@@ -51,18 +52,35 @@ class Group(msgspec.Struct, gc=False):
                 ask.refusal = Refusal(422, fault.message, rule=fault.rule, name=fault.field, record=bad)
         return self._gathered()
 
-    def encode(self, batch: Batch | None, scored: Scored | None, responses: list[Response | None]) -> None:
+    def answered(self, batch: Batch, scored: Scored) -> Answered:
+        """What is told of the rows."""
+        served = self.served
+        return Answered(
+            served.route.release,
+            scored.version,
+            batch.ids,
+            scored.score,
+            scored.label,
+            scored.scores,
+            served.typed,
+            served.champion.schema.classes,
+            scored.status.count(OK) == len(batch.ids),
+            served.others,
+        )
+
+    def encode(self, answered: Answered | None, responses: list[Response | None]) -> None:
         """Put the responses in their places."""
-        answered = _answered(self.served, batch, scored) if batch and scored else None
         if self.singles and answered:
-            if answered.whole and answered.alike:  # nearly always
+            if answered.whole and answered.alike and not answered.explored:  # nearly always
                 for at, response in zip(self.singles.at, self.singles.codec.alone(answered), strict=False):
                     responses[at] = response
             else:
                 self._part()
         for ask in self.asks:
             if ask.refusal is None and answered and (answered.whole or None not in answered.score[ask.part]):
-                responses[ask.at] = ask.codec.encode(ask, answered)
+                responses[ask.at] = response = ask.codec.encode(ask, answered)
+                if answered.explored:
+                    answered.mark(ask.part, response)
                 continue
             refusal = ask.refusal or Refusal(500, "the model could not answer", rule="model")
             refusal.ids = ask.ids
@@ -92,20 +110,6 @@ class Group(msgspec.Struct, gc=False):
                 parts.append(ask.rows)
                 keys += ask.keys
         return gather(self.served.champion, joined(parts), ids, keys) if parts else None
-
-
-def _answered(served: Served, batch: Batch, scored: Scored) -> Answered:
-    return Answered(
-        served.route.release,
-        scored.version,
-        batch.ids,
-        scored.score,
-        scored.label,
-        scored.scores,
-        served.typed,
-        served.champion.schema.classes,
-        scored.status.count(OK) == len(batch.ids),
-    )
 
 
 def tally(groups: Collection[Group], responses: Sequence[Response], counted: Counted) -> None:

@@ -7,8 +7,8 @@ collector's business.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 from urllib.parse import quote
@@ -46,12 +46,14 @@ class Request(msgspec.Struct, gc=False):
     plain: bool = False
 
 
-_TELLING = frozenset({"content-encoding", "idempotency-key", "inference-header-content-length", "x-homeostat-variant"})
+_TELLING = frozenset(
+    {"content-encoding", "idempotency-key", "inference-header-content-length", "traceparent", "x-homeostat-variant"}
+)
 
 
 def plain(method: str, headers: Mapping[str, str]) -> bool:
-    """A POST whose body is JSON and whose headers ask for nothing that depends on it. So such requests to one path can
-    be decoded together."""
+    """A POST whose body is JSON and whose headers say nothing else that its answer or its rows of the log depend on. So
+    such requests to one path can be decoded together."""
     return method == "POST" and headers.get("content-type", JSON) == JSON and _TELLING.isdisjoint(headers)
 
 
@@ -160,7 +162,8 @@ class Singles(msgspec.Struct, gc=False):
 @dataclass
 class Answered:
     """What one tick answered for one model, row by row; a row without an answer has no score. `typed` are the labels
-    with the type that the data has; `whole`: every row has its answer.
+    with the type that the data has; `classes`: the champion's, `others`: those of versions that know other ones;
+    `whole`: every row has its answer. `explored`: the ids on which the caller is to act as if `act` were the answer.
 
     Texts that every request needs are made here once; in `said` and `alone` a protocol keeps its own."""
 
@@ -173,6 +176,9 @@ class Answered:
     typed: Mapping[str | None, Value]
     classes: Sequence[Value]
     whole: bool
+    others: Mapping[int, Sequence[Value]] = field(default_factory=dict)
+    explored: Collection[str] = ()
+    act: Value = None
     said: Any = None
     alone: Any = None
 
@@ -181,6 +187,12 @@ class Answered:
         self.shown = self.ids if _all_plain(self.ids) else [quote(one, safe=_SAFE) for one in self.ids]
         self._told = lines(("x-release-id", self.release), ("x-model-version", str(self.versions[0])))
         self._between = b"\r\n%b\0x-prediction-id: " % self._told
+
+    def mark(self, part: slice, response: Response) -> None:
+        """Name the explored rows of an answer, for protocols without a place for it."""
+        ids = [quote(one, safe=_SAFE) for one in self.ids[part] if one in self.explored]
+        if ids:
+            response.add(("x-explore", ",".join(ids)), ("x-explore-as", quote(str(self.act), safe=_SAFE)))
 
     def lines(self, shown: str) -> bytes:
         """The headers of an answer that one version made."""

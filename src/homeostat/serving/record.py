@@ -23,10 +23,10 @@ _RULE = 40  # characters
 
 
 class Page:
-    """Rows of one `LogBatch` under way, column by column."""
+    """Rows of one `LogBatch` under way, column by column; `traces` by prediction id."""
 
-    def __init__(self, served: Served, at_ms: int) -> None:
-        self._served, self._at_ms = served, at_ms
+    def __init__(self, served: Served, at_ms: int, traces: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._served, self._at_ms, self._traces = served, at_ms, traces
         self._columns: dict[str, Sequence[Any]] = {}
         self._inputs: Mapping[str, Sequence[Value]] = {}
         self._arms = arms_of(served.route) if served.route.more else _ARMS
@@ -100,7 +100,9 @@ class Page:
     def _batch(
         self, weight: int, columns: Mapping[str, Sequence[Any]], inputs: Mapping[str, Sequence[Value]]
     ) -> LogBatch:
-        return LogBatch(self._served.model, self._at_ms, self._served.route.release, weight, inputs=inputs, **columns)
+        model, release = self._served.model, self._served.route.release
+        trace = [self._traces.get(one) for one in columns["id"]] if self._traces else ()
+        return LogBatch(model, self._at_ms, release, weight, inputs=inputs, trace=trace, **columns)
 
 
 def arms_of(route: Route) -> tuple[str, ...]:

@@ -92,7 +92,10 @@ class Records:
 
     def said(self, tick: Answered) -> list[_Said]:
         """The predictions of the whole tick, made once."""
-        tick.said = tick.said or _SAID[self.schema.task](tick)
+        if tick.said is None:
+            tick.said = _SAID[self.schema.task](tick)
+            for prediction in tick.said if tick.explored else ():
+                prediction.explore = tick.act if prediction.id in tick.explored else None
         predictions: list[_Said] = tick.said
         return predictions
 
@@ -134,7 +137,7 @@ class Record:
     def encode(self, ask: Ask, tick: Answered) -> Response:
         (said,) = self._records.said(tick)[ask.part]
         version = tick.versions[ask.start]
-        told = _Told(said.id, tick.release, version, said.value, said.score, said.label, said.scores)
+        told = _Told(said.id, tick.release, version, said.value, said.score, said.label, said.scores, said.explore)
         return Response(200, _encode(told), Reply(tick, ask.part).lines)
 
     def refuse(self, error: Refusal) -> Response:
@@ -176,6 +179,7 @@ class _Said(msgspec.Struct, omit_defaults=True, gc=False):
     label: Value = None
     scores: dict[str, float] | None = None
     model_version: int | None = None
+    explore: Value = None
 
 
 class _Told(msgspec.Struct, omit_defaults=True, gc=False):
@@ -188,6 +192,7 @@ class _Told(msgspec.Struct, omit_defaults=True, gc=False):
     score: float | None = None
     label: Value = None
     scores: dict[str, float] | None = None
+    explore: Value = None
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -210,10 +215,13 @@ def _binary(tick: Answered) -> list[_Said]:
 
 def _classes(tick: Answered) -> list[_Said]:
     names, typed = [str(known) for known in tick.classes], tick.typed.get
-    rows = zip(tick.ids, tick.score, tick.label, tick.scores, strict=True)
+    others = {version: [str(known) for known in classes] for version, classes in tick.others.items()}
+    rows = zip(tick.ids, tick.versions, tick.score, tick.label, tick.scores, strict=True)
     return [
-        _Said(name, None, score, typed(label), dict(zip(names, scores, strict=True)) if scores else None)
-        for name, score, label, scores in rows
+        _Said(name, None, score, typed(label), dict(zip(others.get(version, names), scores, strict=True)))
+        if scores
+        else _Said(name, None, score, typed(label))
+        for name, version, score, label, scores in rows
     ]
 
 

@@ -26,6 +26,7 @@ from homeostat.serving.messages import Row
 OK, ERROR, NONFINITE, TIMEOUT, MEMORY = "ok", "error", "nonfinite", "timeout", "memory"
 Index = NDArray[np.intp]
 Output = NDArray[np.float64]
+_NOBODY: Mapping[int, Sequence[Value]] = {}
 _CALLS = 4  # of candidates at a time, those that were given up included
 _log = logging.getLogger("homeostat.serving")
 
@@ -66,6 +67,15 @@ class Served:
         if self.candidate is None and not self.more:
             return self.champion.typed
         return {text: value for one in self.loaded for text, value in one.typed.items()}
+
+    @property
+    def others(self) -> Mapping[int, Sequence[Value]]:
+        """Version → its classes, where they are not the champion's."""
+        if self.candidate is None and not self.more:
+            return _NOBODY
+        own = self.champion.schema.classes
+        beside = [(share.arm.version, one.schema.classes) for share, one in self.beside if one is not None]
+        return {version: classes for version, classes in beside if classes != own}
 
 
 @dataclass(slots=True)

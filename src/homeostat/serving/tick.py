@@ -18,13 +18,14 @@ from typing import Protocol
 
 import numpy as np
 
-from homeostat.domain.feedback import FeedbackPolicy
+from homeostat.domain.feedback import Exploration, FeedbackPolicy
 from homeostat.domain.prediction import LogBatch
 from homeostat.domain.rollout import Routing
 from homeostat.ports import Blobs, Clock, LabelLog, PredictionLog, Router, Runtime, TickTrace, Tracing
 from homeostat.serving import feedback
 from homeostat.serving.bundles import Loaded, Shelf
 from homeostat.serving.edge import Edge, model_of
+from homeostat.serving.explore import marked
 from homeostat.serving.group import Group, tally
 from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Request, Response, json, refused
 from homeostat.serving.meter import METRICS, Counted, Meter
@@ -45,7 +46,7 @@ from homeostat.serving.score import (
     patiently,
     score,
 )
-from homeostat.serving.trace_context import PassedOn
+from homeostat.serving.trace_context import PassedOn, trace_id
 from homeostat.serving.typed import LONGEST_ID, media
 
 Shadow = Callable[[], LogBatch | None]
@@ -224,7 +225,7 @@ class Engine:
         trace.stage("check")
         scored = score(served, batch, self._clock, self._patience) if batch else None
         trace.stage("predict")
-        page = Page(served, now_ms)
+        page = Page(served, now_ms, group.traces)
         if batch and scored:
             page.answered(batch, scored)
         for ask in group.asks:
@@ -234,7 +235,10 @@ class Engine:
             group.refuse(Refusal(503, "the prediction log can't be written", rule="log"), responses)
             return
         trace.stage("log")
-        group.encode(batch, scored, responses)
+        answered = group.answered(batch, scored) if batch and scored else None
+        if answered and self._told.exploration:
+            self._explore(served.model, self._told.exploration, answered, now_ms)
+        group.encode(answered, responses)
         trace.stage("encode")
         if batch and scored:
             later.extend(self._shadows(served, batch, scored, now_ms))
@@ -258,7 +262,10 @@ class Engine:
                 ask.refusal = error
             ask.at, ask.codec = i, codec
             self._name(ask, request)
-            _group(groups, served).asks.append(ask)
+            group = _group(groups, served)
+            group.asks.append(ask)
+            if "traceparent" in request.headers and (trace := trace_id(request.headers)):
+                group.traces.update(dict.fromkeys(ask.ids, trace))
         return groups.values()
 
     def _together(self, plan: Plan, requests: Sequence[Request], groups: dict[int, Group]) -> list[int]:
@@ -305,6 +312,14 @@ class Engine:
         else:
             self._writable = True
         return self._writable
+
+    def _explore(self, model: str, slice_: Exploration, answered: Answered, at_ms: int) -> None:
+        """A mark that can't be written down is not told: its label would count as one that the model chose."""
+        try:
+            answered.explored = marked(slice_, model, answered.ids, at_ms, self._labels)
+        except Exception:  # as in _write
+            _log.exception("the exploration slice can't be written down")
+        answered.act = slice_.answer
 
     def _shadows(self, served: Served, batch: Batch, scored: Scored, at_ms: int) -> Iterator[Shadow]:
         route = served.route

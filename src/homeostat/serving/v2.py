@@ -240,11 +240,22 @@ class V2:
         n = len(reply.ids)
         data: dict[str, list[Any]] = {"id": list(reply.ids), "score": list(reply.score), "value": list(reply.score)}
         data["label"] = list(reply.label)
-        data["scores"] = [score for scores in reply.scores for score in scores or ()]
+        data["scores"] = [score for scores in self._scores(reply) for score in scores or ()]
         return [
             {"name": name, "datatype": kind, "shape": [n, *shape[1:]], "data": data[name]}
             for name, kind, shape in self._declared
         ]
+
+    def _scores(self, reply: Reply) -> Sequence[Sequence[float] | None]:
+        """Of the champion's classes, as declared: a version that knows others has no other form to say so."""
+        others = reply.tick.others
+        if not others:
+            return reply.scores
+        own, found = self._schema.classes, []
+        for version, scores in zip(reply.versions, reply.scores, strict=True):
+            known = dict(zip(others.get(version, own), scores or (), strict=False))
+            found.append([known.get(one, 0.0) for one in own])
+        return found
 
 
 def refused(error: Refusal) -> Response:

@@ -237,6 +237,14 @@ def look(rows: Rows, which: pl.Expr) -> Rows:
     return (rows if there else rows.with_columns(pl.lit(None, pl.String).alias(TRACE))).filter(which)
 
 
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
+
+
+def without_inputs(rows: Frame) -> Frame:
+    """As `flat`, without `in.*`."""
+    return rows.select(*_FLAT, STAMP)
+
+
 def label_rows(batches: Sequence[Marked]) -> pl.DataFrame:
     """(rows, `LABEL_COLUMNS` and `stamp`)."""
     return _stamped(batches, _LABELS)
