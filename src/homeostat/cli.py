@@ -305,7 +305,9 @@ def status(folder: Folder = HERE, as_json: Json = False) -> None:
 
 @app.command()
 def trace(
-    prediction: Annotated[str, typer.Argument(help="A prediction id: in the answer, and in x-prediction-id.")],
+    prediction: Annotated[
+        str, typer.Argument(help="A prediction id: in the answer, and in x-prediction-id. Or a W3C trace id.")
+    ],
     folder: Folder = HERE,
     as_json: Json = False,
 ) -> None:
