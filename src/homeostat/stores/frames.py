@@ -217,7 +217,7 @@ def all_labels(rows: pl.DataFrame) -> pl.DataFrame:
 
 def last_labels(rows: pl.DataFrame) -> pl.DataFrame:
     """`LABEL_COLUMNS`: the last of each id."""
-    return all_labels(rows).unique("id", keep="last", maintain_order=True)
+    return all_labels(rows).filter(pl.col("id").is_last_distinct())
 
 
 def all_events(rows: pl.DataFrame) -> pl.DataFrame:
