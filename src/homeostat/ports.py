@@ -82,7 +82,7 @@ class PredictionLog(Protocol):
         ...
 
     def find(self, prediction_id: str) -> pl.DataFrame:
-        """The rows of one prediction id, of any model; empty when there is none."""
+        """The rows of one prediction id, of any model; else those of one W3C trace id. Empty when there is none."""
         ...
 
 

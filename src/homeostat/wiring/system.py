@@ -99,7 +99,8 @@ from homeostat.stores.memory_tracker import MemoryTracker
 from homeostat.stores.routing import FileRouter
 from homeostat.stores.tables import DeltaTables
 from homeostat.stores.tallies import SegmentCounts, Tallies
-from homeostat.wiring.plane import STATE, database, logs
+from homeostat.wiring import STATE
+from homeostat.wiring.plane import database, logs
 
 
 @dataclass(frozen=True)
