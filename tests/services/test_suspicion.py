@@ -20,7 +20,8 @@ from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.feedback import ACCEPTED, REJECTED
 from homeostat.services.alerts import Alerts
-from homeostat.services.feedback import BelievedLabels, Feedback
+from homeostat.services.believed import BelievedLabels
+from homeostat.services.feedback import Feedback
 from homeostat.services.suspicion import Suspicions
 from homeostat.stores.memory import MemoryJournal
 from homeostat.stores.memory_log import MemoryLabels, MemoryLog
