@@ -58,6 +58,7 @@ from homeostat.rehearsal import Loop, Rehearsal
 from homeostat.services.alerts import Alerts
 from homeostat.services.analysis import Analyses
 from homeostat.services.backtest import Backtests
+from homeostat.services.believed import BelievedLabels, JudgedLabels
 from homeostat.services.bundles import Bundles
 from homeostat.services.champion import Champions
 from homeostat.services.classes import NewClasses
@@ -65,7 +66,7 @@ from homeostat.services.data import Data
 from homeostat.services.drifts import Drifts
 from homeostat.services.estimates import Estimates
 from homeostat.services.experiments import Experiments
-from homeostat.services.feedback import BelievedLabels, Feedback, JudgedLabels
+from homeostat.services.feedback import Feedback
 from homeostat.services.figures import Gauges
 from homeostat.services.label_set import LabelSets
 from homeostat.services.leader import Leader
