@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.errors import NotFound, PipelineError
 from homeostat.domain.failures import Failures
 from homeostat.domain.gate import Measurement
+from homeostat.domain.monitor import of_rows
 from homeostat.domain.moved import Explained
 from homeostat.domain.policy import Policy
 from homeostat.domain.prediction import Role
@@ -92,6 +93,10 @@ class Analyses:
             delays=self._delays(delays),
             needs=self._needs(version, bundle),
             value=None if rows.values is None else mean(rows.values),
+            counted={
+                count: tuple(self._counted(rows, frame, delays, now - last_ms, now, count))
+                for count in self.policy.monitor.rows
+            },
         )
 
     def served(self) -> Champion:
@@ -179,20 +184,40 @@ class Analyses:
         """The policy's shortest windows, or longer ones when there would be too many."""
         length = min(self.policy.monitor.windows)
         length *= -(-(now_ms - from_ms) // (length * MOST_WINDOWS))
-        estimates = self._estimates(length)
-        at = answered.filter("known")["at_ms"].to_numpy()
-        for start in range(from_ms // length * length, now_ms + 1, length):
-            here = (at >= start) & (at < start + length)
-            n = len(answered.filter(pl.col("at_ms").is_between(start, start + length, closed="left")))
-            if n:
-                part = rows.only(here)
-                measured = metrics.measure(self.policy.train.metric, part.y, part.output)
-                mature = delays.mature(start, start + length, now_ms) if delays.known else None
-                known = measured if np.isfinite(measured.value) else None
-                yield Stretch(start, start + length, known, estimates.get(start), n, mature)
+        bounds = [(start, start + length) for start in range(from_ms // length * length, now_ms + 1, length)]
+        yield from self._stretched(rows, answered, delays, now_ms, bounds, str(length))
 
-    def _estimates(self, length: int) -> Mapping[int, tuple[float, float, float]]:
-        events = self.journal.read(self.policy.name, "monitor.estimate", str(length))
+    def _counted(
+        self, rows: Labelled, answered: pl.DataFrame, delays: Law, from_ms: int, now_ms: int, count: int
+    ) -> Iterator[Stretch]:
+        """The newest windows of so many answers, as they were judged."""
+        events = self.journal.read(self.policy.name, "monitor.drift", of_rows(count))
+        bounds = [(one.body["start_ms"], one.body["end_ms"]) for one in events if one.body["start_ms"] >= from_ms]
+        yield from self._stretched(rows, answered, delays, now_ms, bounds[-MOST_WINDOWS:], of_rows(count))
+
+    def _stretched(
+        self,
+        rows: Labelled,
+        answered: pl.DataFrame,
+        delays: Law,
+        now_ms: int,
+        bounds: Sequence[tuple[int, int]],
+        series: str,
+    ) -> Iterator[Stretch]:
+        """Those of the windows [start, end) that hold an answer."""
+        estimates = self._estimates(series)
+        at = answered.filter("known")["at_ms"].to_numpy()
+        for start, end in bounds:
+            n = len(answered.filter(pl.col("at_ms").is_between(start, end, closed="left")))
+            if n:
+                part = rows.only((at >= start) & (at < end))
+                measured = metrics.measure(self.policy.train.metric, part.y, part.output)
+                mature = delays.mature(start, end, now_ms) if delays.known else None
+                known = measured if np.isfinite(measured.value) else None
+                yield Stretch(start, end, known, estimates.get(start), n, mature)
+
+    def _estimates(self, series: str) -> Mapping[int, tuple[float, float, float]]:
+        events = self.journal.read(self.policy.name, "monitor.estimate", series)
         said = {one.body["start_ms"]: one.body["estimate"] for one in events if "estimate" in one.body}
         return {start: (one["value"], one["low"], one["high"]) for start, one in said.items()}
 

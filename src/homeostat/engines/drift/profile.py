@@ -67,12 +67,17 @@ class _Windows:
 
 
 def reference(
-    schema: Schema, frame: pl.DataFrame, output: Array, windows_ms: Sequence[int] = (DAY_MS, 7 * DAY_MS)
+    schema: Schema,
+    frame: pl.DataFrame,
+    output: Array,
+    windows_ms: Sequence[int] = (DAY_MS, 7 * DAY_MS),
+    windows_rows: Sequence[int] = (),
 ) -> Reference:
     """What ordinary rows look like: the n rows of a prepared frame with the model's output (n, c) on them.
 
     The wobble is measured between whole windows of each length, aligned to UTC days; where the frame holds fewer
-    than 5 of them, between 10 equal parts of it. Of merged windows, between all runs of so many.
+    than 5 of them, between 10 equal parts of it. Of merged windows, between all runs of so many. Windows of so many
+    rows are measured as those of the time that so many take in this frame.
     """
     columns = _columns(schema, frame, output)
     found = {name: _layout(column) for name, column in columns.items()}
@@ -83,11 +88,12 @@ def reference(
     alone: dict[int, Calibration] = {}
     merged: dict[int, Calibration] = {}
     found_seasons: list[Season] = []
-    for length in windows_ms:
+    span = int(np.ptp(events)) if len(events) else 0
+    for length in dict.fromkeys([*windows_ms, *(max(1, span * count // len(frame)) for count in windows_rows)]):
         windows = _windows(rows, events, length)
         merged |= _calibrations(whole, windows, layouts)
         alone[length] = merged[length]
-        found_seasons += _seasons(whole, windows, alone[length], int(np.ptp(events)) if len(events) else 0)
+        found_seasons += _seasons(whole, windows, alone[length], span) if length in windows_ms else ()
     return Reference(layouts, whole, dict(sorted((merged | alone).items())), tuple(found_seasons))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from homeostat.domain.failures import Failures, Mode
 from homeostat.domain.gate import Measurement
 from homeostat.domain.moved import Explained, Part
-from homeostat.domain.report import Delays, MonitorReport, Needs
+from homeostat.domain.report import Delays, MonitorReport, Needs, Stretch
 from homeostat.engines.moved import SEGMENT
 from homeostat.engines.report import words
 from homeostat.engines.report.page import Block, Cell, Column, Details, Facts, Figure, Section, Table, Text, page
@@ -82,6 +82,12 @@ def _course(found: MonitorReport) -> Iterator[Block]:
         level = (Limit(found.holdout.value, "holdout", "ok"),) if found.holdout else ()
         look = Look(words.metric(found.now.metric), "The metric in each window", limits=level)
         yield Figure(lines(series, (), look), found.note if estimated else "")
+    yield _every(found.windows, "Every window")
+    for count, some in found.counted.items():
+        yield _every(some, f"Every window of {count:,} answers")
+
+
+def _every(stretches: Sequence[Stretch], title: str) -> Details:
     columns = [Column("Window"), Column("by labels", True), Column("estimated", True), Column("answers", True)]
     columns += [Column("labels", True), Column("of its labels expected to be in", True)]
     rows = [
@@ -93,9 +99,9 @@ def _course(found: MonitorReport) -> Iterator[Block]:
             f"{one.measured.n:,}" if one.measured else "0",
             words.percent(one.mature) if one.mature is not None else "unknown",
         )
-        for one in found.windows
+        for one in stretches
     ]
-    yield Details("Every window", [Table(columns, rows, empty="Nothing was answered.")])
+    return Details(title, [Table(columns, rows, empty="Nothing was answered.")])
 
 
 def _edge(value: float) -> float | None:
