@@ -88,7 +88,7 @@ class Control:
         except HomeostatError as error:
             self.triggers.done(trigger, failure=str(error))
             return
-        self.triggers.done(trigger, run=result.id, note=self._release(result, trigger))
+        self.triggers.done(trigger, run=result.id, note=self._release(result, trigger), fitted=result.fitted)
 
     def _again(self, trigger: Trigger, number: int) -> None:
         """Release an earlier version: through the same steps, for the world may have changed since."""
