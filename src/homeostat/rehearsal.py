@@ -192,14 +192,12 @@ class Rehearsal:
         period_ms = DAY_MS * max(1, round((at_ms[-1] - at_ms[0]) / DAY_MS / PERIODS))
         events = [event for event in self.loop.journal.read(name) if event.kind != LOOK]
 
-        def course(output: Array, trainings: int) -> Course:
+        def course(output: Array, trainings: int, fitted: int, probes: int = 0) -> Course:
             metric = self.policy.train.metric
             periods = tuple(_periods(metric, period_ms, at_ms, y, output))
-            return Course(metrics.measure(metric, y, output), periods, trainings)
+            return Course(metrics.measure(metric, y, output), periods, trainings, fitted, probes)
 
-        kept = course(
-            _outputs(served, self.loop.schemas(), schema), sum(event.kind.startswith("training.") for event in events)
-        )
+        kept = course(_outputs(served, self.loop.schemas(), schema), *_cost(events))
         higher = metrics.known(self.policy.train.metric).higher_is_better
         settle_ms = self.policy.data.label_horizon + 2 * max(self.policy.monitor.windows)
         life = Life(events, kept.periods, period_ms, higher, self.end_ms, settle_ms)
@@ -212,8 +210,8 @@ class Rehearsal:
             label_horizon_ms=self.policy.data.label_horizon,
             higher_is_better=higher,
             loop=kept,
-            frozen=course(compared.frozen[answered], 1),
-            weekly=course(compared.weekly[answered], compared.trainings),
+            frozen=course(compared.frozen[answered], 1, compared.fitted[0]),
+            weekly=course(compared.weekly[answered], len(compared.fitted), sum(compared.fitted)),
             releases=tuple(self.loop.control.releases.history()),
             events=tuple(events),
             settled=sum(_settled(event) for event in events),
@@ -246,13 +244,21 @@ def _settled(event: Event) -> bool:
     return estimated or event.kind == "release.rejected"
 
 
+def _cost(events: Sequence[Event]) -> tuple[int, int, int]:
+    """→ trainings, the rows of all fits, and how many of these were probes."""
+    trained = [event.body.get("rows", 0) for event in events if event.kind.startswith("training.")]
+    asked = [event.body["rows"] for event in events if event.kind == "probe.made" and event.body["rows"]]
+    return len(trained), sum(trained) + sum(asked), len(asked)
+
+
 @dataclass(frozen=True)
 class Baselines:
-    """What the two alternatives would have answered, (n, c) each, and what the second costs."""
+    """What the two alternatives would have answered, (n, c) each, and what they cost: the rows of each week's fit, the
+    first of which is all that the one pays that is left alone."""
 
     frozen: Array
     weekly: Array
-    trainings: int
+    fitted: tuple[int, ...]
 
 
 def baselines(policy: Policy, history: pl.DataFrame, rows: pl.DataFrame, fit: Fit, progress: Progress) -> Baselines:
@@ -262,10 +268,12 @@ def baselines(policy: Policy, history: pl.DataFrame, rows: pl.DataFrame, fit: Fi
     start_ms, at_ms = int(rows[EVENT_MS][0]), rows[EVENT_MS].to_numpy()
     classes = classes_in(policy, history)
     weeks = range(start_ms, int(at_ms[-1]) + 1, WEEK_MS)
-    frozen, parts = np.empty((0, 0)), []
+    frozen, parts, fitted = np.empty((0, 0)), list[Array](), list[int]()
     for number, week_ms in enumerate(weeks):
+        known = known_at(history, week_ms, policy)
+        fitted.append(len(known))
         try:
-            schema, predict = fit(known_at(history, week_ms, policy))
+            schema, predict = fit(known)
         except UsageError:
             if number == 0:
                 raise
@@ -275,7 +283,7 @@ def baselines(policy: Policy, history: pl.DataFrame, rows: pl.DataFrame, fit: Fi
         if len(week):
             parts.append(aligned(predict(week), schema.classes, classes))
         progress(number + 1, len(weeks), "the same, retrained every week")
-    return Baselines(frozen, np.concatenate(parts), len(weeks))
+    return Baselines(frozen, np.concatenate(parts), tuple(fitted))
 
 
 def known_at(history: pl.DataFrame, now_ms: int, policy: Policy) -> pl.DataFrame:

@@ -83,7 +83,7 @@ from homeostat.services.telling import Teller
 from homeostat.services.tokens import Tokens
 from homeostat.services.trace import Traces
 from homeostat.services.training import Rows, Training, native
-from homeostat.services.triggers import Triggers
+from homeostat.services.triggers import Triggers, remembered_since
 from homeostat.services.windows import Windows
 from homeostat.serving import messages
 from homeostat.serving.tick import Engine
@@ -282,8 +282,8 @@ class System:
 
     @cached_property
     def backtests(self) -> Backtests:
-        s = self.stores
-        return Backtests(self.policy, s.log, self.judged, self.bundles, OnnxRuntime(), self.clock)
+        s, since = self.stores, partial(remembered_since, self.stores.journal)
+        return Backtests(self.policy, s.log, self.judged, self.bundles, OnnxRuntime(), self.clock, since)
 
     @cached_property
     def champions(self) -> Champions:
