@@ -73,9 +73,8 @@ def main() -> None:
     }
     last = int(lived.day[-1]) + 1
     ends = range(9 * two.days, last, 3)
-    say(
-        f"right labels suspected on {sum(two.suspicious(right, end, end - two.days) for end in ends)} of {len(ends)} days"
-    )
+    false = [end for end in ends if two.suspicious(right, end, end - two.days)]
+    say(f"right labels suspected on {len(false)} of {len(ends)} days")
     for name, which in kinds.items():
         found = []
         for start in range(9 * two.days, last - SOON, STEP):
