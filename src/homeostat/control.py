@@ -20,6 +20,7 @@ from homeostat.services.feedback import Feedback
 from homeostat.services.monitors import Monitors
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
+from homeostat.services.surroundings import Surroundings
 from homeostat.services.suspicion import Suspicions
 from homeostat.services.telling import Teller
 from homeostat.services.triggers import Triggers
@@ -40,11 +41,13 @@ class Control:
     feedback: Feedback
     suspicions: Suspicions
     teller: Teller
+    surroundings: Surroundings
     clock: Clock
 
     def lead(self) -> None:
         """A term of this control plane begins: whoever led before can't change the routing document any more."""
         self.releases.claim()
+        self.surroundings.begin()
         self.begin()
 
     def begin(self) -> None:
@@ -65,6 +68,7 @@ class Control:
         if (cut := self.triggers.pending()) is not None:
             self.train(cut)
         self.settle()
+        self.surroundings.turn()
         self.experiments.turn()
         self.feedback.turn()
         self.suspicions.turn()
