@@ -19,14 +19,14 @@ from homeostat.config import read_policy
 from homeostat.domain.backtest import Backtested, Replayed
 from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import EVENT_MS
-from homeostat.domain.errors import DataError, NotFound, UsageError
+from homeostat.domain.errors import Corrupt, DataError, NotFound, UsageError
 from homeostat.domain.event import BACKTEST, LOOK, Event
 from homeostat.domain.experiment import Experiment, Plan
 from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Policy
 from homeostat.domain.rehearsal import RehearsalResult
-from homeostat.domain.report import Delays
-from homeostat.domain.rollout import Lane, Rollout, StepKind
+from homeostat.domain.report import Delays, Needs
+from homeostat.domain.rollout import Arm, Lane, Rollout, StepKind
 from homeostat.domain.run import RunResult
 from homeostat.domain.trace import Trace
 from homeostat.domain.trigger import Trigger
@@ -327,8 +327,15 @@ class ReleaseVerbs:
         """Every verdict over time with its evidence, why it moved or holds, and what would change it. → that, and the
         path of its HTML report. Errors: `NotFound`."""
         found = self._releases.explain(release or self._current())
-        shown = view(found, self._project.policy.release.margin)
+        shown = replace(view(found, self._project.policy.release.margin), needs=self._needs(found.rollout))
         return shown, write_report(self._project.root, f"release-{found.rollout.id}", release_report(shown))
+
+    def _needs(self, rollout: Rollout) -> Needs | None:
+        """None: a bundle of long ago is gone, or damaged, which is no reason to explain nothing."""
+        try:
+            return self._project.system.analyses.needs(rollout.candidate, rollout.champion)
+        except (NotFound, Corrupt):
+            return None
 
     @property
     def _releases(self) -> Releases:

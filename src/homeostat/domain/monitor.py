@@ -89,7 +89,7 @@ SEVERITIES: Mapping[str, Severity] = {
 @dataclass(frozen=True, slots=True)
 class Cause:
     """What may be behind an alert. `kind`: broken, a column; within or mix, a segment that does worse or grew; drift;
-    release, training or log, what changed; class, a new one. `at_ms`: when, if it is known."""
+    release, training, environment or log, what changed; class, a new one. `at_ms`: when, if it is known."""
 
     kind: str
     words: str

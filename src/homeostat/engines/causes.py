@@ -104,10 +104,12 @@ def likely(
     columns that drifted in windows since then, by effect; what changed in the loop, the more the nearer."""
     sick = [one for one in _broken(alerts) if one.closed_ms is None or one.closed_ms > from_ms]
     weighed = [(BROKEN, Cause("broken", f"{one.title} ({one.name})", one.opened_ms)) for one in sick]
+    by = {event.subject: event.body["by"] for event in events if event.kind == DIFFERS}
     for event in events:
         if kind != "inputs" and event.kind in CHANGES and event.at_ms <= until_ms:
             near = math.exp(-abs(from_ms - event.at_ms) / NEAR_MS)
-            words = f"{event.text} ({iso(event.at_ms)})"
+            more = f"; new in it: {by[event.subject]}" if by.get(event.subject) else ""
+            words = f"{event.text} ({iso(event.at_ms)}){more}"
             weighed.append((near, Cause(CHANGES[event.kind], words, event.at_ms)))
     for subject, (reading, at_ms) in _drifted(events, from_ms, until_ms).items():
         if subject != PREDICTION:
@@ -125,7 +127,12 @@ def ranked(own: Sequence[Cause], found: Sequence[Ranked]) -> tuple[Cause, ...]:
     return (*first, *(measured or [one for one in own if one.kind == "drift"]), *last)[:TOP]
 
 
+ENVIRONMENT = "environment.changed"
+"""Packages, Python or the machine of the control plane are not those that it had when it started the last time."""
+DIFFERS = "version.differs"
+"""What a promoted version does not have in common with the one it replaced: data, code, parameters, packages."""
 CHANGES: Mapping[str, str] = {
+    ENVIRONMENT: "environment",
     "release.promoted": "release",
     "release.rolled_back": "release",
     "training.failed": "training",

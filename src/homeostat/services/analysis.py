@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from homeostat.domain.bundle import Bundle
+from homeostat.domain.bundle import Bundle, Version
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.errors import NotFound, PipelineError
 from homeostat.domain.failures import Failures
@@ -227,10 +227,16 @@ class Analyses:
 
     def _needs(self, version: int, bundle: Bundle) -> Needs:
         """Beside the version that served before it."""
-        now = self.moves.evaluation(bundle).importance
         made = [one for one in self.rollouts.all(self.policy.name) if one.candidate.number == version and one.champion]
-        if not made or made[-1].champion is None:
+        return self._beside(bundle, made[-1].champion if made else None)
+
+    def needs(self, candidate: Version, champion: Version | None) -> Needs:
+        """What a version needs, beside another one. Errors: `NotFound`, `Corrupt`."""
+        return self._beside(self.bundles.load(candidate.bundle), champion)
+
+    def _beside(self, bundle: Bundle, before: Version | None) -> Needs:
+        now = self.moves.evaluation(bundle).importance
+        if before is None:
             return Needs(now, 0, {}, None)
-        before = made[-1].champion
         earlier = self.moves.evaluation(self.bundles.load(before.bundle)).importance
         return Needs(now, before.number, earlier, agreement(earlier, now))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from homeostat.adapters.clock import SimulatedClock, SystemClock
 from homeostat.adapters.code import ProjectCode
 from homeostat.adapters.convert import OnnxConverter
-from homeostat.adapters.environment import environment
+from homeostat.adapters.environment import environment, machine
 from homeostat.adapters.hooks import ProjectHooks
 from homeostat.adapters.notify import AppriseChannels, channel_name
 from homeostat.adapters.pipeline import HamiltonPipeline
@@ -78,6 +78,7 @@ from homeostat.services.quarantine import Quarantine
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
 from homeostat.services.skew import Skew
+from homeostat.services.surroundings import Surroundings
 from homeostat.services.suspicion import Suspicions
 from homeostat.services.telling import Teller
 from homeostat.services.tokens import Tokens
@@ -409,8 +410,14 @@ class System:
             self.suspicions,
             self.classes,
             self.teller,
+            self.surroundings,
             self.clock,
         )
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        s, here = self.stores, self.environment + machine()
+        return Surroundings(self.policy, s.journal, s.rollouts, self.bundles, self.clock, here)
 
     @cached_property
     def teller(self) -> Teller:

@@ -23,7 +23,7 @@ def monitor_report(found: MonitorReport) -> str:
         Section(f"{words.metric(found.now.metric)} over time", list(_course(found))),
         Section("Where it fails", list(_failures(found.failures))),
         Section("Labels and calibration", [_labels(found)]),
-        Section("What it needs", list(_needs(found.needs))),
+        Section("What it needs", list(needs(found.needs))),
     ]
     span = f"{words.day(found.from_ms)} to {words.day(found.until_ms)}"
     return page(f"{found.model}, version {found.version}, {span}", monitor_sentence(found), sections)
@@ -180,7 +180,8 @@ def delay_sentence(one: Delays) -> str:
     return f"{came}; of those that come, {law}; {horizon}."
 
 
-def _needs(found: Needs) -> Iterator[Block]:
+def needs(found: Needs) -> Iterator[Block]:
+    """Input by input, beside the version before."""
     yield Text(needs_sentence(found))
     ranked = sorted(found.importance, key=lambda name: -found.importance[name])
     columns = [Column("Input"), Column("loss rises by, without it", True), Column(f"in version {found.before}", True)]
