@@ -72,8 +72,8 @@ def truth_of(row: str) -> int:
 GOOD = right(0.9)
 
 
-class Crash(Exception):
-    """The process was killed."""
+class Crash(BaseException):
+    """The process was killed: nothing catches it."""
 
 
 @dataclass
@@ -125,7 +125,7 @@ class Frames:
 
 
 class Log(Frames):
-    def read(self, _model: str, start_ms: int, end_ms: int) -> pl.DataFrame:
+    def read(self, _model: str, start_ms: int, end_ms: int, _inputs: bool = True) -> pl.DataFrame:
         return self.between(start_ms, end_ms)
 
 

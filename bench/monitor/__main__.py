@@ -2,8 +2,8 @@
 
 By default: 1M and 10M rows of 20 columns beside a stored reference, the scan that is the limit, Evidently and NannyML
 (each in an environment of its own, at sizes they finish within two minutes), and what counting costs a row. `--rates`:
-the table of false alarms and power, with 1,000 windows half an hour. `--history FILE --every 30m --drop a,b`: real rows, with their drift taken
-away and left in.
+the table of false alarms and power, with 1,000 windows half an hour. `--history FILE --every 30m --drop a,b`: real
+rows, with their drift taken away and left in.
 """
 
 from __future__ import annotations

@@ -5,14 +5,17 @@ A pass is level-triggered: it reads what is, not what happened since, so a pass 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from homeostat.domain.bundle import Version
 from homeostat.domain.errors import HomeostatError, Refused
-from homeostat.domain.rollout import Do, Move
+from homeostat.domain.rollout import Do, Move, Rollout
 from homeostat.domain.run import RunResult
 from homeostat.domain.trigger import PREVIOUS, Trigger
 from homeostat.engines.report import run_sentence
 from homeostat.ports import Clock
+from homeostat.services.classes import NewClasses
 from homeostat.services.experiments import Experiments
 from homeostat.services.feedback import Feedback
 from homeostat.services.monitors import Monitors
@@ -37,6 +40,7 @@ class Control:
     experiments: Experiments
     feedback: Feedback
     suspicions: Suspicions
+    classes: NewClasses
     teller: Teller
     clock: Clock
 
@@ -47,23 +51,29 @@ class Control:
 
     def begin(self) -> None:
         """The first champion of a model that never had a release: its newest version, or one that is trained now."""
+        if (first := self.triggers.first()) is not None:
+            self.train(first)
+            return
         if self.releases.history():
             return
-        versions = self.releases.tracker.versions(self.releases.model)
+        versions = self._versions()
         if versions:
             self.releases.start(versions[-1], by="the control loop")
         else:
-            self.train(Trigger("first", "manual", "the first champion", self.clock.now_ms()))
+            self.train(self.triggers.begin())
 
     def turn(self) -> None:
-        """One pass."""
+        """One pass. A training that a crash cut short comes first, as it would have."""
+        if (cut := self.triggers.pending()) is not None:
+            self.train(cut)
         self.settle()
         self.experiments.turn()
         self.feedback.turn()
         self.suspicions.turn()
+        self.classes.turn()
         self.monitors.watch()
         self.teller.turn()
-        while (trigger := self.triggers.check()) is not None:  # asked again after a training, as after a crash in it
+        while (trigger := self.triggers.check()) is not None:  # asked again after a training
             self.train(trigger)
             self.settle()
 
@@ -77,40 +87,43 @@ class Control:
 
     def train(self, trigger: Trigger) -> None:
         """Carry out a trigger's remedy. Of a training the challenger, if the gates let one through, starts its release;
-        an earlier version starts one at once. The trigger is done last: after a crash in between, the run is found in
-        the cache and its release under way."""
+        an earlier version starts one at once. The trigger is done last. After a crash in between its release is known
+        by the trigger, whatever was learned since; a run that has none yet is found in the cache."""
+        by = f"trigger {trigger.key}"
+        asked = next((one for one in self.releases.history() if one.by == by), None)
+        if asked is not None:
+            self.triggers.done(trigger, run=asked.candidate.run, note=_asked(asked))
+            return
         what, _, which = trigger.remedy.partition(":")
         if what == PREVIOUS:
-            self._again(trigger, int(which))
+            version = next(one for one in self._versions() if one.number == int(which))
+            self.triggers.done(trigger, run=version.run, note=self._start(version, by))
             return
         try:
             result = self.runs.run(window_ms=int(which)) if which else self.runs.run()
         except HomeostatError as error:
             self.triggers.done(trigger, failure=str(error))
             return
-        self.triggers.done(trigger, run=result.id, note=self._release(result, trigger), fitted=result.fitted)
+        self.triggers.done(trigger, run=result.id, note=self._release(result, by), fitted=result.fitted)
 
-    def _again(self, trigger: Trigger, number: int) -> None:
-        """Release an earlier version: through the same steps, for the world may have changed since."""
-        version = next(one for one in self.releases.tracker.versions(self.releases.model) if one.number == number)
-        by = f"trigger {trigger.key}"
-        known = next((one for one in self.releases.history() if one.by == by), None)
-        try:
-            asked = known or self.releases.start(version, by=by)
-            note = f"Release {asked.id} of version {number} was asked for."
-        except Refused as refusal:
-            note = f"No release was started: {refusal.what}."
-        self.triggers.done(trigger, run=version.run, note=note)
+    def _versions(self) -> Sequence[Version]:
+        return self.releases.tracker.versions(self.releases.model)
 
-    def _release(self, result: RunResult, trigger: Trigger) -> str:
-        """→ what came of the run. The same version may have its release already: after a crash, or without news."""
+    def _release(self, result: RunResult, by: str) -> str:
+        """→ what came of the run. Without news, the same version may have had its release before."""
         if result.version is None:
             return run_sentence(result)
         known = next((one for one in self.releases.history() if one.candidate == result.version), None)
         if known is not None:
             return f"It is version {result.version.number} again, of release {known.id}: {known.status.value}."
+        return self._start(result.version, by)
+
+    def _start(self, version: Version, by: str) -> str:
         try:
-            asked = self.releases.start(result.version, by=f"trigger {trigger.key}")
-            return f"Release {asked.id} was asked for."
+            return _asked(self.releases.start(version, by=by))
         except Refused as refusal:
             return f"No release was started: {refusal.what}."
+
+
+def _asked(release: Rollout) -> str:
+    return f"Release {release.id} of version {release.candidate.number} was asked for."

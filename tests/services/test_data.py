@@ -67,6 +67,11 @@ def test_a_table_that_was_written_before_a_crash_is_nobodys_version(one: System)
     assert one.data.versions() == (found,)
 
 
+def test_a_table_that_a_process_wrote_and_did_not_record_is_taken_up(one: System) -> None:
+    one.stores.tables.write("datasets/cards", one.data.newest())
+    assert one.data.snapshot().version == 0
+
+
 def test_served_rows_come_in_typed_as_the_projects_own(one: System) -> None:
     serve(one, END_MS + HOUR_MS, "a", "1", amount=7, country="fr", online=False)
     serve(one, END_MS + 2 * HOUR_MS, "unlabelled")

@@ -10,40 +10,28 @@ import random
 import select
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from functools import reduce
 from pathlib import Path
 
-import msgspec
 import polars as pl
 from killed_control import system
+from lives import A_DAY, CHANGE, DAYS, POLICY, START_MS, TURNS_MS, Outcome, named, outcome, serve
 
 import projects
 from homeostat.adapters.source import Source
+from homeostat.adapters.tracking import MlflowTracker
 from homeostat.domain.bundle import Version
-from homeostat.domain.dataset import ENTITY, EVENT_MS
-from homeostat.domain.event import LOOK, Event
-from homeostat.domain.rollout import Rollout, Route
-from homeostat.domain.units import DAY_MS, HOUR_MS
-from homeostat.serving.messages import Request
+from homeostat.domain.dataset import EVENT_MS
 from homeostat.stores.predictions import SegmentLabels, SegmentLog
-from homeostat.wiring.system import System
 
 KILLS = int(os.environ.get("KILLS", "3"))
-WARMUP, DAYS, CHANGE, A_DAY = 10, 22, 13, 72
-TURN_MS = 12 * HOUR_MS
-START_MS = projects.START_MS + WARMUP * DAY_MS
-CHANGES = {
-    "margin: 0.05}": "margin: 0.5}",
-    "max_hold: 3d": "max_hold: 3d, on_unknown: best_estimate, min_requests: 20",
-    "10d}], cooldown: 4d": "2d}], cooldown: 1d, only_if_it_helps: true, remedies: [previous, refit]",
-}
-POLICY = reduce(lambda text, change: text.replace(*change), CHANGES.items(), projects.POLICY)
 
 
 @dataclass
@@ -91,19 +79,6 @@ class Child:
         return self.process.stdout.readline() if ready else None
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """All that a life leaves behind, but for looks, which are told now and then."""
-
-    journal: tuple[Event, ...]
-    routes: Mapping[str, Route]
-    releases: tuple[Rollout, ...]
-    versions: tuple[Version, ...]
-
-    def kinds(self) -> list[str]:
-        return [event.kind for event in self.journal]
-
-
 @dataclass
 class Life:
     """The data plane and the world around it: rows at their times, labels a day later."""
@@ -116,8 +91,8 @@ class Life:
         plane = system(self.root, "plane", START_MS)
         rows = Source(self.root, plane.policy.data, plane.policy.task)().filter(pl.col(EVENT_MS) >= START_MS)
         with child(self.root) as control:
-            for turn, now_ms in enumerate(range(START_MS, START_MS + (DAYS - WARMUP) * DAY_MS, TURN_MS)):
-                self._serve(plane, rows, now_ms)
+            for turn, now_ms in enumerate(TURNS_MS):
+                serve(plane, rows, now_ms)
                 self.took.append(control.turn(now_ms, kills.get(turn, ())))
                 plane.engine.refresh()
         for log in (plane.stores.log, plane.stores.labels):
@@ -125,28 +100,20 @@ class Life:
             log.close()
         return control.killed
 
-    def _serve(self, plane: System, rows: pl.DataFrame, now_ms: int) -> None:
-        served = rows.with_row_index("row").filter(pl.col(EVENT_MS).is_between(now_ms - TURN_MS, now_ms - 1))
-        for row in served.drop(ENTITY, "fraud").iter_rows(named=True):
-            plane.clock.move_to(row.pop(EVENT_MS))
-            row["id"] = f"r{row.pop('row')}"
-            body = {"records": [row]}
-            answer = plane.engine.answer([Request("POST", "/v1/models/cards/predict", msgspec.json.encode(body))])[0]
-            assert answer.status == 200, answer.body
-            plane.engine.shadow()
-        plane.clock.move_to(now_ms)
-        until = now_ms - DAY_MS
-        due = rows.with_row_index("row").filter(pl.col(EVENT_MS).is_between(until - TURN_MS, until - 1))
-        labels = [{"id": f"r{row}", "label": label} for row, label in due.select("row", "fraud").iter_rows()]
-        if labels:
-            asked = Request("POST", "/v1/feedback", msgspec.json.encode({"labels": labels}))
-            assert plane.engine.answer([asked])[0].status < 300
-
     def outcome(self) -> Outcome:
-        stores = system(self.root, "reader", START_MS).stores
-        events = tuple(event for event in stores.journal.read("cards") if event.kind != LOOK)
-        routes, releases = stores.router.read().routes, stores.rollouts.all("cards")
-        return Outcome(events, routes, tuple(releases), tuple(stores.tracker.versions("cards")))
+        return outcome(system(self.root, "reader", START_MS).stores, self._versions())
+
+    def _versions(self) -> Sequence[Version]:
+        """From a copy: in this process MLflow keeps its connections by the database's name, and would go on reading the
+        deleted file of the life before."""
+        with tempfile.TemporaryDirectory() as name:
+            copy = Path(name) / "mlflow.db"
+            with (
+                closing(sqlite3.connect(self.root / ".homeostat" / "mlflow.db")) as now,
+                closing(sqlite3.connect(copy)) as then,
+            ):
+                now.backup(then)
+            return MlflowTracker(f"sqlite:///{copy}", Path(name)).versions("cards")
 
 
 @contextmanager
@@ -156,16 +123,6 @@ def child(root: Path) -> Iterator[Child]:
         yield made
     finally:
         made.kill()
-
-
-def named(outcome: Outcome) -> list[str]:
-    """Line by line, bundles by their runs: a bundle's report tells which steps were cached, so that its digest depends
-    on a kill in the middle of the training; run, version and all that was decided do not."""
-    lines = [*map(str, outcome.journal), str(outcome.routes), *map(str, outcome.releases), *map(str, outcome.versions)]
-    for version in outcome.versions:
-        for digest in (version.bundle, version.bundle[:12]):
-            lines = [line.replace(digest, version.run) for line in lines]
-    return lines
 
 
 def moments(took: Sequence[float], seed: int) -> dict[int, list[float]]:

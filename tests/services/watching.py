@@ -77,7 +77,7 @@ class Log:
         inputs = pl.DataFrame(dict(batch.inputs)).to_struct()
         self.frames.append(pl.DataFrame(columns | {"inputs": inputs}, schema=_TYPES))
 
-    def read(self, _: str, start_ms: int, end_ms: int) -> pl.DataFrame:
+    def read(self, _: str, start_ms: int, end_ms: int, _inputs: bool = True) -> pl.DataFrame:
         self.reads += 1
         return pl.concat(self.frames).filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
 

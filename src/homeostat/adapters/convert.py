@@ -40,7 +40,7 @@ def _lightgbm(estimator: Any, features: int) -> bytes:
     shape = [("x", FloatTensorType([None, features]))]
     extra = {"zipmap": False} if hasattr(estimator, "classes_") else {}
     model = convert_lightgbm(_in_float32(estimator), name=_NAME, initial_types=shape, **extra)
-    return bytes(_with_open_batch(model).SerializeToString())
+    return canonical(_with_open_batch(model))
 
 
 def _in_float32(estimator: Any) -> Any:
@@ -67,7 +67,7 @@ def _sklearn(estimator: Any, features: int) -> bytes:
 
     options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "classes_") else None
     model = to_onnx(estimator, name=_NAME, initial_types=[("x", FloatTensorType([None, features]))], options=options)
-    return bytes(model.SerializeToString())
+    return canonical(model)
 
 
 def _with_open_batch(model: Any) -> Any:
@@ -76,3 +76,12 @@ def _with_open_batch(model: Any) -> Any:
         for dimension in output.type.tensor_type.shape.dim[:1]:
             dimension.Clear()
     return model
+
+
+def canonical(model: Any) -> bytes:
+    """The same in every process: the converters list the operator sets that a model needs in the order of a set of
+    texts, which each process of Python hashes anew, and some of them twice."""
+    needed = {one.domain: one for one in sorted(model.opset_import, key=lambda one: one.version)}
+    del model.opset_import[:]
+    model.opset_import.extend(needed[domain] for domain in sorted(needed))
+    return bytes(model.SerializeToString())

@@ -40,7 +40,7 @@ def newest(times: Times, longest_ms: int, since_ms: int = 0) -> int:
     `longest_ms`, and does not begin before `since_ms` where `FEW` times have come since."""
     enough = int(times[-min(LABELS, len(times))]) - 1
     start = max(min(int(times[-1]) - DAYS * DAY_MS, enough), int(times[-1]) - longest_ms)
-    found, since = (int(np.searchsorted(times, at, side=side)) for at, side in ((start, "right"), (since_ms, "left")))
+    found, since = int(np.searchsorted(times, start, side="right")), int(np.searchsorted(times, since_ms))
     return max(found, since) if len(times) - since >= FEW else found
 
 

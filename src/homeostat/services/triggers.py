@@ -23,6 +23,7 @@ from homeostat.services.probe import costs
 
 PERSON = "healing"
 """The title of the alert that calls a person."""
+FIRST = "trigger.first"
 ENDS = ("training.", "remedy.")
 """What a remedy ends with: a training, or the release of an earlier version."""
 
@@ -45,7 +46,8 @@ def remembered_since(journal: Journal, release: Rollout) -> int:
 
 class Triggers:
     """`performance` gives the champion's change since it was made (None: nothing is served); `refit` (of a window) and
-    `remembered` (since a change, where the champion loses at least so much) what remedies would bring; `estimated` an estimated drop of it."""
+    `remembered` (since a change, where the champion loses at least so much) what remedies would bring; `estimated` an
+    estimated drop of it."""
 
     def __init__(
         self,
@@ -85,6 +87,17 @@ class Triggers:
         order = Trigger(f"manual:{now}", "manual", reason or "asked by hand", now)
         self._write("trigger.asked", f"asked:{order.key}", order.key, order.reason, order)
         return order
+
+    def begin(self) -> Trigger:
+        """Note that the first champion is trained now: it counts for no budget."""
+        cause = Trigger("first", "manual", "the first champion", self.clock.now_ms())
+        self._write(FIRST, cause.key, cause.key, cause.reason, cause)
+        return cause
+
+    def first(self) -> Trigger | None:
+        """The first champion's training, begun and not ended."""
+        ended = {event.subject for event in self._events("training.")}
+        return next((cause for cause in self._read(FIRST) if cause.key not in ended), None)
 
     def pending(self) -> Trigger | None:
         """Fired, but its remedy neither done nor failed."""

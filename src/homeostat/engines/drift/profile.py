@@ -85,7 +85,7 @@ def reference(
 
 
 def reference_of(layouts: Mapping[str, Layout], whole: Profile, windows: Sequence[Windows], span_ms: int) -> Reference:
-    """The same of rows that are counted already: the `whole` of them, over `span_ms`, and its windows of each length."""
+    """The same of rows that are counted already: the `whole` of them, over `span_ms`, its windows of each length."""
     alone: dict[int, Calibration] = {}
     merged: dict[int, Calibration] = {}
     found: list[Season] = []
