@@ -26,7 +26,7 @@ from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Policy
 from homeostat.domain.rehearsal import RehearsalResult
 from homeostat.domain.report import Delays, Needs
-from homeostat.domain.rollout import Arm, Lane, Rollout, StepKind
+from homeostat.domain.rollout import Lane, Rollout, StepKind
 from homeostat.domain.run import RunResult
 from homeostat.domain.trace import Trace
 from homeostat.domain.trigger import Trigger

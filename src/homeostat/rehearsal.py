@@ -119,6 +119,7 @@ class Rehearsal:
         """Every row once, in event time, with the turns of the control loop between. → the requests that failed."""
         at_ms, requests = rows[EVENT_MS].to_numpy(), self._requests(rows)
         told = rows.select(pl.int_range(pl.len()).alias("row"), TOLD, DUE_MS).sort(DUE_MS, maintain_order=True)
+        due_ms = told[DUE_MS].to_numpy()
         broken = [one for one in self.injections if one.kind == BROKEN_RELEASE]
         waiting: Sequence[Injection] = sorted(broken, key=lambda one: one.from_ms)
         failed = done = labelled = 0
@@ -126,7 +127,7 @@ class Rehearsal:
             until = int(np.searchsorted(at_ms, turn_ms))
             for row in range(done, until):
                 failed += self._ask(int(at_ms[row]), next(requests))
-            matured = int(told[DUE_MS].search_sorted(turn_ms, "right"))
+            matured = int(np.searchsorted(due_ms, turn_ms, side="right"))
             self.loop.clock.move_to(turn_ms)
             self._label(told[labelled:matured])
             waiting = self._broken_releases(waiting, turn_ms)

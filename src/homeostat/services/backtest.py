@@ -70,7 +70,7 @@ class Backtests:
         return self._done(replay)
 
     def work(self, release: Rollout) -> Backtested | None:
-        """A piece of a release's backtest, on the week before it was started, or what of it `since` leaves. → None
+        """A piece of a release's backtest, on the week before it was started, as far as `since` goes back. → None
         while there is more to do."""
         if release.champion is None:
             raise ValueError("the first release of a model has nobody to be compared with")

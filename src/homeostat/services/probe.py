@@ -80,8 +80,8 @@ class Probes:
     def remembered(self, since_ms: int, least: float) -> Remembered | None:
         """The earlier version that is surely better than the champion on the newest labels, and as good as when it was
         made: a season that returns, or a champion that was a mistake. Labels from before a change at `since_ms` (0:
-        none is known) speak for versions of the world that went: they don't count, where enough have come since. None
-        where there is no such version, or the champion loses less than `least` there."""
+        none is known) speak for the world that went: they don't count, where enough have come since. None where there
+        is no such version, or the champion loses less than `least` there."""
         try:
             frame = self.data.newest()
             schema = self.training.schema(frame)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import polars as pl
 
 from homeostat.domain.prediction import LabelBatch, LogBatch, SignalBatch
@@ -28,7 +29,7 @@ class _Grown:
         """Two binary searches while time only went forward, a scan otherwise."""
         if not self._ordered:
             return self.frame.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
-        start, end = (int(self.frame["at_ms"].search_sorted(ms, side="left")) for ms in (start_ms, end_ms))
+        start, end = np.searchsorted(self.frame["at_ms"].to_numpy(), (start_ms, end_ms)).tolist()
         return self.frame.slice(start, max(end - start, 0))
 
 
