@@ -89,8 +89,13 @@ def quick(_x: Matrix) -> float:
 
 
 def slow_tail(x: Matrix) -> float:
-    """Three times as long on the tenth with the largest amounts."""
-    return 300.0 if (x[:, 0] > 81).any() else 100.0
+    """Four times as long on the tenth with the largest amounts."""
+    return 400.0 if (x[:, 0] > 81).any() else 100.0
+
+
+def late_tail(x: Matrix) -> float:
+    """A little later than the champion ever is."""
+    return 340.0 if (x[:, 0] > 81).any() else 100.0
 
 
 class Clock:

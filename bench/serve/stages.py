@@ -13,15 +13,15 @@ from typing import Any, cast
 from unittest.mock import patch
 
 from homeostat.config import read_policy
-from homeostat.serving import http, limits, record, records, score, tick
+from homeostat.serving import group, http, limits, record, records, score, tick
 from homeostat.stores import frames, segments
 from homeostat.wiring.plane import STATE, data_plane
 
 TURNS, REPEATS = 100, 5
 _STAGES = (
     ("parse HTTP", http.Connection, "data_received"),
-    ("decode", records.Records, "decode"),
-    ("transform", tick, "gather"),
+    ("decode", records.Records, "together"),
+    ("transform", group, "gather"),
     ("validate", limits.Limits, "faults"),
     ("route", tick, "score"),
     ("model", score, "_call"),
@@ -29,7 +29,7 @@ _STAGES = (
     ("log: rows", record.Page, "batches"),
     ("log: pack", frames, "pack"),
     ("log: append", segments.Writer, "append"),
-    ("encode", records.Records, "encode"),
+    ("encode", group.Group, "encode"),
     ("write HTTP", http.Slot, "answer"),
     ("the tick around them", tick.Engine, "answer"),
 )

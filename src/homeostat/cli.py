@@ -18,6 +18,7 @@ from homeostat.commands.options import length as _length
 from homeostat.commands.options import opened as _open
 from homeostat.commands.options import show as _show
 from homeostat.commands.options import time as _time
+from homeostat.commands.predict import predict
 from homeostat.commands.release import release
 from homeostat.domain.errors import HomeostatError
 
@@ -45,21 +46,6 @@ def _workers(text: str) -> tuple[int, int]:
     if not isinstance(bounds, tuple):
         raise typer.BadParameter(f"{text!r} is not a number of workers: write auto, 2, or 1-4", param_hint="--workers")
     return bounds
-
-
-class Engine(StrEnum):
-    """Where a batch job is done."""
-
-    LOCAL = "local"
-    RAY = "ray"
-    SPARK = "spark"
-
-
-class OnError(StrEnum):
-    """What a batch job does with a row that breaks a rule."""
-
-    FAIL = "fail"
-    MARK = "mark"
 
 
 class Repeated(StrEnum):
@@ -282,33 +268,7 @@ def compact(
     _show(done, as_json, lambda: terminal.lines(f"{done.rows:,} rows moved into the tables of the log{removed}."))
 
 
-@app.command()
-def predict(
-    source: Annotated[
-        str, typer.Argument(metavar="IN", help="A CSV or Parquet file, a folder of them, or a Delta table.")
-    ],
-    out: Annotated[str, typer.Argument(help="A folder, or a Delta table: delta://scores.")],
-    part_rows: Annotated[int, typer.Option(min=1, help="Rows of a part.")] = 100_000,
-    log: Annotated[bool, typer.Option("--log", help="Keep the answers in the prediction log too.")] = False,
-    on_error: Annotated[OnError, typer.Option(help="A row that breaks a rule ends the job, or is marked.")] = (
-        OnError.FAIL
-    ),
-    engine: Annotated[Engine, typer.Option(help="Where the work is done.")] = Engine.LOCAL,
-    folder: Folder = HERE,
-    as_json: Json = False,
-) -> None:
-    """Score rows with the version that serves, here or in an object store (s3://, gs://, az://). Started again, it
-    makes only what is missing.
-
-    Example: homeostat predict s3://lake/cards delta://s3://lake/scores -p price
-    """
-    from homeostat import terminal
-
-    with terminal.progress("rows") as progress:
-        result = _open(folder).predict_file(
-            source, out, part_rows, progress, log=log, on_error=on_error.value, engine=engine.value
-        )
-    _show(result, as_json, lambda: terminal.predicted(result))
+app.command()(predict)
 
 
 @app.command()
@@ -345,7 +305,9 @@ def status(folder: Folder = HERE, as_json: Json = False) -> None:
 
 @app.command()
 def trace(
-    prediction: Annotated[str, typer.Argument(help="A prediction id: in the answer, and in x-prediction-id.")],
+    prediction: Annotated[
+        str, typer.Argument(help="A prediction id: in the answer, and in x-prediction-id. Or a W3C trace id.")
+    ],
     folder: Folder = HERE,
     as_json: Json = False,
 ) -> None:

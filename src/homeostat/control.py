@@ -15,6 +15,7 @@ from homeostat.domain.run import RunResult
 from homeostat.domain.trigger import PREVIOUS, Trigger
 from homeostat.engines.report import run_sentence
 from homeostat.ports import Clock
+from homeostat.services.classes import NewClasses
 from homeostat.services.experiments import Experiments
 from homeostat.services.feedback import Feedback
 from homeostat.services.monitors import Monitors
@@ -40,6 +41,7 @@ class Control:
     experiments: Experiments
     feedback: Feedback
     suspicions: Suspicions
+    classes: NewClasses
     teller: Teller
     surroundings: Surroundings
     clock: Clock
@@ -72,6 +74,7 @@ class Control:
         self.experiments.turn()
         self.feedback.turn()
         self.suspicions.turn()
+        self.classes.turn()
         self.monitors.watch()
         self.teller.turn()
         while (trigger := self.triggers.check()) is not None:  # asked again after a training

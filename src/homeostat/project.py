@@ -14,7 +14,7 @@ import msgspec
 import polars as pl
 
 from homeostat.adapters.runtime import OnnxRuntime
-from homeostat.batch import PART_ROWS, Batch, BatchResult, OnError, Shipped, Terms
+from homeostat.batch import PART_ROWS, BatchResult, OnError, Terms
 from homeostat.config import read_policy
 from homeostat.domain.backtest import Backtested, Replayed
 from homeostat.domain.bundle import Version
@@ -26,7 +26,7 @@ from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Policy
 from homeostat.domain.rehearsal import RehearsalResult
 from homeostat.domain.report import Needs
-from homeostat.domain.rollout import Arm, Lane, Rollout, StepKind
+from homeostat.domain.rollout import Lane, Rollout, StepKind
 from homeostat.domain.run import RunResult
 from homeostat.domain.trace import Trace
 from homeostat.domain.trigger import Trigger
@@ -55,8 +55,8 @@ from homeostat.serving.messages import Request
 from homeostat.verbs.alerts import AlertVerbs
 from homeostat.verbs.feedback import FeedbackVerbs, Wrong, caller
 from homeostat.verbs.monitor import MonitorVerbs
-from homeostat.wiring.cluster import cluster
-from homeostat.wiring.plane import STATE
+from homeostat.wiring import STATE
+from homeostat.wiring.batch import champion, nothing_serves, predict_file
 from homeostat.wiring.system import System, project_system, rehearsal, write_report
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Project:
         self.export = ExportVerbs(self)
         self.token = TokenVerbs(self)
         self.experiment = ExperimentVerbs(self)
-        self.feedback = FeedbackVerbs(policy.name, self.ask, lambda: self.system.feedback)
+        self.feedback = FeedbackVerbs(policy.name, self.ask, lambda: self.system.feedback, lambda: self.system.classes)
         self.alerts = AlertVerbs(lambda: self.system, caller)
         self.monitor = MonitorVerbs(root, lambda: self.system)
 
@@ -136,7 +136,7 @@ class Project:
 
     def fit(self, frame: pl.DataFrame) -> Callable[[pl.DataFrame], Any]:
         """The project's training alone: labelled rows → a model: rows → output (n, c)."""
-        return self.system.fit(frame)
+        return self.system.fit(frame)[1]
 
     def run(self, progress: Progress = _quiet) -> RunResult:
         """One turn: version the data, check, train, evaluate, gate, bundle, register. Errors: `CheckFailed`,
@@ -208,16 +208,9 @@ class Project:
         that are not there. `on_error`: a row that breaks a rule ends the job ("fail"), or gets its reason ("mark").
         `engine`: where the work is done: local, ray or spark. Errors: `NotFound` before the first release; `DataError`
         that names file, row and field; `UsageError`."""
-        if log and engine != "local":
-            raise UsageError("the prediction log is on this machine", way_out="Use --log with --engine local.")
-        serves = self.served()
-        system, arm = self.system, Arm(serves.number, serves.bundle)
-        batch = Batch(self._shipped, system.clock, system.stores.log if log else None, cluster(engine))
-        return batch.score(arm, source, out, Terms(part_rows, on_error), progress)
-
-    def _shipped(self, bundle: str) -> Shipped:
-        manifest, blobs = self.system.bundles.load(bundle), self.system.stores.blobs
-        return Shipped(bundle, blobs.get(bundle), blobs.get(manifest.files["model.onnx"]), OnnxRuntime())
+        opened = (lambda: self.system.stores.log) if log else None
+        terms = Terms(part_rows, on_error)
+        return predict_file(self.root, self.policy, source, out, terms, progress, engine=engine, log=opened)
 
     def version(self, number: int | None = None) -> Version:
         """A registered version, the newest by default. Errors: `NotFound`."""
@@ -232,14 +225,8 @@ class Project:
 
     def served(self) -> Version:
         """The champion. Errors: `NotFound` before the first release."""
-        route = self.system.stores.router.read().routes.get(self.policy.name)
-        if route is None:
-            raise self._nothing_serves()
-        arm = route.champion
+        arm = champion(self.system.stores.router, self.policy.name)
         return Version(self.policy.name, arm.version, arm.bundle, self.system.bundles.load(arm.bundle).run)
-
-    def _nothing_serves(self) -> NotFound:
-        return NotFound(f"{self.policy.name} serves no version yet", way_out="Start with `homeostat up`.")
 
     def ask(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """One request to a data plane in this process."""
@@ -249,7 +236,7 @@ class Project:
         engine.shadow()
         said: Mapping[str, Any] = json.loads(answer.body)
         if answer.status in (404, 503):
-            raise self._nothing_serves()
+            raise nothing_serves(self.policy.name)
         if answer.status != 200:
             error = said["error"]
             raise Wrong(error) if "record" in error else DataError(error["message"])

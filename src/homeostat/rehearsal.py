@@ -7,8 +7,8 @@ have come; a label comes `label_horizon` after its row, or when a scenario says,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
@@ -26,10 +26,11 @@ from homeostat.domain.prediction import Role
 from homeostat.domain.rehearsal import Course, RehearsalResult
 from homeostat.domain.rollout import Rollout
 from homeostat.domain.scenario import Injection
-from homeostat.domain.schema import Schema
+from homeostat.domain.schema import Schema, Value
 from homeostat.domain.units import DAY_MS, HOUR_MS, iso
 from homeostat.engines import labels, metrics
-from homeostat.engines.answer import output_of
+from homeostat.engines.answer import aligned, output_of, width
+from homeostat.engines.infer import classes_of
 from homeostat.engines.inject import BROKEN_RELEASE, DUE_MS, TOLD, misled
 from homeostat.engines.reaction import SCENARIO, Life, false_alarms, reactions
 from homeostat.ports import Journal, PredictionLog, Progress
@@ -50,14 +51,16 @@ class MovableClock(Protocol):
     def move_to(self, now_ms: int) -> None: ...
 
 
-Fit = Callable[[pl.DataFrame], Callable[[pl.DataFrame], Array]]
-"""The project's training function alone: labelled rows → a model: rows → output (n, c)."""
+Fit = Callable[[pl.DataFrame], tuple[Schema, Callable[[pl.DataFrame], Array]]]
+"""The project's training function alone: labelled rows → what a model of them knows, and the model: rows → output
+(n, c)."""
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A whole system of its own, built by wiring for one rehearsal. `fit` makes the baselines, without gates or
-    releases; `release`: train a version on these rows alone and start its release, None where its gates refuse it."""
+    """A whole system of its own, built by wiring for one rehearsal. `schemas`: of each version that was released. `fit`
+    makes the baselines, without gates or releases; `release`: train a version on these rows alone and start its
+    release, None where its gates refuse it."""
 
     control: Control
     engine: Engine
@@ -65,6 +68,7 @@ class Loop:
     log: PredictionLog
     journal: Journal
     schema: Callable[[], Schema]
+    schemas: Callable[[], Mapping[int, Schema]]
     fit: Fit
     release: Callable[[pl.DataFrame], Rollout | None]
 
@@ -180,7 +184,7 @@ class Rehearsal:
 
     def _result(self, rows: pl.DataFrame, failed: int, compared: Baselines, wall_ms: int) -> RehearsalResult:
         """Metrics on the answered rows, the same for all three."""
-        name, schema = self.policy.name, self.loop.schema()
+        name, schema = self.policy.name, replace(self.loop.schema(), classes=classes_in(self.policy, self.history))
         served = self.loop.log.read(name, self.start_ms, self.end_ms + TURN_MS).filter(pl.col("role") == Role.ANSWER)
         answered = served["id"].str.slice(1).cast(pl.Int64).to_numpy()
         y = labels.truth(schema, rows[self.policy.data.target].to_list())[answered]
@@ -193,7 +197,9 @@ class Rehearsal:
             periods = tuple(_periods(metric, period_ms, at_ms, y, output))
             return Course(metrics.measure(metric, y, output), periods, trainings)
 
-        kept = course(output_of(schema, served), sum(event.kind.startswith("training.") for event in events))
+        kept = course(
+            _outputs(served, self.loop.schemas(), schema), sum(event.kind.startswith("training.") for event in events)
+        )
         higher = metrics.known(self.policy.train.metric).higher_is_better
         settle_ms = self.policy.data.label_horizon + 2 * max(self.policy.monitor.windows)
         life = Life(events, kept.periods, period_ms, higher, self.end_ms, settle_ms)
@@ -219,6 +225,21 @@ class Rehearsal:
         )
 
 
+def classes_in(policy: Policy, history: pl.DataFrame) -> tuple[Value, ...]:
+    """Those that appear later too."""
+    return classes_of(history[policy.data.target], policy.task)
+
+
+def _outputs(served: pl.DataFrame, schemas: Mapping[int, Schema], schema: Schema) -> Array:
+    """(n, c) of the answers, each by the version that gave it, over the classes of `schema`."""
+    versions = served["version"].to_numpy()
+    outputs = np.empty((len(served), width(schema)))
+    for version in np.unique(versions).tolist():
+        here, own = versions == version, schemas[version]
+        outputs[here] = aligned(output_of(own, served.filter(pl.Series(here))), own.classes, schema.classes)
+    return outputs
+
+
 def _settled(event: Event) -> bool:
     """A step that the best estimate ended, or a release that it would not let through."""
     estimated = event.kind == "release.advanced" and "by the best estimate" in event.text
@@ -239,19 +260,20 @@ def baselines(policy: Policy, history: pl.DataFrame, rows: pl.DataFrame, fit: Fi
     the same window of labels that were there at the time, promoted at once. A week whose training fails keeps the model
     before it."""
     start_ms, at_ms = int(rows[EVENT_MS][0]), rows[EVENT_MS].to_numpy()
+    classes = classes_in(policy, history)
     weeks = range(start_ms, int(at_ms[-1]) + 1, WEEK_MS)
     frozen, parts = np.empty((0, 0)), []
     for number, week_ms in enumerate(weeks):
         try:
-            predict = fit(known_at(history, week_ms, policy))
+            schema, predict = fit(known_at(history, week_ms, policy))
         except UsageError:
             if number == 0:
                 raise
         if number == 0:
-            frozen = predict(rows)
+            frozen = aligned(predict(rows), schema.classes, classes)
         week = rows.filter(pl.col(EVENT_MS).is_between(week_ms, week_ms + WEEK_MS, closed="left"))
         if len(week):
-            parts.append(predict(week))
+            parts.append(aligned(predict(week), schema.classes, classes))
         progress(number + 1, len(weeks), "the same, retrained every week")
     return Baselines(frozen, np.concatenate(parts), len(weeks))
 

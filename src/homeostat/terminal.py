@@ -464,6 +464,7 @@ def traced(found: Trace) -> None:
         or f"{found.release}, {found.arm} arm, {show_share(found.weight)} to the candidate",
         "bundle": found.bundle or "none",
     }
+    facts |= {"in the same trace": ", ".join(found.others)} if found.others else {}
     if run:
         data = run.dataset
         state = f"{run.code.commit[:12]}{', with changes' if run.code.dirty else ''}"

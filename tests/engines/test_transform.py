@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homeostat.domain.schema import Field, Kind, Schema, Task
-from homeostat.engines.transform import matrix
+from homeostat.engines.transform import coded, matrix, narrow, slices
 
 NAN = float("nan")
 SCHEMA = Schema(
@@ -64,5 +64,9 @@ def test_training_and_serving_see_the_same(rows: list[tuple[float, int, bool, st
     )
     served = matrix(SCHEMA, columns)
     assert served.tobytes() == matrix(SCHEMA, frame.to_dict()).tobytes()
+    finite = [np.clip(column, -1e38, 1e38) for column in coded(SCHEMA, frame.to_dict())]
+    few = [x.copy() for x in slices(finite, 2)]
+    assert [len(x) for x in few] == [2] * (len(rows) // 2) + [1] * (len(rows) % 2)
+    assert b"".join(x.tobytes() for x in few) == narrow(np.array(finite).T).tobytes()
     for i in range(len(rows)):
         assert served[i].tobytes() == matrix(SCHEMA, {name: [column[i]] for name, column in columns.items()}).tobytes()

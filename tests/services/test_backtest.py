@@ -20,6 +20,7 @@ from homeostat.domain.trace import Score, Trace
 from homeostat.domain.units import DAY_MS
 from homeostat.ports import Model
 from homeostat.services import replay
+from homeostat.services.evidence_log import SLACK_US
 from past import (
     END_MS,
     MODEL,
@@ -31,6 +32,7 @@ from past import (
     as_good,
     gives_nan,
     good,
+    late_tail,
     of,
     quick,
     raises,
@@ -90,6 +92,12 @@ def test_a_good_candidate_and_an_identical_one_pass(past: Past, model: Model) ->
     assert found.result.expected[-1].do is Do.PROMOTE
     assert found.result.expected[1].after_ms > DAY_MS  # quality needs labels, and they come a day late
     assert found.result.shift.flips == (0 if model is good else 1)
+
+
+def test_a_little_later_is_not_slow_just_as_live(past: Past) -> None:
+    found = past.tried(good, late_tail)
+    assert found.verdict is Verdict.OK
+    assert found.latency.limit_us == 100 + SLACK_US
 
 
 def test_it_says_what_it_cannot_know(past: Past) -> None:

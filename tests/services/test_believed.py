@@ -78,6 +78,28 @@ def test_events_become_labels_and_late_ones_correct_them() -> None:
     assert world.told()["p1"] == "0"
 
 
+def test_thumbs_and_ratings_say_whether_the_answer_was_right() -> None:
+    world = World()
+    world.live(6)  # each is answered 0
+    rules = (
+        LabelRule(event="thumbs", within=DAY_MS, at_most=0, answer="wrong"),
+        LabelRule(event="thumbs", within=DAY_MS, at_least=1, answer="right"),
+        LabelRule(event="rating", within=DAY_MS, at_most=2, answer="wrong"),
+    )
+    world.happens("thumbs", 0.1, "p0", 0.0)
+    world.happens("thumbs", 1.1, "p1", 0.0)
+    world.happens("thumbs", 1.2, "p1", 1.0)  # they changed their mind
+    world.happens("rating", 2.1, "p2", 2.0)
+    world.happens("rating", 3.1, "p3", 3.0)
+    world.happens("thumbs", 4.1, value=0.0)  # by the card
+    world.happens("thumbs", 6.5, "p5", 0.0)  # too late
+    policy = replace(POLICY, feedback=FeedbackPolicy(rules=rules))
+    assert world.feedback(policy).derive() == 4
+    assert world.told() == {"p0": "1", "p1": "0", "p2": "1", "p4": "1"}
+    with pytest.raises(ValueError, match="two classes"):
+        replace(policy, task=Task.MULTICLASS)
+
+
 def test_once_an_hour() -> None:
     world = World()
     feedback = world.feedback()

@@ -311,6 +311,19 @@ class TestTraceContext:
         assert len(span) == 16 and span != "00f067aa0ba902b7"
         assert headers["tracestate"] == "a=1,b=2"
 
+    def test_rows_are_found_by_it(self, world: World) -> None:
+        def traced(record: Any, parent: str) -> Request:
+            body = json.dumps({"records": [record]}).encode()
+            return Request("POST", "/v1/models/fraud/predict", body, {"traceparent": parent})
+
+        plain = Request("POST", "/v1/models/fraud/predict", json.dumps({"records": [{**GOOD, "id": "b"}]}).encode())
+        refused = traced({**GOOD, "id": "c", "amount": -1}, self.PARENT)
+        world.engine.answer(
+            [traced({**GOOD, "id": "a"}, self.PARENT), plain, refused, traced({**GOOD, "id": "d"}, "x")]
+        )
+        assert sorted(world.log.find(self.PARENT[3:35])["id"]) == ["a", "c"]
+        assert len(world.rows()) == 4
+
     @pytest.mark.parametrize(
         "parent", ["", "x", PARENT.upper(), "ff" + PARENT[2:], PARENT + "-more", "00-" + "0" * 32 + PARENT[35:]]
     )

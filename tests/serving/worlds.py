@@ -99,9 +99,9 @@ class World:
         self.router.publish(Routing(self.router.read().version + 1, {"fraud": route}))
         self.engine.refresh()
 
-    def ask(self, *bodies: Any, path: str = "/v1/models/fraud/predict") -> list[Response]:
+    def ask(self, *bodies: Any, path: str = "/v1/models/fraud/predict", plain: bool = True) -> list[Response]:
         encoded = [body if isinstance(body, bytes) else json.dumps(body).encode() for body in bodies]
-        return self.engine.answer([Request("POST", path, body) for body in encoded])
+        return self.engine.answer([Request("POST", path, body, plain=plain) for body in encoded])
 
     def records(self, *records: Mapping[str, Any]) -> Response:
         return self.ask({"records": list(records)})[0]

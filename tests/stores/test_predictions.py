@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from datetime import date
+from math import copysign
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from homeostat.domain.prediction import (
     LABEL_COLUMNS,
     LOG_COLUMNS,
     SIGNAL_COLUMNS,
+    Inputs,
     LabelBatch,
     Role,
     SignalBatch,
@@ -52,6 +55,25 @@ class LogCases:
         assert rows.row(1, named=True)["score"] is None
         assert rows.schema["inputs"] == pl.Struct({"x": pl.Float64, "n": pl.Int64, "t": pl.String, "b": pl.Boolean})
 
+    def test_equal_values_and_blocks_of_numbers_come_back_exactly(
+        self, log: PredictionLog, settle: Callable[[], Any]
+    ) -> None:
+        names, n = [f"p{i}" for i in range(20)], 20
+        x, z = [0.1 * i for i in range(n)], [-0.0] * n
+        apart = {"n": [None] * n, "t": ["ü"] * n, "b": [True, False] * 10}
+        places = {"x": 0, "n": None, "z": 1, "t": None, "b": None}
+        inputs = Inputs(places, memoryview(array("d", [*x, *z])), n, apart)
+        log.append(batch(5, *names, inputs=inputs))
+        log.append(batch(6, *(f"q{name}" for name in names), inputs={name: list(inputs[name]) for name in places}))
+        settle()
+        rows = log.read("price", 0, 10)
+        one, other = (part.drop("id", "at_ms").to_dicts() for part in (rows.head(n), rows.tail(n)))
+        assert one == other
+        assert rows["inputs"].struct.fields == list(places)
+        assert rows["inputs"].struct.field("x").to_list() == x * 2
+        assert [copysign(1, zero) for zero in rows["inputs"].struct.field("z")] == [-1.0] * 2 * n
+        assert one[3]["inputs"] == {"x": x[3], "n": None, "z": 0.0, "t": "ü", "b": False}
+
     def test_windows_are_half_open_and_in_order(self, log: PredictionLog, settle: Callable[[], Any]) -> None:
         for at_ms, name in ((10, "a"), (20, "b"), (20, "c"), (30, "d")):
             log.append(batch(at_ms, name))
@@ -72,6 +94,17 @@ class LogCases:
         settle()
         assert log.read("price", 0, 9)["score"].to_list() == [0.1, 0.4]
 
+    def test_a_share_is_the_same_ids_wherever_they_lie(self, log: PredictionLog, settle: Callable[[], Any]) -> None:
+        for at in range(20):
+            log.append(batch(at, *(f"{at}-{one}" for one in range(20))))
+        settle()
+        half = log.read("price", 0, 20, True, 0.5)["id"].to_list()
+        names = pl.DataFrame({"id": [f"{at}-{one}" for at in range(20) for one in range(20)]})
+        assert half == names.filter(frames.part(0.5))["id"].to_list()
+        assert 140 < len(half) < 260
+        assert set(log.read("price", 0, 20, False, 0.1)["id"]) < set(half)
+        assert len(log.read("price", 0, 20, True, 1.0)) == 400
+
     def test_find_over_models(self, log: PredictionLog, settle: Callable[[], Any]) -> None:
         log.append(batch(1, "a", "b"))
         log.append(batch(2, "c", model="fraud"))
@@ -80,6 +113,21 @@ class LogCases:
         assert log.find("a")["role"].to_list() == ["answer", "shadow"]
         assert ids(log.find("c")) == ["c"]
         assert log.find("z").height == 0
+
+    def test_rows_are_found_by_their_trace(self, log: PredictionLog, settle: Callable[[], Any]) -> None:
+        one, other = "4bf92f3577b34da6a3ce929d0e0e4736", "0af7651916cd43dd8448eb211c80319c"
+        log.append(batch(1, "before"))
+        settle()
+        log.append(batch(2, "a", "b", "c", trace=[one, None, other]))
+        log.append(batch(3, "d", trace=[one]))
+        log.append(batch(4, "after", other))
+        settle()
+        assert ids(log.find(one)) == ["a", "d"]
+        assert ids(log.find(other)) == [other]  # a prediction may be called so
+        assert log.find("f" * 32).height == 0
+        rows = log.read("price", 0, 9)
+        assert ids(rows) == ["before", "a", "b", "c", "d", "after", other]
+        assert tuple(rows.columns) == LOG_COLUMNS
 
     def test_a_request_that_was_shed_has_no_inputs(self, log: PredictionLog, settle: Callable[[], Any]) -> None:
         log.append(batch(1, "a", role=[Role.SHED.value], status=["shed"], score=[None], label=[None], inputs={}))

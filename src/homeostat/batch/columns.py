@@ -30,7 +30,7 @@ def _given(column: pl.Series, kind: Kind) -> pl.Series:
     """What stands for no value in training is null here too."""
     if column.dtype == pl.String and kind is not Kind.TEXT:
         return column.set(column.is_in(NO_VALUE), None)
-    return column.fill_nan(None) if column.dtype.is_float() else column
+    return column.fill_nan(None) if column.dtype.is_float() and column.is_nan().any() else column
 
 
 def _judge(field: Field, given: pl.Series, column: pl.Series, faults: Faults) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -19,7 +19,7 @@ from homeostat.domain.bundle import Bundle
 from homeostat.domain.errors import Corrupt, DataError, HomeostatError
 from homeostat.domain.schema import Schema, Task
 from homeostat.engines.answer import decided, width
-from homeostat.engines.transform import codes, narrow
+from homeostat.engines.transform import coded, narrow, slices
 from homeostat.ports import Model, Runtime
 from homeostat.serving.bundles import Unfit, verify
 from homeostat.serving.limits import Fault, Limits
@@ -135,15 +135,13 @@ class Work:
         bundle, table = opened(self.shipped), self.job.tables[part.number].name
         columns, faults = typed(bundle.schema, rows, table)
         ids = self._ids(part, rows, bundle.schema, faults)
-        exact = codes(bundle.schema, columns)
-        x = narrow(exact)
-        texts = {field.name: columns[field.name].to_list() for field in bundle.schema.fields if field.values}
-        for row, fault in bundle.limits.faults(texts, exact, x).items():
+        numbers = coded(bundle.schema, columns)
+        for row, fault in _broken(bundle, columns, numbers).items():
             faults.setdefault(row, fault)
         good = _others(len(rows), faults)
-        output = _output(bundle, x[good] if faults else x)
-        sound = np.isfinite(output).all(axis=1)
-        if not sound.all():
+        output = _output(bundle, [column[good] for column in numbers] if faults else numbers)
+        if not np.isfinite(output).all():
+            sound = np.isfinite(output).all(axis=1)
             silent = Fault("", "finite", "the model's answer is not a finite number")
             faults.update(dict.fromkeys(np.flatnonzero(good)[~sound].tolist(), silent))
             good, output = _others(len(rows), faults), output[sound]
@@ -200,10 +198,19 @@ def _extra(rows: pl.DataFrame, schema: Schema, name: str) -> pl.Series | None:
     return rows[name].cast(pl.String) if name in rows.columns and name not in schema.names else None
 
 
-def _output(bundle: Opened, x: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(n, c)."""
-    slices = [bundle.model(x[start : start + AT_ONCE]) for start in range(0, len(x), AT_ONCE)]
-    return np.concatenate(slices) if slices else np.empty((0, width(bundle.schema)))
+def _broken(bundle: Opened, columns: Mapping[str, pl.Series], numbers: Sequence[NDArray[np.float64]]) -> Faults:
+    """What the schema's limits say: nothing, nearly always, at a glance."""
+    texts = {field.name: columns[field.name] for field in bundle.schema.fields if field.values is not None}
+    if bundle.limits.kept({name: column.unique().to_list() for name, column in texts.items()}, numbers):
+        return {}
+    exact = np.array(numbers).T
+    return bundle.limits.faults({name: column.to_list() for name, column in texts.items()}, exact, narrow(exact))
+
+
+def _output(bundle: Opened, numbers: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """(n, c) for k columns (n,)."""
+    made = [bundle.model(x) for x in slices(numbers, AT_ONCE)]
+    return np.concatenate(made) if made else np.empty((0, width(bundle.schema)))
 
 
 def _said(bundle: Bundle, output: NDArray[np.float64]) -> list[pl.Series]:

@@ -28,6 +28,7 @@ class _Said(msgspec.Struct):
     label: Value = None
     scores: dict[str, float] | None = None
     model_version: int | None = None
+    explore: Value = None
 
 
 class _Answer(msgspec.Struct):
@@ -154,7 +155,7 @@ def _failure(error: httpx.RequestError) -> str:
 
 def _prediction(answer: _Answer, said: _Said) -> Prediction:
     version = said.model_version or answer.model_version
-    return Prediction(said.id, answer.release, version, said.value, said.score, said.label, said.scores)
+    return Prediction(said.id, answer.release, version, said.value, said.score, said.label, said.scores, said.explore)
 
 
 def _address(url: str) -> str:

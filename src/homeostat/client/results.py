@@ -15,7 +15,8 @@ _SHOWN = 10
 class Prediction:
     """One answer. `value` for regression; `label`, and the `score` of the second class (binary) or of the answered
     class (multiclass, with the `scores` of all classes); None where it does not apply. `id` is what a label is sent
-    for, and what `homeostat trace` takes."""
+    for, and what `homeostat trace` takes. `explore`: not None where it is in the exploration slice: act as if this were
+    the answer."""
 
     id: str
     release: str
@@ -24,6 +25,7 @@ class Prediction:
     score: float | None = None
     label: Value = None
     scores: Mapping[str, float] | None = None
+    explore: Value = None
 
     def __repr__(self) -> str:
         said = f"value={self.value:g}" if self.value is not None else f"label={self.label!r}, score={self.score:.4g}"

@@ -61,31 +61,48 @@ Source = Annotated[str, typer.Argument(help="Whose labels; without one, of those
 From = Annotated[int | None, time("--from", "Labels given from then on; by default since they became suspicious.")]
 
 
+Class = Annotated[
+    str, typer.Option("--class", help="Not of a source: of a class that the model does not know.", metavar="NAME")
+]
+
+
 @feedback.command("accept")
 def feedback_accept(
-    source: Source = "", start: From = None, reason: Reason = "", folder: Folder = HERE, as_json: Json = False
+    source: Source = "",
+    start: From = None,
+    new_class: Class = "",
+    reason: Reason = "",
+    folder: Folder = HERE,
+    as_json: Json = False,
 ) -> None:
-    """The labels of a source are right after all: they are learned from, and count.
+    """The labels of a source, or of a new class, are right after all: they are learned from, and count.
 
     Example: homeostat feedback accept clerk --from 2026-01-31 --reason "mended" -p price
     """
     from homeostat import terminal
 
-    told = opened(folder).feedback.accept(source, start, reason)
+    says = opened(folder).feedback
+    told = says.accept_class(new_class, reason) if new_class else says.accept(source, start, reason)
     show(told, as_json, lambda: terminal.lines(told.text))
 
 
 @feedback.command("reject")
 def feedback_reject(
-    source: Source = "", start: From = None, reason: Reason = "", folder: Folder = HERE, as_json: Json = False
+    source: Source = "",
+    start: From = None,
+    new_class: Class = "",
+    reason: Reason = "",
+    folder: Folder = HERE,
+    as_json: Json = False,
 ) -> None:
-    """The labels of a source are wrong: nothing learns from them, until they are accepted from a later time on.
+    """The labels of a source, or of a new class, are wrong: nothing learns from them, until they are accepted.
 
     Example: homeostat feedback reject crowd --from 2026-01-31 --reason "a wrong form" -p price
     """
     from homeostat import terminal
 
-    told = opened(folder).feedback.reject(source, start, reason)
+    says = opened(folder).feedback
+    told = says.reject_class(new_class, reason) if new_class else says.reject(source, start, reason)
     show(told, as_json, lambda: terminal.lines(told.text))
 
 
@@ -102,6 +119,8 @@ def _told(found: FeedbackStanding) -> Iterator[str]:
             yield f"  {one.held:,} held back"
     for event in found.events:
         yield f"{event.name}: {event.signals:,} signals, {event.by_key:,} of entities, {event.unknown:,} of unknown ids"
+    for new in found.classes:
+        yield f"New class {new.name!r}, {new.state}: {new}"
     for hold in found.holds:
         until = f" to {iso(hold.until_ms)}" if hold.until_ms else " on"
         what = "Rejected" if hold.rejected else "Held back" if hold.held else "Suspicious"

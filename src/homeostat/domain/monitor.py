@@ -77,6 +77,7 @@ SEVERITIES: Mapping[str, Severity] = {
     "broken": Severity.WARNING,
     "requests": Severity.WARNING,
     "labels": Severity.WARNING,
+    "class": Severity.WARNING,
     "performance": Severity.WARNING,
     "log": Severity.WARNING,
     "channel": Severity.WARNING,
@@ -88,7 +89,7 @@ SEVERITIES: Mapping[str, Severity] = {
 @dataclass(frozen=True, slots=True)
 class Cause:
     """What may be behind an alert. `kind`: broken, a column; within or mix, a segment that does worse or grew; drift;
-    release, training, environment or log, what changed. `at_ms`: when, if it is known."""
+    release, training, environment or log, what changed; class, a new one. `at_ms`: when, if it is known."""
 
     kind: str
     words: str

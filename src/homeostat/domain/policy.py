@@ -300,6 +300,18 @@ class Policy:
             i, rule = longer[0]
             long, known = show_duration(rule.length_ms), show_duration(horizon)
             raise ValueError(f"feedback.rules[{i}] ({rule} {long}) is longer than data.label_horizon ({known})")
+        said = [i for i, rule in enumerate(self.feedback.rules) if rule.answer]
+        if said and self.task is not Task.BINARY:
+            raise ValueError(
+                f"feedback.rules[{said[0]}]: that an answer was wrong tells the label where there are two classes "
+                "alone, and who counts only the right ones flatters the model"
+            )
+        blind = self.feedback.selective and not self.feedback.exploration
+        if blind and self.release.on_unknown == "best_estimate":
+            raise ValueError(
+                "release.on_unknown can't be best_estimate where feedback.selective is true and there is no "
+                "feedback.exploration: nobody can estimate, so a person decides"
+            )
         value = self.monitor.value
         unknown = [] if isinstance(value, str) else [name for name in value if name not in VALUED[self.task]]
         if unknown:

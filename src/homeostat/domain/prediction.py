@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from homeostat.domain.schema import Value
 from homeostat.domain.units import MINUTE_MS
@@ -74,10 +75,33 @@ EVENT_COLUMNS = ("id", "key", "name", "value", "at_ms")
 """Columns of `LabelLog.events`: every signal as received. Where `id` is "", `key` names the entity it is about."""
 
 
+class Inputs(Mapping[str, Sequence[Value]]):
+    """Columns of inputs by name, those of numbers without a null in one `block` of doubles, column after column; the
+    `others` each by itself. `places`: name → place in the block, None for one of the others."""
+
+    __slots__ = ("_n", "block", "others", "places")
+
+    def __init__(
+        self, places: Mapping[str, int | None], block: memoryview[Any], n: int, others: Mapping[str, Sequence[Value]]
+    ) -> None:
+        self.places, self.block, self.others, self._n = places, block, others, n
+
+    def __getitem__(self, name: str) -> Sequence[Value]:
+        place = self.places[name]
+        return self.others[name] if place is None else self.block[place * self._n : (place + 1) * self._n]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
 @dataclass(frozen=True, slots=True)
 class LogBatch:
     """What one turn of the event loop answered for one model, column by column; every sequence has n entries,
-    except `inputs`: for each field of the schema its n values. Its fields are those of `LOG_COLUMNS`."""
+    except `inputs`: for each field of the schema its n values. Its fields are those of `LOG_COLUMNS`, and `trace`: the
+    W3C trace id of the request of each row, () when none had one. A row is found by it, and not read back with it."""
 
     model: str
     at_ms: int
@@ -94,6 +118,7 @@ class LogBatch:
     label: Sequence[str | None]
     scores: Sequence[Sequence[float] | None]
     inputs: Mapping[str, Sequence[Value]]
+    trace: Sequence[str | None] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ class Trace:
     """`release` and `version` answered; one given on the edge or by a batch job has no release, but one of
     `UNRELEASED` and its bundle. `run` tells how the version was made: data, code, parameters, gates; `environment` is
     every installed version then. `run` is None for a row that was refused before any model saw it.
+    `others`: the ids of the other predictions, where it was looked for by the trace that its request belongs to.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Trace:
     bundle: str
     run: RunRecord | None
     environment: str
+    others: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         answer = next((one for one in self.scores if one.role == "answer"), None)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from homeostat.domain.schema import Schema, Task
+from homeostat.domain.schema import Schema, Task, Value
 
 Array = NDArray[np.float64]
 
@@ -52,10 +52,21 @@ def width(schema: Schema) -> int:
     return 1 if schema.task is Task.REGRESSION else len(schema.classes)
 
 
+def aligned(output: Array, classes: Sequence[Value], wanted: Sequence[Value]) -> Array:
+    """The output (n, c) over `classes` as (n, w) over those that are `wanted`: no chance for one that is not known."""
+    if tuple(classes) == tuple(wanted):
+        return output
+    empty = np.zeros((len(output), 1))
+    place = {known: i for i, known in enumerate(classes)}
+    return np.hstack([output, empty])[:, [place.get(one, len(classes)) for one in wanted]]
+
+
 def output_of(schema: Schema, frame: pl.DataFrame) -> Array:
-    """(n, c) from the `score` and `scores` columns of a log frame; NaN where a row has no score."""
+    """(n, c) from the `score` and `scores` columns of a log frame; NaN where a row has no score, or those of a version
+    with more or fewer classes."""
     if schema.task is Task.MULTICLASS:
         gap = [float("nan")] * len(schema.classes)
-        return np.array([row or gap for row in frame["scores"].to_list()], np.float64).reshape(-1, len(gap))
+        rows = [row if row and len(row) == len(gap) else gap for row in frame["scores"].to_list()]
+        return np.array(rows, np.float64).reshape(-1, len(gap))
     score = frame["score"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
     return np.column_stack([1 - score, score]) if schema.task is Task.BINARY else score.reshape(-1, 1)

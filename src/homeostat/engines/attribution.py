@@ -12,13 +12,13 @@ _NONE = {"id": pl.String, "rule": pl.Int64}
 
 
 def attributed(asked: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
-    """Which prediction each event is about: `id`, `name`, `at_ms` and `asked_ms`. An event of an entity belongs to the
-    last prediction before it with its key. What has the value 0 did not happen.
+    """Which prediction each event is about: `id`, `name`, `value`, `at_ms` and `asked_ms`, in order of time. An event
+    of an entity belongs to the last prediction before it with its key.
 
     asked: `id`, `key` and `at_ms` of predictions; events: `EVENT_COLUMNS`."""
-    happened = events.filter(pl.col("value") != 0).select("id", "key", "name", "at_ms").sort("at_ms")
+    happened = events.select("id", "key", "name", "value", "at_ms").sort("at_ms", maintain_order=True)
     predictions = asked.sort("at_ms").with_columns(asked_ms="at_ms")
-    columns = ("id", "name", "at_ms", "asked_ms")
+    columns = ("id", "name", "value", "at_ms", "asked_ms")
     by_id = happened.filter(pl.col("id") != "").join(predictions.select("id", "asked_ms"), on="id")
     keyed = happened.filter(pl.col("id") == "").drop("id")
     by_key = keyed.join_asof(
@@ -28,7 +28,7 @@ def attributed(asked: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
         strategy="backward",
         check_sortedness=False,
     ).filter(pl.col("id").is_not_null())
-    return pl.concat([by_id.select(columns), by_key.select(columns)])
+    return pl.concat([by_id.select(columns), by_key.select(columns)]).sort("at_ms", maintain_order=True)
 
 
 def decided(rules: Sequence[LabelRule], asked: pl.DataFrame, events: pl.DataFrame, now_ms: int) -> pl.DataFrame:
@@ -40,6 +40,9 @@ def decided(rules: Sequence[LabelRule], asked: pl.DataFrame, events: pl.DataFram
     for number, rule in enumerate(rules):
         if rule.event:
             found = told.filter((pl.col("name") == rule.event) & waited.is_between(0, rule.within))
+            if rule.bounded:  # whoever changed their mind said it last
+                found = found.unique("id", keep="last", maintain_order=True)
+            found = found.filter(pl.Series([rule.fits(value) for value in found["value"]], dtype=pl.Boolean))
         else:
             found = asked.filter(pl.col("at_ms") + rule.after <= now_ms)
         fits.append(found.select("id", rule=pl.lit(number, pl.Int64)))

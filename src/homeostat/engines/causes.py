@@ -137,6 +137,7 @@ CHANGES: Mapping[str, str] = {
     "release.rolled_back": "release",
     "training.failed": "training",
     "log.removed": "log",
+    "feedback.class": "class",
 }
 """Events that change what answers or what is learned, and the kind of cause that each is."""
 LEAST = 0.03

@@ -105,9 +105,10 @@ def _versus(one: GatePolicy, y: Array, output: Array, champion: Champion | None)
 
 
 def comparable(champion: Schema, schema: Schema) -> bool:
-    """The champion can answer rows of the schema, in its classes."""
+    """The champion can answer rows of the schema, in its classes; those that it does not know it gets wrong."""
     old, new = ({(field.name, field.kind is Kind.TEXT) for field in one.fields} for one in (champion, schema))
-    return old <= new and champion.classes == schema.classes
+    grown = schema.task is Task.MULTICLASS is champion.task and set(champion.classes) <= set(schema.classes)
+    return old <= new and (grown or champion.classes == schema.classes)
 
 
 def backtest(schema: Schema, evaluated: Evaluated, y: Array, champion: Champion | None) -> Backtest | None:

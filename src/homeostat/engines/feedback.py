@@ -8,7 +8,7 @@ from dataclasses import replace
 import polars as pl
 
 from homeostat.domain.event import Event
-from homeostat.domain.feedback import EventStanding, Hold, SourceStanding
+from homeostat.domain.feedback import EXPLORE, EventStanding, Hold, SourceStanding
 
 NEVER = 2**62
 
@@ -30,6 +30,11 @@ def held(holds: Sequence[Hold]) -> pl.Expr:
         for one in holds
     ]
     return pl.any_horizontal(*each) if each else pl.lit(False)
+
+
+def explored(signals: pl.DataFrame) -> pl.Expr:
+    """Whether a row is of a prediction in the exploration slice. `signals`: of `LabelLog.signals`."""
+    return pl.col("id").is_in(signals.filter(pl.col("name") == EXPLORE)["id"].implode())
 
 
 SUSPECTED, CLEARED, ACCEPTED, REJECTED = (f"feedback.{one}" for one in ("suspected", "cleared", "accepted", "rejected"))

@@ -1,7 +1,8 @@
 """How good an answer was: metrics with intervals, and the bounded loss that evidence is built on.
 
 A model's output is (n, c): the probabilities of the c classes, or the value itself (c = 1). The truth is (n,): the
-class's index, or the value. A new metric is one function and one row in `METRICS`.
+class's index, or the value. A class that the model does not know has an index of c or more: it has given it no
+chance. A new metric is one function and one row in `METRICS`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ T_19 = 2.093  # 97.5 % quantile of Student's t with BLOCKS - 1 degrees of freedo
 
 
 def roc_auc(y: Array, output: Array) -> float:
-    """Area under the ROC curve by the rank-sum identity (Hanley & McNeil 1982); the mean over one-vs-rest
-    classes when there are more than two. NaN where a class is absent."""
-    classes = [1] if output.shape[1] == 2 else range(output.shape[1])
-    return float(np.mean([_auc(y == c, output[:, c]) for c in classes]))
+    """Area under the ROC curve by the rank-sum identity (Hanley & McNeil 1982); when there are more than two classes
+    the mean over those that are there, each against the rest. NaN where there are not two."""
+    classes = [1] if output.shape[1] == 2 else [c for c in range(output.shape[1]) if (y == c).any()]
+    return float(np.mean([_auc(y == c, output[:, c]) for c in classes])) if classes else float("nan")
 
 
 def _auc(positive: NDArray[np.bool_], score: Array) -> float:
@@ -148,8 +149,14 @@ def own(name: str, function: Callable[[Array, Array], float]) -> None:
 
 def measure(metric: str, y: Array, output: Array) -> Measurement:
     """The metric with a 95 % interval; rows in order of time. Errors: KeyError, unknown metric."""
-    function = known(metric).function
+    function, output = known(metric).function, widened(y, output)
     return interval(metric, lambda rows: function(y[rows], output[rows]), len(y))
+
+
+def widened(y: Array, output: Array) -> Array:
+    """The output (n, c) with a column of zeros for each class of y that the model does not know."""
+    more = int(y.max(initial=0)) + 1 - output.shape[1] if output.shape[1] > 1 else 0
+    return np.pad(output, ((0, 0), (0, more))) if more > 0 else output
 
 
 def interval(name: str, of: Callable[[NDArray[np.bool_]], float], n: int) -> Measurement:
@@ -170,8 +177,10 @@ def interval(name: str, of: Callable[[NDArray[np.bool_]], float], n: int) -> Mea
 
 
 def losses(task: Task, y: Array, output: Array, scale: float) -> Array:
-    """(n,) each row's loss in [0, 1]: the halved Brier score, or the absolute error over `scale`, at most 1."""
+    """(n,) each row's loss in [0, 1]: the halved Brier score, or the absolute error over `scale`, at most 1. A class
+    that the model does not know can't be answered: a loss of 1."""
     if task is Task.REGRESSION:
         return np.asarray(np.minimum(np.abs(output[:, 0] - y) / scale, 1.0))
-    hit = output[np.arange(len(y)), y.astype(int)]
-    return np.asarray((np.sum(output**2, axis=1) - 2 * hit + 1) / 2)
+    known = y < output.shape[1]
+    hit = output[np.arange(len(y)), np.where(known, y, 0).astype(int)]
+    return np.asarray(np.where(known, (np.sum(output**2, axis=1) - 2 * hit + 1) / 2, 1.0))

@@ -59,8 +59,10 @@ def _column(rule: ColumnRule) -> str:
 
 
 def _target(seen: Look) -> str:
-    """A number keeps to its range, a class to the known ones; every row has one."""
+    """A number keeps to its range, one of two classes to the known ones; more may appear. Every row has one."""
     target = seen.target
+    if seen.task is Task.MULTICLASS:
+        return _line(target.name, target.kind, None, "", False)
     if seen.task is Task.REGRESSION or target.kind is Kind.BOOLEAN:
         return _column(target)
     return _line(target.name, target.kind, classes_of(seen.frame[target.name], seen.task), "", False)

@@ -109,7 +109,7 @@ class Analyses:
     def delays(self, last_ms: int) -> Law:
         """Learned from what was answered in the last `last_ms`, by whichever version, and the labels of it."""
         now = self.clock.now_ms()
-        rows = self.log.read(self.policy.name, now - last_ms, now + 1)
+        rows = self.log.read(self.policy.name, now - last_ms, now + 1, False)
         rows = rows.filter(pl.col("role") == Role.ANSWER.value).select("id", "at_ms")
         came = self.labels.read(now - last_ms, now + 1).select("id", came="at_ms")
         joined = rows.join(came, on="id", how="left", maintain_order="left")
@@ -117,7 +117,7 @@ class Analyses:
 
     def _answered(self, start_ms: int, end_ms: int) -> int:
         """The version that answered most of that window."""
-        rows = self.log.read(self.policy.name, start_ms, end_ms).filter(pl.col("role") == Role.ANSWER.value)
+        rows = self.log.read(self.policy.name, start_ms, end_ms, False).filter(pl.col("role") == Role.ANSWER.value)
         if rows.is_empty():
             raise NotFound("nothing was answered in that window", way_out="A window is START or START..END, in UTC.")
         return int(rows["version"].value_counts(sort=True)["version"][0])

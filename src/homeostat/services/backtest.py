@@ -23,7 +23,7 @@ from homeostat.engines.backtest import scored
 from homeostat.engines.report import backtest_sentence
 from homeostat.ports import Clock, LabelLog, Model, PredictionLog, Progress, Runtime
 from homeostat.services.bundles import Bundles
-from homeostat.services.evidence_log import answered
+from homeostat.services.evidence_log import SLACK_US, answered
 from homeostat.services.replay import TIMED, Arm, Replay, evenly, respond, typed
 
 Times = NDArray[np.int64]
@@ -142,13 +142,13 @@ class Backtests:
         seen = [np.concatenate(side) for side in zip(*replay.timed, strict=True)]
         arms = list(zip((replay.champion, replay.candidate), seen, strict=True))
         alone, together = (self._timed(arms, size) for size in (_ALONE, _TOGETHER))
-        limit = int(np.quantile(alone[0], 0.99))
+        limit = int(np.quantile(alone[0], 0.99)) + SLACK_US  # as live: what would pass there is not refused here
         found = (
             (arm, size, times)
             for size, both in ((_ALONE, alone), (_TOGETHER, together))
             for (arm, _), times in zip(arms, both, strict=True)
         )
-        return Latency(tuple(_calls(*one) for one in found), limit, _slow(replay, alone, limit) if limit else None)
+        return Latency(tuple(_calls(*one) for one in found), limit, _slow(replay, alone, limit))
 
     def _timed(self, arms: Sequence[tuple[Arm, NDArray[np.float32]]], size: int) -> tuple[Times, Times]:
         """Microseconds of each call with `size` rows."""

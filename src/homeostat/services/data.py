@@ -17,6 +17,7 @@ from homeostat.domain.errors import ConfigError, DataError, NotFound
 from homeostat.domain.event import Event
 from homeostat.domain.policy import Policy
 from homeostat.domain.prediction import PINNED, Role
+from homeostat.domain.schema import Task
 from homeostat.domain.units import iso
 from homeostat.engines.broken import healthy
 from homeostat.ports import Clock, Journal, LabelLog, PredictionLog, Tables
@@ -69,7 +70,15 @@ class Data:
         own_ms, served_ms = rows[EVENT_MS].to_numpy(), served[EVENT_MS].to_numpy()
         kept = pl.concat([healthy(rows, faults, own_ms, sure=False), healthy(served, faults, served_ms)])
         broken = len(rows) + len(served) - len(kept)
-        return kept.sort(EVENT_MS, maintain_order=True), self.hidden(own), broken
+        return self._taught(kept.sort(EVENT_MS, maintain_order=True)), self.hidden(own), broken
+
+    def _taught(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Without the rows of classes that are all within the newest holdout: no model can have learned them yet."""
+        if self.policy.task is not Task.MULTICLASS or rows.is_empty():
+            return rows
+        target = self.policy.data.target
+        before = rows.filter(pl.col(EVENT_MS) <= int(rows[EVENT_MS][-1]) - self.policy.train.holdout)
+        return rows.filter(pl.col(target).is_in(before[target].unique().implode()))
 
     def read(self, dataset: DatasetVersion) -> pl.DataFrame:
         """Its rows, a prepared frame."""

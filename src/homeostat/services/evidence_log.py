@@ -34,7 +34,7 @@ class EvidenceLog:
         if self._of != (release, since_ms) or now_ms < self._settled_ms:
             self._of, self._settled_ms = (release, since_ms), since_ms
             self._rows = _Grown()
-        rows = self._log.read(self._model, self._settled_ms, now_ms + 1)
+        rows = self._log.read(self._model, self._settled_ms, now_ms + 1, bool(self._guarded))
         under = (pl.col("release") == release) | pl.col("release").str.starts_with(f"{release}.")
         rows = self.kept(rows.filter(under)).sort("at_ms", maintain_order=True)
         self._settled_ms = max(since_ms, now_ms - SETTLED_MS)

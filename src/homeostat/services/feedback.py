@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 
 import polars as pl
@@ -25,14 +25,22 @@ class BelievedLabels:
     """`ports.LabelLog` for all that learns and judges: of contradictory labels the most trusted source's counts, and
     what is held back is not there."""
 
-    def __init__(self, labels: LabelLog, policy: FeedbackPolicy, holds: Callable[[], Sequence[Hold]]) -> None:
-        self._labels, self._policy, self._holds = labels, policy, holds
+    def __init__(
+        self,
+        labels: LabelLog,
+        policy: FeedbackPolicy,
+        holds: Callable[[], Sequence[Hold]],
+        classes: Callable[[], Collection[str] | None] = lambda: None,
+    ) -> None:
+        """`classes`: what a label must say to count; None: anything."""
+        self._labels, self._policy, self._holds, self._classes = labels, policy, holds, classes
 
     def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        holds = self._holds()
-        if not holds and len(set(self._policy.sources.values())) < 2:
+        holds, classes = self._holds(), self._classes()
+        if not holds and classes is None and len(set(self._policy.sources.values())) < 2:
             return self._labels.read(start_ms, end_ms)
         received = self._labels.received(start_ms, end_ms).filter(~feedback.held(holds))
+        received = received if classes is None else received.filter(pl.col("label").is_in(list(classes)))
         return feedback.settle(received, self._policy.sources)
 
     def received(self, start_ms: int, end_ms: int) -> pl.DataFrame:
@@ -49,6 +57,20 @@ class BelievedLabels:
 
     def events(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         return self._labels.events(start_ms, end_ms)
+
+
+class JudgedLabels(BelievedLabels):
+    """`ports.LabelLog` for all that judges a model, over those that are believed: where its answers decide which
+    predictions get a label, those of the exploration slice alone."""
+
+    def __init__(self, believed: LabelLog, policy: FeedbackPolicy) -> None:
+        super().__init__(believed, policy, lambda: ())
+
+    def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        told = self._labels.read(start_ms, end_ms)
+        if not self._policy.selective:
+            return told
+        return told.filter(feedback.explored(self._labels.signals(start_ms, end_ms)))
 
 
 class Feedback:
@@ -84,10 +106,11 @@ class Feedback:
         if schema is None:
             return 0
         now, rules = self.clock.now_ms(), self.policy.feedback.rules
-        texts = [_canonical(schema, number, rule) for number, rule in enumerate(rules)]
+        texts = {i: _canonical(schema, i, rule) for i, rule in enumerate(rules) if rule.answer is None}
         since = now - self.policy.data.label_horizon - max(rule.length_ms for rule in rules)
-        found = attribution.decided(rules, self._asked(since, now), self.labels.events(since, now + 1), now)
-        said = found.select("id", label=pl.col("rule").replace_strict(dict(enumerate(texts)), return_dtype=pl.String))
+        asked = self._asked(since, now)
+        found = attribution.decided(rules, asked, self.labels.events(since, now + 1), now)
+        said = _said(schema, rules, texts, found.join(asked.select("id", "label"), on="id", maintain_order="left"))
         known = self.labels.received(since, now + 1).filter(pl.col("source") == RULES)
         fresh = said.join(feedback.settle(known, {}), on=["id", "label"], how="anti", maintain_order="left")
         if fresh.height:
@@ -96,12 +119,12 @@ class Feedback:
         return fresh.height
 
     def _asked(self, since_ms: int, now_ms: int) -> pl.DataFrame:
-        """`id`, `key` and `at_ms` of what was answered; read day by day, for the inputs are not wanted."""
+        """`id`, `key`, `at_ms` and `label` of what was answered; read day by day, for the inputs are not wanted."""
         answered = pl.col("role") == Role.ANSWER.value
         days = [
-            self.log.read(self.policy.name, start, min(start + DAY_MS, now_ms + 1))
+            self.log.read(self.policy.name, start, min(start + DAY_MS, now_ms + 1), False)
             .filter(answered)
-            .select("id", "key", "at_ms")
+            .select("id", "key", "at_ms", "label")
             for start in range(since_ms, now_ms + 1, DAY_MS)
         ]
         return pl.concat(days)
@@ -156,6 +179,17 @@ class Feedback:
         trust, holds = self.policy.feedback.sources, self.suspicions()
         told = feedback.sources(self.labels.received(since, now + 1), answered, trust, holds, horizon)
         return FeedbackStanding(since, told, feedback.events(self.labels.events(since, now + 1), answered), holds)
+
+
+def _said(schema: Schema, rules: Sequence[LabelRule], texts: Mapping[int, str], found: pl.DataFrame) -> pl.DataFrame:
+    """`id` and `label` of what a rule fits: of `found`, with the answered `label` and the index of the `rule`."""
+    other = dict(zip(map(str, schema.classes), map(str, reversed(schema.classes)), strict=True))
+    label = pl.col("rule").replace_strict(texts, default=None, return_dtype=pl.String)
+    answered = pl.col("label").is_in(list(other))  # it may be of a version that knew other classes
+    for said, mine in (("right", pl.col("label")), ("wrong", pl.col("label").replace(other))):
+        which = [i for i, rule in enumerate(rules) if rule.answer == said]
+        label = pl.when(pl.col("rule").is_in(which) & answered).then(mine).otherwise(label)
+    return found.select("id", label=label).drop_nulls()
 
 
 def _canonical(schema: Schema, number: int, rule: LabelRule) -> str:

@@ -13,6 +13,7 @@ from homeostat.engines import metrics
 from homeostat.engines.answer import output_of
 from homeostat.engines.broken import healthy
 from homeostat.engines.change import ORDINARY, Change, Rule, detect
+from homeostat.engines.feedback import explored
 from homeostat.ports import Clock, Journal, LabelLog, PredictionLog, Rollouts
 from homeostat.services.champion import Champion, Champions
 from homeostat.services.held import quarantined
@@ -95,6 +96,8 @@ class Performances:
         if self._live is None or not self._live.continues(champion.arm.version, since, end):
             self._live = LiveRows(champion.arm.version, since)
         rows, labels = self._live.extend(self.policy.name, self.log, self.labels, end, now)
+        if self.policy.feedback.selective:  # nobody owes the others a label
+            rows = rows.filter(explored(self.labels.signals(since, now + 1)))
         rows = healthy(rows, broken, rows["at_ms"].to_numpy())
         joined, y = labelled(champion.bundle.schema, rows, labels)
         output = output_of(champion.bundle.schema, joined)

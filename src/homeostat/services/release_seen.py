@@ -168,7 +168,7 @@ class Sight:
         if rollout.champion is None or not rollout.status.open or self.broken(rollout.candidate):
             return None
         bundle = self.bundle(rollout.candidate.bundle)
-        if "evaluation.json" not in bundle.files:
+        if "evaluation.json" not in bundle.files or self.policy.feedback.selective:  # a holdout has what was chosen
             return None
         found = codec.decode(self.blobs.get(bundle.files["evaluation.json"]), Evaluation).backtest
         return found if found and found.champion == rollout.champion.bundle else None

@@ -23,6 +23,7 @@ from homeostat.domain.run import RunRecord, RunResult, worst
 from homeostat.domain.schema import Schema
 from homeostat.domain.units import DAY_MS
 from homeostat.engines import evaluation, labels
+from homeostat.engines.answer import aligned
 from homeostat.engines.broken import HABITS, habits
 from homeostat.engines.change import baseline_of
 from homeostat.engines.drift.profile import reference
@@ -181,6 +182,7 @@ class Runs:
         known = evaluation.comparable(manifest.schema, schema)
         rows = holdout.filter(pl.Series(fresh))
         output = self._output(self.bundles.file(manifest, file), manifest.schema, rows) if known else None
+        output = output if output is None else aligned(output, manifest.schema.classes, schema.classes)
         return evaluation.Champion(route.champion.version, route.champion.bundle, fresh, output, file != "model.onnx")
 
     def _bundle(

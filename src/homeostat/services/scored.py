@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from homeostat.domain.prediction import PINNED, Role
 from homeostat.domain.schema import Schema, Task
+from homeostat.engines.labels import known
 from homeostat.ports import LabelLog, PredictionLog
 
 _KEPT = ("id", "at_ms", "score", "scores")
@@ -28,12 +29,12 @@ def inputs_of(log: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def labelled(schema: Schema, rows: pl.DataFrame, labels: pl.DataFrame) -> tuple[pl.DataFrame, NDArray[np.float64]]:
-    """The rows that have a label, and the truth (n,): the class's index, or the value. Labels are stored in their
-    canonical form, so that the column is read at once."""
+    """The rows that have a label, and the truth (n,): the class's index (`engines.labels.known`), or the value. Labels
+    are stored in their canonical form, so that the column is read at once."""
     joined = rows.join(labels.select("id", truth="label"), on="id", how="inner", maintain_order="left")
     truth = joined["truth"]
     if schema.task is not Task.REGRESSION:
-        truth = truth.replace_strict({str(known): i for i, known in enumerate(schema.classes)})
+        truth = truth.replace_strict(known(schema, truth.unique().to_list()), return_dtype=pl.Float64)
     return joined.drop("truth"), truth.cast(pl.Float64).to_numpy()
 
 
@@ -55,7 +56,7 @@ class LiveRows:
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Rows answered before `end_ms`; the labels that count by `now_ms`."""
         end_ms = max(end_ms, self._rows_ms)
-        rows = scored_by(log.read(model, self._rows_ms, end_ms), self.version).select(_KEPT)
+        rows = scored_by(log.read(model, self._rows_ms, end_ms, False), self.version).select(_KEPT)
         self._rows = rows if self._rows is None else pl.concat([self._rows, rows])
         self._rows_ms = end_ms
         return self._rows, labels.read(self.since_ms, now_ms + 1)

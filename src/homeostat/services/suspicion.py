@@ -139,6 +139,8 @@ class Suspicions:
             return None
         rows = self.log.read(self.policy.name, start_ms - self.policy.data.label_horizon - DAY_MS, end_ms)
         rows = rows.filter((pl.col("role") == Role.ANSWER.value) & (pl.col("status") == "ok"))
+        comparable = np.isfinite(output_of(bundle.schema, rows)).all(axis=1)  # by a version with as many classes
+        rows = rows.filter(pl.Series(comparable, dtype=pl.Boolean))
         own, theirs = self._told(bundle, rows, mine), self._told(bundle, rows, others)
         if own is None:
             return None

@@ -33,18 +33,22 @@ class Traces:
         self.tracker = tracker
 
     def trace(self, prediction: str) -> Trace:
-        """Errors: `NotFound`; `Corrupt` when what is stored about it was damaged."""
+        """The prediction of that id, else the first of the W3C trace of that id.
+
+        Errors: `NotFound`; `Corrupt` when what is stored about it was damaged."""
         rows = self.log.find(prediction)
         if rows.is_empty():
             raise NotFound(
                 f"no prediction {prediction!r}",
                 way_out="Its id is in the answer and in the header x-prediction-id.",
             )
+        names = rows["id"].unique(maintain_order=True).to_list()
+        rows = rows if names == [prediction] else self.log.find(names[0])  # shadow is in no trace
         row = min(rows.iter_rows(named=True), key=_rank)
         rollout, bundle = self._served(row)
         manifest = self.bundles.load(bundle) if bundle else None
         return Trace(
-            id=prediction,
+            id=names[0],
             model=self.model,
             key=row["key"],
             at_ms=row["at_ms"],
@@ -53,11 +57,12 @@ class Traces:
             arm=row["arm"],
             inputs=row["inputs"] or {},
             scores=tuple(_score(one) for one in rows.iter_rows(named=True)),
-            label=self._label(prediction),
+            label=self._label(names[0]),
             rollout=rollout,
             bundle=bundle,
             run=self.bundles.record(manifest) if manifest else None,
             environment=self.bundles.file(manifest, "environment.txt").decode() if manifest else "",
+            others=tuple(names[1:]),
         )
 
     def _served(self, row: Mapping[str, Any]) -> tuple[Rollout | None, str]:

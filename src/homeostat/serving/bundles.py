@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from homeostat import codec
 from homeostat.domain.bundle import Bundle
 from homeostat.domain.errors import HomeostatError
-from homeostat.domain.schema import Schema, Value
+from homeostat.domain.schema import Kind, Schema, Value
 from homeostat.engines.answer import width
 from homeostat.ports import Blobs, Model, Runtime
 from homeostat.serving.limits import Limits
@@ -36,7 +37,7 @@ _log = logging.getLogger("homeostat.serving")
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A bundle that answers. `typed` gives a label its own type back; `slow`: see `SLOW_S`; `size`: bytes of
-    memory, about."""
+    memory, about; `places`: of its fields, as `Inputs` has them."""
 
     id: str
     manifest: Bundle
@@ -48,6 +49,7 @@ class Loaded:
     typed: Mapping[str | None, Value]
     slow: bool
     size: int
+    places: Mapping[str, int | None]
 
     @property
     def schema(self) -> Schema:
@@ -114,9 +116,9 @@ class Shelf:
         schema = manifest.schema
         typed: dict[str | None, Value] = {str(known): known for known in schema.classes}
         codecs = Records(schema), V2(manifest.model, schema), Mlflow(schema)
-        return Loaded(
-            bundle, manifest, model, Limits(schema), *codecs, typed, is_slow(manifest, model), FOOTPRINT * len(onnx)
-        )
+        slow, size, free = is_slow(manifest, model), FOOTPRINT * len(onnx), count()
+        places = {field.name: next(free) if field.kind is Kind.NUMBER else None for field in schema.fields}
+        return Loaded(bundle, manifest, model, Limits(schema), *codecs, typed, slow, size, places)
 
 
 def is_slow(manifest: Bundle, model: Model) -> bool:

@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from homeostat.domain.feedback import RULES, UNNAMED, FeedbackPolicy
+from homeostat.domain.feedback import EXPLORE, RULES, UNNAMED, FeedbackPolicy
 from homeostat.domain.prediction import LabelBatch, SignalBatch
 from homeostat.domain.schema import Schema
-from homeostat.engines.labels import canonical
+from homeostat.engines.labels import named
 from homeostat.serving.messages import Refusal
 from homeostat.serving.typed import LONGEST_ID, Int64
 
@@ -81,7 +81,7 @@ def batch(schema: Schema, policy: FeedbackPolicy, labels: Sequence[Given], now_m
     texts, sources = [], []
     for record, given in enumerate(labels):
         try:
-            texts.append(canonical(schema, given.label))
+            texts.append(named(schema, given.label))
         except (ValueError, OverflowError) as error:
             raise Refusal(422, str(error), rule="label", name="label", record=record) from None
         sources.append(given.source or UNNAMED)
@@ -101,6 +101,8 @@ def _sources(policy: FeedbackPolicy, source: str) -> str:
 def signal_batch(policy: FeedbackPolicy, signals: Sequence[Signal], now_ms: int) -> SignalBatch:
     """All of them or none. Errors: as `batch`."""
     for record, one in enumerate(signals):
+        if one.name == EXPLORE:
+            raise Refusal(422, f"{EXPLORE} is the data plane's own", rule="name", name=SIGNALS + "name", record=record)
         if (one.id is None) == (one.key is None):
             raise Refusal(422, "a signal has an id or a key", rule="id", name=SIGNALS + "id", record=record)
         low, high = policy.signals.get(one.name, (-math.inf, math.inf))

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ import httptools
 
 from homeostat.serving.compression import inflate
 from homeostat.serving.limit import Limit
-from homeostat.serving.messages import HEADERS, JSON, Refusal, Response, Waiting, lines, refused
+from homeostat.serving.messages import HEADERS, JSON, Refusal, Response, Waiting, lines, plain, refused
 from homeostat.serving.plan import refuse
 from homeostat.serving.queues import Queue
 from homeostat.serving.tick import Engine
@@ -44,13 +44,20 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What the bytes before a body say. `bare`: the answer goes without its body; `length`: of the request's body."""
+    """What the bytes before a body say. `plain`: see `messages`; `bare`: the answer goes without its body; `length`: of
+    the request's body. `raw`: the bytes, `size`: theirs and the body's, for one that is remembered."""
 
     method: str
     path: str
     headers: Mapping[str, str]
+    plain: bool
     bare: bool
     length: int
+    raw: bytes = b""
+    size: int = -1
+
+
+_NONE = Head("", "", {}, False, False, 0)
 
 
 class Hub:
@@ -66,7 +73,7 @@ class Hub:
         self._shed: list[Waiting] = []
 
     def submit(self, request: Waiting) -> None:
-        if "content-encoding" in request.headers:
+        if not request.plain and "content-encoding" in request.headers:
             try:
                 inflate(request, self.limits.max_body)
             except Refusal as error:
@@ -90,7 +97,7 @@ class Hub:
         bytes mean the same."""
         if len(self.heads) >= _HEADS_KEPT:
             self.heads.clear()
-        self.heads[raw] = head
+        self.heads[raw] = replace(head, raw=raw, size=len(raw) + head.length)
 
     def sweep(self) -> None:
         """Close connections that are idle or too slow; asks for itself again."""
@@ -148,6 +155,7 @@ class Connection(asyncio.Protocol):
         self._headers = dict[str, str]()
         self._head, self._body, self._size = 0, list[bytes](), 0
         self._plain: Head | None = None
+        self._known = _NONE
 
     # The transport
 
@@ -167,12 +175,19 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        end = data.find(_END) + len(_END)
-        known = None if self._begun else self._hub.heads.get(data[:end])
-        if known is not None and len(data) == end + known.length:
-            self._since = self._hub.loop.time()
-            self._submit(known, data[end:], self._hub.draining, False)
-            return
+        known, hub = self._known, self._hub
+        if len(data) != known.size or self._begun or not data.startswith(known.raw):
+            end = data.find(_END) + len(_END)
+            found = None if self._begun else hub.heads.get(data[:end])
+            if found is None or len(data) != found.size:
+                self._unknown(data, end)
+                return
+            self._known = known = found
+        self._since = hub.loop.time()
+        self._submit(known, data[len(known.raw) :], hub.draining, False)
+
+    def _unknown(self, data: bytes, end: int) -> None:
+        """Of a head that ends there."""
         whole, head = not self._begun, self._parse(data)
         if whole and head is not None and len(data) == end + head.length:
             self._hub.remember(data[:end], head)
@@ -246,31 +261,32 @@ class Connection(asyncio.Protocol):
         method = self._parser.get_method().decode("latin-1")
         bare, old = method == "HEAD", self._parser.get_http_version() == "1.0"
         path = self._url.decode("latin-1").partition("?")[0]
-        head = Head("GET" if bare else method, path, self._headers, bare, self._declared)
+        head = Head("GET" if bare else method, path, self._headers, plain(method, self._headers), bare, self._declared)
         close = not self._parser.should_keep_alive() or self._hub.draining
         if not (close or old or self._expects):
             self._plain = head
         self._submit(head, self._body[0] if len(self._body) == 1 else b"".join(self._body), close, old)
 
     def _submit(self, head: Head, body: bytes, close: bool, old: bool) -> None:
-        slot = Slot(head.method, head.path, body, head.headers, self, close, head.bare, old)
-        self._slots.append(slot)
+        slot = Slot(head.method, head.path, body, head.headers, head.plain, self, close, head.bare, old)
+        slots = self._slots
+        slots.append(slot)
         self._deaf = close
         self._hub.submit(slot)
-        if len(self._slots) >= self._limits.pipeline:
+        if len(slots) >= self._limits.pipeline:
             self._pause()
 
     # Answers and limits
 
     def flush(self) -> None:
         """Write the answers that are ready and whose turn it is."""
-        while self._slots and self._slots[0].data is not None:
-            slot = self._slots.popleft()
-            self._transport.write(slot.data or b"")
-            if slot.close:
+        slots = self._slots
+        while slots and (data := slots[0].data) is not None:
+            self._transport.write(data)
+            if slots.popleft().close:
                 self._finish()
                 return
-        if self._paused and len(self._slots) < self._limits.pipeline:
+        if self._paused and len(slots) < self._limits.pipeline:
             self._resume()
 
     def expire(self, now: float) -> None:

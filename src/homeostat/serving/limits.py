@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from homeostat.domain.schema import Field, Schema, Value
 
 _LISTED = 10
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +30,34 @@ class Limits:
         self._fields = schema.fields
         self._low = np.array([-np.inf if field.low is None else field.low for field in schema.fields])
         self._high = np.array([np.inf if field.high is None else field.high for field in schema.fields])
-        self._bounded = bool(np.isfinite(self._low).any() or np.isfinite(self._high).any())
+        self._floor, self._ceiling = np.maximum(self._low, -_LARGEST), np.minimum(self._high, _LARGEST)
         self._texts = {field: frozenset((*field.values, None)) for field in schema.fields if field.values is not None}
 
+    def sound(self, x: NDArray[np.float64]) -> bool:
+        """No null, and no number that breaks a rule: so it is nearly always. `x`: see `faults`."""
+        return bool(((x >= self._floor) & (x <= self._ceiling)).all())
+
+    def kept(self, texts: Mapping[str, Sequence[Value]], columns: Sequence[NDArray[np.float64]]) -> bool:
+        """No row of many breaks a rule: a look at the smallest and largest number of each of the k columns, and at
+        the `texts` that a column has. What it leaves open `faults` says row by row."""
+        low, high = (np.array([extreme.reduce(column) for column in columns]) for extreme in (np.fmin, np.fmax))
+        with np.errstate(over="ignore"):
+            finite = not np.isinf(np.array([low, high], np.float32)).any()
+        within = not ((low < self._low) | (high > self._high)).any()
+        return finite and within and all(allowed.issuperset(texts[one.name]) for one, allowed in self._texts.items())
+
     def faults(
-        self, columns: Mapping[str, Sequence[Value]], x: NDArray[np.float64], narrow: NDArray[np.float32]
+        self,
+        columns: Mapping[str, Sequence[Value]],
+        x: NDArray[np.float64],
+        narrow: NDArray[np.float32],
+        sound: bool = False,
     ) -> dict[int, Fault]:
         """Row → its first fault. `x` is (n, k) as exact as sent, `narrow` the same as the model sees it: a number too
-        big for it is infinite there. NaN stands for null, which decoding has allowed already."""
-        bad = np.isinf(narrow)
-        if self._bounded:
-            bad |= (x < self._low) | (x > self._high)
+        big for it is infinite there. NaN stands for null, which decoding has allowed already. `sound`: see there."""
         found: dict[int, Fault] = {}
-        if bad.any():
+        if not sound:
+            bad = np.isinf(narrow) | (x < self._low) | (x > self._high)
             for row, column in zip(*(axis.tolist() for axis in np.nonzero(bad)), strict=True):
                 found.setdefault(row, _number_fault(self._fields[column], float(x[row, column])))
         for field, allowed in self._texts.items():

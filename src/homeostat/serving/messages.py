@@ -7,8 +7,8 @@ collector's business.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 from urllib.parse import quote
@@ -37,12 +37,24 @@ HEADERS = (
 
 
 class Request(msgspec.Struct, gc=False):
-    """`path` without its query; `headers`: those of `HEADERS` that were sent."""
+    """`path` without its query; `headers`: those of `HEADERS` that were sent; `plain`: see there."""
 
     method: str
     path: str
     body: bytes = b""
     headers: Mapping[str, str] = {}
+    plain: bool = False
+
+
+_TELLING = frozenset(
+    {"content-encoding", "idempotency-key", "inference-header-content-length", "traceparent", "x-homeostat-variant"}
+)
+
+
+def plain(method: str, headers: Mapping[str, str]) -> bool:
+    """A POST whose body is JSON and whose headers say nothing else that its answer or its rows of the log depend on. So
+    such requests to one path can be decoded together."""
+    return method == "POST" and headers.get("content-type", JSON) == JSON and _TELLING.isdisjoint(headers)
 
 
 class Waiting(Request):
@@ -115,7 +127,7 @@ class Ask(msgspec.Struct, gc=False):
     The rest is the engine's, which gives an id to each row that has none: `codec` and `at`, the request's own in the
     tick; `start`, its first row in the batch; `refusal`, why it gets no prediction."""
 
-    rows: list[Row]
+    rows: Sequence[Row]
     ids: list[Any]
     keys: list[str | None]
     echo: Any = None
@@ -130,10 +142,28 @@ class Ask(msgspec.Struct, gc=False):
         return slice(self.start, self.start + len(self.ids))
 
 
+class Singles(msgspec.Struct, gc=False):
+    """Requests of one record each, decoded together: rows, ids and keys as an `Ask` has them, one of each for every
+    request, and the places `at` which the requests stand in the tick. Their rows are the first of the batch. What a
+    row has beyond the schema's `width` fields is not its own."""
+
+    codec: Any
+    rows: list[Row]
+    ids: list[Any]
+    keys: list[str | None]
+    at: list[int]
+
+    def apart(self, width: int) -> list[Ask]:
+        """Each by itself."""
+        every = enumerate(zip(self.rows, self.ids, self.keys, self.at, strict=True))
+        return [Ask([row[:width]], [name], [key], None, self.codec, at, i) for i, (row, name, key, at) in every]
+
+
 @dataclass
 class Answered:
     """What one tick answered for one model, row by row; a row without an answer has no score. `typed` are the labels
-    with the type that the data has; `whole`: every row has its answer.
+    with the type that the data has; `classes`: the champion's, `others`: those of versions that know other ones;
+    `whole`: every row has its answer. `explored`: the ids on which the caller is to act as if `act` were the answer.
 
     Texts that every request needs are made here once; in `said` and `alone` a protocol keeps its own."""
 
@@ -146,6 +176,9 @@ class Answered:
     typed: Mapping[str | None, Value]
     classes: Sequence[Value]
     whole: bool
+    others: Mapping[int, Sequence[Value]] = field(default_factory=dict)
+    explored: Collection[str] = ()
+    act: Value = None
     said: Any = None
     alone: Any = None
 
@@ -153,10 +186,21 @@ class Answered:
         self.alike = len(set(self.versions)) == 1
         self.shown = self.ids if _all_plain(self.ids) else [quote(one, safe=_SAFE) for one in self.ids]
         self._told = lines(("x-release-id", self.release), ("x-model-version", str(self.versions[0])))
+        self._between = b"\r\n%b\0x-prediction-id: " % self._told
+
+    def mark(self, part: slice, response: Response) -> None:
+        """Name the explored rows of an answer, for protocols without a place for it."""
+        ids = [quote(one, safe=_SAFE) for one in self.ids[part] if one in self.explored]
+        if ids:
+            response.add(("x-explore", ",".join(ids)), ("x-explore-as", quote(str(self.act), safe=_SAFE)))
 
     def lines(self, shown: str) -> bytes:
         """The headers of an answer that one version made."""
         return b"x-prediction-id: %b\r\n%b" % (shown.encode(), self._told)  # ASCII by now
+
+    def each_lines(self) -> list[bytes]:
+        """Those of each row's own answer."""
+        return self.lines("\0".join(self.shown)).replace(b"\0", self._between).split(b"\0")
 
 
 class Reply(msgspec.Struct, gc=False):

@@ -245,9 +245,8 @@ def _feedback(models: Mapping[str, Served]) -> Object:
     }
     schemas = [served.champion.schema for served in models.values()]
     known = [one for schema in schemas for one in schema.classes]
-    label: Object = (
-        {"enum": known} if all(schema.classes for schema in schemas) else {"type": ["number", "string", "boolean"]}
-    )
+    closed = all(schema.task is Task.BINARY for schema in schemas)  # elsewhere a class may be new
+    label: Object = {"enum": known} if closed else {"type": ["number", "string", "boolean"]}
     source: Object = {"anyOf": [_SIGNAL_NAME, {"type": "null"}]}
     said = _object({"id": _ID, "label": label, "at": at, "source": source}, ("id", "label"))
     given = {**said, "additionalProperties": False}

@@ -30,8 +30,8 @@ class Target:
 class Plan:
     """Replaced whole. `missing` says of a model why its champion can't answer; `complete`: every bundle that the
     document names is loaded; `started`: since this worker came up, every champion has been ready once. `cold`: models
-    for which there is no room until somebody asks for them; `slow`: the paths of models that take long; `variants`: of
-    each model, by name and by number, for `testers`."""
+    for which there is no room until somebody asks for them; `slow`: the paths of models that take long, `quick`: of the
+    others; `variants`: of each model, by name and by number, for `testers`."""
 
     version: int = 0
     models: Mapping[str, Served] = field(default_factory=dict)
@@ -42,6 +42,7 @@ class Plan:
     started: bool = False
     cold: frozenset[str] = frozenset()
     slow: frozenset[str] = frozenset()
+    quick: frozenset[str] = frozenset()
     variants: Mapping[str, Mapping[str, Served]] = field(default_factory=dict)
     testers: Mapping[str, str] = field(default_factory=dict)
 
@@ -189,7 +190,7 @@ def build(routing: Routing, shelf: Shelf, before: Plan, room: float, used: Mappi
         predict["/invocations"] = Target(only, only.champion.mlflow)
     started = before.started or (bool(models) and not missing)
     slow = frozenset(path for path, target in predict.items() if target.served.slow)
-    known = frozenset(cold), slow, chosen, routing.testers
+    known = frozenset(cold), slow, frozenset(predict) - slow, chosen, routing.testers
     return Plan(routing.version, models, missing, predict, bundles, complete, started, *known)
 
 

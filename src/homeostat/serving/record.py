@@ -23,12 +23,12 @@ _RULE = 40  # characters
 
 
 class Page:
-    """Rows of one `LogBatch` under way, column by column."""
+    """Rows of one `LogBatch` under way, column by column; `traces` by prediction id."""
 
-    def __init__(self, served: Served, at_ms: int) -> None:
-        self._served, self._at_ms = served, at_ms
+    def __init__(self, served: Served, at_ms: int, traces: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._served, self._at_ms, self._traces = served, at_ms, traces
         self._columns: dict[str, Sequence[Any]] = {}
-        self._inputs: dict[str, Sequence[Value]] = {}
+        self._inputs: Mapping[str, Sequence[Value]] = {}
         self._arms = arms_of(served.route) if served.route.more else _ARMS
         self._kept: Sequence[bool] = ()
 
@@ -78,16 +78,14 @@ class Page:
         self._add((ids, keys, *([value] * len(ids) for value in alike), blank, [label] * len(ids), blank), inputs)
 
     def _add(self, columns: Sequence[Sequence[Any]], inputs: Mapping[str, Sequence[Value]]) -> None:
-        """A field that is not among the inputs is null."""
-        blank = () if inputs else [None] * len(columns[0])
-        given = {name: inputs.get(name, blank) for name in self._served.champion.schema.names}
+        """All fields are among the inputs, or none: then they are null."""
+        given = inputs or dict.fromkeys(self._served.champion.schema.names, [None] * len(columns[0]))
         if not self._columns:
             self._columns, self._inputs = dict(zip(_COLUMNS, columns, strict=True)), given
             return
         for name, values in zip(_COLUMNS, columns, strict=True):
             self._columns[name] = [*self._columns[name], *values]
-        for name, values in given.items():
-            self._inputs[name] = [*self._inputs[name], *values]
+        self._inputs = {name: [*self._inputs[name], *values] for name, values in given.items()}
 
     def batches(self) -> list[LogBatch]:
         """Nothing when there is nothing to write; two where a rule keeps some rows, which have no weight."""
@@ -102,7 +100,9 @@ class Page:
     def _batch(
         self, weight: int, columns: Mapping[str, Sequence[Any]], inputs: Mapping[str, Sequence[Value]]
     ) -> LogBatch:
-        return LogBatch(self._served.model, self._at_ms, self._served.route.release, weight, inputs=inputs, **columns)
+        model, release = self._served.model, self._served.route.release
+        trace = [self._traces.get(one) for one in columns["id"]] if self._traces else ()
+        return LogBatch(model, self._at_ms, release, weight, inputs=inputs, trace=trace, **columns)
 
 
 def arms_of(route: Route) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from homeostat.domain.schema import Schema, Task, Value
-from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Reply, Request, Response, Row, refused
+from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Reply, Request, Response, Row, Singles, refused
 from homeostat.serving.typed import LONGEST_ID, fitting, media, name_text, refusal, row_type
 
 _astuple = msgspec.structs.astuple
@@ -49,6 +49,21 @@ class Records:
         keys = [name_text(row[self._key]) for row in rows]
         return Ask([row[: self._k] for row in rows], ids, keys)
 
+    def together(self, requests: Sequence[Request], places: Sequence[int]) -> tuple[Singles, list[int]]:
+        """The plain requests at these places that ask for one record each; the places of the others, sound or not."""
+        decode, rows, at, others = self._decode, list[Row](), list[int](), list[int]()
+        for i in places:
+            try:
+                records = decode(requests[i].body).records
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                records = ()
+            if len(records) == 1:
+                rows.append(_astuple(records[0]))
+                at.append(i)
+            else:
+                others.append(i)
+        return Singles(self, rows, _names(rows, self._id), _names(rows, self._key), at), others
+
     def one_asked(self, row: Row) -> Ask:
         """A decoded record: the fields, then what names it."""
         name, key = row[self._id], row[self._key]
@@ -66,10 +81,8 @@ class Records:
 
     def encode(self, ask: Ask, tick: Answered) -> Response:
         """A record's own `model_version` is told when a canary split the records of one request."""
-        if tick.alike and len(ask.ids) == 1:  # nearly always
-            tick.alone = tick.alone or self._alone(tick)
-            response: Response = tick.alone[ask.start]
-            return response
+        if tick.alike and len(ask.ids) == 1:
+            return self.alone(tick)[ask.start]
         reply = Reply(tick, ask.part)
         said = self.said(tick)[ask.part]
         if not reply.alike:
@@ -79,18 +92,23 @@ class Records:
 
     def said(self, tick: Answered) -> list[_Said]:
         """The predictions of the whole tick, made once."""
-        tick.said = tick.said or _SAID[self.schema.task](tick)
+        if tick.said is None:
+            tick.said = _SAID[self.schema.task](tick)
+            for prediction in tick.said if tick.explored else ():
+                prediction.explore = tick.act if prediction.id in tick.explored else None
         predictions: list[_Said] = tick.said
         return predictions
 
-    def _alone(self, tick: Answered) -> list[Response]:
-        """The answer to each row by itself. All predictions are encoded in one call: no newline stands within one."""
-        start = _encode(_Body(tick.release, tick.versions[0], [])).removesuffix(b"]}")
-        predictions = _encode_lines(self.said(tick)).split(b"\n")
-        return [
-            Response(200, b"%b%b]}" % (start, prediction), tick.lines(shown))
-            for prediction, shown in zip(predictions, tick.shown, strict=False)  # the last newline ends a line
-        ]
+    def alone(self, tick: Answered) -> list[Response]:
+        """The answer to each row by itself, where one version made them all; made once. All texts are made in one call
+        each: no newline stands within a prediction."""
+        if tick.alone is None:
+            start, end = _encode(_Body(tick.release, tick.versions[0], [])).removesuffix(b"]}"), b"]}"
+            predictions = _encode_lines(self.said(tick)).removesuffix(b"\n")
+            bodies = (start + predictions.replace(b"\n", end + b"\n" + start) + end).split(b"\n")
+            tick.alone = [Response(200, *one) for one in zip(bodies, tick.each_lines(), strict=True)]
+        answers: list[Response] = tick.alone
+        return answers
 
     def refuse(self, error: Refusal) -> Response:
         return refused(error)
@@ -119,11 +137,17 @@ class Record:
     def encode(self, ask: Ask, tick: Answered) -> Response:
         (said,) = self._records.said(tick)[ask.part]
         version = tick.versions[ask.start]
-        told = _Told(said.id, tick.release, version, said.value, said.score, said.label, said.scores)
+        told = _Told(said.id, tick.release, version, said.value, said.score, said.label, said.scores, said.explore)
         return Response(200, _encode(told), Reply(tick, ask.part).lines)
 
     def refuse(self, error: Refusal) -> Response:
         return refused(error)
+
+
+def _names(rows: Sequence[Row], place: int) -> list[str | None]:
+    """What stands there in each row, as text."""
+    names = [row[place] for row in rows]
+    return [None] * len(names) if names.count(None) == len(names) else [name_text(name) for name in names]
 
 
 def _loose(body: bytes) -> Any:
@@ -155,6 +179,7 @@ class _Said(msgspec.Struct, omit_defaults=True, gc=False):
     label: Value = None
     scores: dict[str, float] | None = None
     model_version: int | None = None
+    explore: Value = None
 
 
 class _Told(msgspec.Struct, omit_defaults=True, gc=False):
@@ -167,6 +192,7 @@ class _Told(msgspec.Struct, omit_defaults=True, gc=False):
     score: float | None = None
     label: Value = None
     scores: dict[str, float] | None = None
+    explore: Value = None
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -189,10 +215,13 @@ def _binary(tick: Answered) -> list[_Said]:
 
 def _classes(tick: Answered) -> list[_Said]:
     names, typed = [str(known) for known in tick.classes], tick.typed.get
-    rows = zip(tick.ids, tick.score, tick.label, tick.scores, strict=True)
+    others = {version: [str(known) for known in classes] for version, classes in tick.others.items()}
+    rows = zip(tick.ids, tick.versions, tick.score, tick.label, tick.scores, strict=True)
     return [
-        _Said(name, None, score, typed(label), dict(zip(names, scores, strict=True)) if scores else None)
-        for name, score, label, scores in rows
+        _Said(name, None, score, typed(label), dict(zip(others.get(version, names), scores, strict=True)))
+        if scores
+        else _Said(name, None, score, typed(label))
+        for name, version, score, label, scores in rows
     ]
 
 

@@ -11,19 +11,22 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from homeostat.domain.prediction import Inputs
 from homeostat.domain.rollout import Route, Share
-from homeostat.domain.schema import Kind, Schema, Value
+from homeostat.domain.schema import Value
 from homeostat.engines.answer import answers, width
 from homeostat.engines.routing import arms, kept
 from homeostat.engines.transform import codes, matrix, narrow
 from homeostat.ports import Clock
 from homeostat.serving.bundles import Loaded
+from homeostat.serving.columns import columns_of
 from homeostat.serving.limits import Fault
 from homeostat.serving.messages import Row
 
 OK, ERROR, NONFINITE, TIMEOUT, MEMORY = "ok", "error", "nonfinite", "timeout", "memory"
 Index = NDArray[np.intp]
 Output = NDArray[np.float64]
+_NOBODY: Mapping[int, Sequence[Value]] = {}
 _CALLS = 4  # of candidates at a time, those that were given up included
 _log = logging.getLogger("homeostat.serving")
 
@@ -65,13 +68,22 @@ class Served:
             return self.champion.typed
         return {text: value for one in self.loaded for text, value in one.typed.items()}
 
+    @property
+    def others(self) -> Mapping[int, Sequence[Value]]:
+        """Version → its classes, where they are not the champion's."""
+        if self.candidate is None and not self.more:
+            return _NOBODY
+        own = self.champion.schema.classes
+        beside = [(share.arm.version, one.schema.classes) for share, one in self.beside if one is not None]
+        return {version: classes for version, classes in beside if classes != own}
+
 
 @dataclass(slots=True)
 class Batch:
-    """The rows of one tick, column by column; numbers without a null are seen through a `memoryview` of doubles. `x` is
-    what the champion sees."""
+    """The rows of one tick, column by column; numbers without a null in a `memoryview` of doubles. `x` is what the
+    champion sees."""
 
-    columns: dict[str, Sequence[Value]]
+    columns: Mapping[str, Sequence[Value]]
     ids: list[str]
     keys: list[str | None]
     x: NDArray[np.float32]
@@ -79,33 +91,38 @@ class Batch:
 
 
 def gather(loaded: Loaded, rows: Sequence[Row], ids: list[str], keys: list[str | None]) -> Batch:
-    """Decoded rows → arrays, and what is wrong with them."""
-    columns: dict[str, Sequence[Value]] = dict(zip(loaded.schema.names, zip(*rows, strict=True), strict=True))
+    """Decoded rows → arrays, and what is wrong with them. What a row has beyond the schema's fields is left out."""
+    columns: dict[str, Sequence[Value]] = dict(zip(loaded.places, columns_of(rows), strict=False))
     exact = codes(loaded.schema, columns)
-    x = narrow(exact)
-    faults = loaded.limits.faults(columns, exact, x)
-    return Batch(columns | _views(loaded.schema, exact), ids, keys, x, faults)
+    sound = loaded.limits.sound(exact)
+    x = np.ascontiguousarray(exact, np.float32) if sound else narrow(exact)
+    faults = loaded.limits.faults(columns, exact, x, sound)
+    return Batch(_inputs(loaded, columns, exact) if sound else columns, ids, keys, x, faults)
 
 
-def _views(schema: Schema, exact: NDArray[np.float64]) -> dict[str, Sequence[Value]]:
-    """The columns of numbers that have no null, as the log packs them soonest."""
-    n, flat = len(exact), exact.T.reshape(-1).data
-    gaps = np.asarray(np.isnan(exact).any(axis=0)).tolist()
-    fields = enumerate(zip(schema.fields, gaps, strict=True))
-    return {f.name: flat[n * i : n * i + n] for i, (f, gap) in fields if f.kind is Kind.NUMBER and not gap}
+def _inputs(loaded: Loaded, columns: dict[str, Sequence[Value]], exact: NDArray[np.float64]) -> Inputs:
+    """As the log packs them soonest: `exact` is without a null."""
+    block, others = exact.T, {name: columns[name] for name, place in loaded.places.items() if place is None}
+    if others:
+        block = block[[i for i, place in enumerate(loaded.places.values()) if place is not None]]
+    return Inputs(loaded.places, block.reshape(-1).data, len(exact), others)
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One model's answers to `rows` of the batch: `output` (n, c), `good` says which can be used, `status` why the
-    others can't; `us` is how long its call took, or how long it was waited for in vain: what it costs to hand a call
-    to another thread is not the model's."""
+    """One model's answers to `rows` of the batch: `output` (n, c), `good` says which can be used, `whole` whether all
+    can, `status` why the others can't; `us` is how long its call took, or how long it was waited for in vain: what it
+    costs to hand a call to another thread is not the model's."""
 
     rows: Index
     output: Output
     good: NDArray[np.bool_]
     status: str
     us: int
+    whole: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.whole = bool(self.good.all())
 
 
 AGAIN_NS = 20_000_000
@@ -148,7 +165,7 @@ def _apart(made: Attempt, once: Callable[[Index], Attempt], may: Callable[[], bo
     middle = len(made.rows) // 2
     one, other = (_apart(once(rows), once, may) for rows in (made.rows[:middle], made.rows[middle:]))
     output, good = np.concatenate([one.output, other.output]), np.concatenate([one.good, other.good])
-    status = one.status if one.good.sum() < len(one.good) else other.status
+    status = other.status if one.whole else one.status
     return Attempt(made.rows, output, good, status, max(one.us, other.us))
 
 
@@ -241,7 +258,7 @@ class Scored:
         """Put the attempt's answers in their rows."""
         given = answers(loaded.schema, loaded.manifest.threshold, filled(made))
         n = len(made.rows)
-        if n == len(self.status) and made.good.all():  # nearly always
+        if n == len(self.status) and made.whole:  # nearly always
             self.version, self.status, self.us = [version] * n, [OK] * n, [made.us] * n
             self.score, self.label, self.scores = list(given.score), list(given.label), list(given.scores)
             return
@@ -254,7 +271,7 @@ class Scored:
 
 def filled(made: Attempt) -> Output:
     """(n, c) with zeros where the output can't be used."""
-    return made.output if made.good.all() else np.where(made.good[:, None], made.output, 0.0)
+    return made.output if made.whole else np.where(made.good[:, None], made.output, 0.0)
 
 
 def score(served: Served, batch: Batch, clock: Clock, within: Callable[[Loaded | None], Within]) -> Scored:
@@ -274,7 +291,7 @@ def score(served: Served, batch: Batch, clock: Clock, within: Callable[[Loaded |
         made = attempt(loaded, rows, partial(input_of, loaded, served, batch), clock, within(loaded))
         if loaded is not None and made.good.any():
             scored.take(loaded, share.arm.version, made)
-        if not made.good.all():
+        if not made.whole:
             scored.failed.append((number, made))
             unanswered[rows[~made.good]] = True
     rest: Index = np.flatnonzero(unanswered)
@@ -295,7 +312,7 @@ def _assigned(route: Route, batch: Batch) -> Scored:
 
 def _champion(served: Served, scored: Scored, made: Attempt) -> None:
     version = served.route.champion.version
-    if made.status == NONFINITE or made.good.any():
+    if made.whole or made.status == NONFINITE or made.good.any():
         scored.take(served.champion, version, made)
         return
     for row in made.rows.tolist():  # no output at all

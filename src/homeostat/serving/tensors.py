@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 _LENGTH = struct.Struct("<I")
 _FLOATS: Mapping[str, str] = {"FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
@@ -26,26 +28,32 @@ def decode_raw(datatype: str, data: bytes, n: int) -> list[Any]:
     """
     if datatype == "BYTES":
         return _texts(data, n)
-    kind = _FIXED.get(datatype)
-    if kind is None:
-        raise ValueError(f"must not be raw {datatype}")
-    width = np.dtype(kind).itemsize
-    if len(data) != n * width:
-        raise ValueError(f"must be {n * width} bytes: {n} of {datatype}")
+    values = fixed(datatype, data, n)
     if datatype == "BOOL":
         return _booleans(data)
-    values = np.frombuffer(data, kind)
     found: list[Any] = values.tolist()
     if datatype in _FLOATS and np.isnan(values).any():
         return [None if value != value else value for value in found]
     return found
 
 
+def fixed(datatype: str, data: bytes, n: int) -> NDArray[Any]:
+    """The n values of a tensor of numbers, where they lie; a BOOL is a number too. Errors: as `decode_raw`."""
+    kind = _FIXED.get(datatype)
+    if kind is None:
+        raise ValueError(f"must not be raw {datatype}")
+    width = np.dtype(kind).itemsize
+    if len(data) != n * width:
+        raise ValueError(f"must be {n * width} bytes: {n} of {datatype}")
+    return np.frombuffer(data, kind)
+
+
 def encode_raw(datatype: str, values: Sequence[Any]) -> bytes:
     """The reverse. Text is BYTES in UTF-8. Errors: `OverflowError` for an integer that the datatype can't hold."""
     if datatype == "BYTES":
         texts = [value if isinstance(value, bytes) else str(value).encode() for value in values]
-        return b"".join([_LENGTH.pack(len(text)) + text for text in texts])
+        lengths = map(_LENGTH.pack, map(len, texts))
+        return b"".join(chain.from_iterable(zip(lengths, texts, strict=True)))
     return np.asarray(values, _FIXED[datatype]).tobytes()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,21 +18,23 @@ from typing import Protocol
 
 import numpy as np
 
-from homeostat.domain.feedback import FeedbackPolicy
+from homeostat.domain.feedback import Exploration, FeedbackPolicy
 from homeostat.domain.prediction import LogBatch
 from homeostat.domain.rollout import Routing
 from homeostat.ports import Blobs, Clock, LabelLog, PredictionLog, Router, Runtime, TickTrace, Tracing
 from homeostat.serving import feedback
 from homeostat.serving.bundles import Loaded, Shelf
 from homeostat.serving.edge import Edge, model_of
-from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Request, Response, Row, json, refused
+from homeostat.serving.explore import marked
+from homeostat.serving.group import Group, tally
+from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Request, Response, json, refused
 from homeostat.serving.meter import METRICS, Counted, Meter
 from homeostat.serving.pins import VARIANT
 from homeostat.serving.plan import Plan, build, refuse
 from homeostat.serving.record import Page, shadowed
+from homeostat.serving.records import Records
 from homeostat.serving.room import Room
 from homeostat.serving.score import (
-    OK,
     Batch,
     Index,
     Patience,
@@ -40,12 +42,11 @@ from homeostat.serving.score import (
     Served,
     Within,
     attempt,
-    gather,
     input_of,
     patiently,
     score,
 )
-from homeostat.serving.trace_context import PassedOn
+from homeostat.serving.trace_context import PassedOn, trace_id
 from homeostat.serving.typed import LONGEST_ID, media
 
 Shadow = Callable[[], LogBatch | None]
@@ -164,6 +165,8 @@ class Engine:
     def slow(self, request: Request) -> bool:
         """Its answer takes so long that others should not wait for it."""
         plan = self._plan
+        if request.path in plan.quick:  # nearly always
+            return len(request.body) > LARGE
         return (
             len(request.body) > LARGE
             or request.path == METRICS
@@ -182,11 +185,11 @@ class Engine:
         responses: list[Response | None] = [None] * len(requests)
         groups = self._decoded(plan, requests, responses)
         trace.stage("decode")
-        for served, asks in groups:
-            self._tick(served, asks, responses, later, trace)
+        for group in groups:
+            self._tick(group, responses, later, trace)
         answered = [response or _broken() for response in responses]
         if counted is not None:
-            _count(groups, answered, counted)
+            tally(groups, answered, counted)
         trace.end(requests, answered)
         return answered
 
@@ -215,43 +218,36 @@ class Engine:
                 self.meter.refused(503, len(names))
         return [_shed(request, name) for request, name in zip(requests, ids, strict=True)]
 
-    def _tick(
-        self,
-        served: Served,
-        asks: Sequence[Ask],
-        responses: list[Response | None],
-        later: Later,
-        trace: TickTrace,
-    ) -> None:
+    def _tick(self, group: Group, responses: list[Response | None], later: Later, trace: TickTrace) -> None:
+        served = group.served
         now_ms = self._used[served.model] = self._clock.now_ms()
-        batch = self._checked(served, asks)
+        batch = group.checked()
         trace.stage("check")
         scored = score(served, batch, self._clock, self._patience) if batch else None
         trace.stage("predict")
-        page = Page(served, now_ms)
+        page = Page(served, now_ms, group.traces)
         if batch and scored:
             page.answered(batch, scored)
-        for ask in asks:
+        for ask in group.asks:
             if ask.refusal:
                 page.rejected(ask.rows, ask.ids, ask.keys, ask.refusal)
         if not self._write(*page.batches()):
-            for ask in asks:
-                failure = Refusal(503, "the prediction log can't be written", rule="log")
-                responses[ask.at] = ask.codec.refuse(failure)
+            group.refuse(Refusal(503, "the prediction log can't be written", rule="log"), responses)
             return
         trace.stage("log")
-        answered = _answered(served, batch, scored) if batch and scored else None
-        _encode(asks, answered, responses)
+        answered = group.answered(batch, scored) if batch and scored else None
+        if answered and self._told.exploration:
+            self._explore(served.model, self._told.exploration, answered, now_ms)
+        group.encode(answered, responses)
         trace.stage("encode")
         if batch and scored:
             later.extend(self._shadows(served, batch, scored, now_ms))
 
-    def _decoded(
-        self, plan: Plan, requests: Sequence[Request], responses: list[Response | None]
-    ) -> Collection[tuple[Served, list[Ask]]]:
+    def _decoded(self, plan: Plan, requests: Sequence[Request], responses: list[Response | None]) -> Collection[Group]:
         """What is to be predicted, model by model; the others get their response."""
-        groups: dict[int, tuple[Served, list[Ask]]] = {}
-        for i, request in enumerate(requests):
+        groups: dict[int, Group] = {}
+        for i in self._together(plan, requests, groups):
+            request = requests[i]
             target = plan.predict.get(request.path)
             if target is None or request.method != "POST":
                 responses[i] = self._other(plan, request)
@@ -266,8 +262,26 @@ class Engine:
                 ask.refusal = error
             ask.at, ask.codec = i, codec
             self._name(ask, request)
-            (groups.get(id(served)) or groups.setdefault(id(served), (served, [])))[1].append(ask)
+            group = _group(groups, served)
+            group.asks.append(ask)
+            if "traceparent" in request.headers and (trace := trace_id(request.headers)):
+                group.traces.update(dict.fromkeys(ask.ids, trace))
         return groups.values()
+
+    def _together(self, plan: Plan, requests: Sequence[Request], groups: dict[int, Group]) -> list[int]:
+        """Decode those that can be decoded together. → the places of the others"""
+        alike: defaultdict[str, list[int]] = defaultdict(list)
+        for i, request in enumerate(requests):
+            alike[request.path if request.plain else ""].append(i)
+        others = alike.pop("", [])
+        for path, places in alike.items():
+            target = plan.predict.get(path)
+            if target is not None and isinstance(target.codec, Records):
+                singles, places = target.codec.together(requests, places)
+                if singles.at:
+                    _group(groups, target.served).add(singles, self._ids)
+            others += places
+        return sorted(others)
 
     def _name(self, ask: Ask, request: Request) -> None:
         """An id for each row that has none."""
@@ -284,18 +298,6 @@ class Engine:
         key = request.headers.get("idempotency-key")
         return _numbered(key[:LONGEST_ID]) if key else self._ids
 
-    def _checked(self, served: Served, asks: Sequence[Ask]) -> Batch | None:
-        """The rows of all requests that are sound; the others are refused."""
-        batch = _gather(served, asks)
-        if batch is None or not batch.faults:
-            return batch
-        for ask in asks:
-            bad = next((row for row in range(len(ask.ids)) if ask.start + row in batch.faults), None)
-            if ask.refusal is None and bad is not None:
-                fault = batch.faults[ask.start + bad]
-                ask.refusal = Refusal(422, fault.message, rule=fault.rule, name=fault.field, record=bad)
-        return _gather(served, asks)
-
     def _write(self, *pages: LogBatch) -> bool:
         """An answer without a record is no answer."""
         try:
@@ -310,6 +312,14 @@ class Engine:
         else:
             self._writable = True
         return self._writable
+
+    def _explore(self, model: str, slice_: Exploration, answered: Answered, at_ms: int) -> None:
+        """A mark that can't be written down is not told: its label would count as one that the model chose."""
+        try:
+            answered.explored = marked(slice_, model, answered.ids, at_ms, self._labels)
+        except Exception:  # as in _write
+            _log.exception("the exploration slice can't be written down")
+        answered.act = slice_.answer
 
     def _shadows(self, served: Served, batch: Batch, scored: Scored, at_ms: int) -> Iterator[Shadow]:
         route = served.route
@@ -399,63 +409,16 @@ def _numbered(key: str) -> Iterator[str]:
         yield f"{key}-{i}"
 
 
+def _group(groups: dict[int, Group], served: Served) -> Group:
+    found = groups.get(id(served))
+    if found is None:
+        found = groups[id(served)] = Group(served, [])
+    return found
+
+
 def _only(request: Request, methods: str) -> None:
     if request.method not in methods.split(", "):
         raise Refusal(405, f"use {methods.partition(',')[0]}", rule=methods)
-
-
-def _gather(served: Served, asks: Sequence[Ask]) -> Batch | None:
-    rows: list[Row] = []
-    ids: list[str] = []
-    keys: list[str | None] = []
-    for ask in asks:
-        if ask.refusal is None:
-            ask.start = len(ids)
-            ids += ask.ids
-            rows += ask.rows
-            keys += ask.keys
-    return gather(served.champion, rows, ids, keys) if rows else None
-
-
-def _answered(served: Served, batch: Batch, scored: Scored) -> Answered:
-    return Answered(
-        served.route.release,
-        scored.version,
-        batch.ids,
-        scored.score,
-        scored.label,
-        scored.scores,
-        served.typed,
-        served.champion.schema.classes,
-        scored.status.count(OK) == len(batch.ids),
-    )
-
-
-def _count(groups: Collection[tuple[Served, list[Ask]]], responses: Sequence[Response], counted: Counted) -> None:
-    """By status; what is no prediction under no model."""
-    left = len(responses)
-    for served, asks in groups:
-        whole = len(asks) == len(responses)  # nearly always
-        statuses = [one.status for one in responses] if whole else [responses[ask.at].status for ask in asks]
-        model, release, first = served.model, served.route.release, statuses[0]
-        left -= len(asks)
-        if len(asks) == 1 or statuses.count(first) == len(asks):
-            counted.append((model, release, first, len(asks)))
-        else:
-            counted += [(model, release, status, n) for status, n in Counter(statuses).items()]
-    if left:
-        asked = {ask.at for _, asks in groups for ask in asks}
-        counted += [("", "", response.status, 1) for i, response in enumerate(responses) if i not in asked]
-
-
-def _encode(asks: Sequence[Ask], answered: Answered | None, responses: list[Response | None]) -> None:
-    for ask in asks:
-        if ask.refusal is None and answered and (answered.whole or None not in answered.score[ask.part]):
-            responses[ask.at] = ask.codec.encode(ask, answered)
-            continue
-        refusal = ask.refusal or Refusal(500, "the model could not answer", rule="model")
-        refusal.ids = ask.ids
-        responses[ask.at] = ask.codec.refuse(refusal)
 
 
 def _shed(request: Request, name: str) -> Response:

@@ -27,6 +27,12 @@ class PassedOn:
                 answer.add(*passed_on(request.headers))
 
 
+def trace_id(headers: Mapping[str, str]) -> str | None:
+    """Of the trace that the request is part of; None where what came in is not trace context."""
+    parent = _PARENT(headers["traceparent"])
+    return None if parent is None or (parent[1] == "00" and parent[4]) else parent[2]
+
+
 def passed_on(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """The headers of the answer; none where what came in is not trace context."""
     parent = _PARENT(headers["traceparent"])

@@ -11,11 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 
 from homeostat.domain.schema import Field, Kind, Schema, Task, Value
+from homeostat.engines.transform import MANY
 from homeostat.serving import binary
+from homeostat.serving.columns import Columns
 from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Reply, Request, Response, json
-from homeostat.serving.tensors import decode_raw
+from homeostat.serving.tensors import decode_raw, fixed
 from homeostat.serving.typed import LONGEST_ID, Name, media, name_text, type_of, unread
 
 _FLOATS = frozenset({"FP16", "FP32", "FP64"})
@@ -28,6 +31,8 @@ TAKEN = {
 }
 """The datatypes of each kind of field."""
 _TOLD = {Kind.NUMBER: "FP64", Kind.INTEGER: "INT64", Kind.BOOLEAN: "BOOL", Kind.TEXT: "BYTES"}
+_VIEWS: Mapping[Kind, type] = {Kind.NUMBER: np.float64, Kind.INTEGER: np.int64}
+_LARGEST = np.iinfo(np.int64).max
 _NAMES = _INTEGERS | {"BYTES"}
 _SHOWN_IDS = 100
 _NO_DATA = msgspec.Raw()
@@ -61,24 +66,25 @@ _decode = msgspec.json.Decoder(Infer).decode
 class Column:
     """The values of one field out of its tensor."""
 
-    def __init__(self, name: str, taken: frozenset[str], told: str, kind: Any, exact: bool = False) -> None:
-        self._name, self._taken, self._told, self._exact = name, taken, told, exact
+    def __init__(self, name: str, taken: frozenset[str], told: str, kind: Any, view: type | None = None) -> None:
+        """`view`: what many of its numbers are seen as."""
+        self._name, self._taken, self._told, self._view = name, taken, told, view
         self._type = types.GenericAlias(list, (kind,))
         self._flat = msgspec.json.Decoder(self._type).decode
         self._nested = msgspec.json.Decoder(types.GenericAlias(list, (self._type,))).decode
 
     @classmethod
     def of(cls, field: Field) -> Column:
-        return cls(field.name, TAKEN[field.kind], _TOLD[field.kind], type_of(field), field.kind is Kind.NUMBER)
+        return cls(field.name, TAKEN[field.kind], _TOLD[field.kind], type_of(field), _VIEWS.get(field.kind))
 
-    def values(self, tensor: Tensor, raw: bytes | None, n: int) -> list[Any]:
+    def values(self, tensor: Tensor, raw: bytes | None, n: int) -> Sequence[Any]:
         """n of them; `raw` is the tensor's binary content, None when the data stand in the JSON. Errors: `Refusal`."""
         if tensor.datatype not in self._taken:
             raise self._wrong(f"datatype {self._told}", f"datatype {self._told}")
         if tensor.shape != [n] and tensor.shape != [n, 1]:
             raise self._wrong("shape", f"shape [{n}] or [{n}, 1]")
         try:
-            values = self._json(tensor.data) if raw is None else self._raw(tensor.datatype, raw, n)
+            values: Sequence[Any] = self._json(tensor.data) if raw is None else self._raw(tensor.datatype, raw, n)
         except msgspec.ValidationError as error:
             at = str(error).rpartition("`$[")[2].partition("]")[0]
             kind, record = tensor.datatype, int(at) if at.isdigit() else None
@@ -99,15 +105,26 @@ class Column:
             values = [value for row in self._nested(data) for value in row]
         return values
 
-    def _raw(self, datatype: str, raw: bytes, n: int) -> list[Any]:
+    def _raw(self, datatype: str, raw: bytes, n: int) -> Sequence[Any]:
         try:
+            seen = self._seen(datatype, raw, n) if n >= MANY and self._view else None
+            if seen is not None:
+                return seen
             found = decode_raw(datatype, raw, n)
         except ValueError as error:
             raise Refusal(422, f"{self._name} {error}", rule="binary data", name=self._name) from None
-        if self._exact and datatype in _FLOATS and None not in found:
+        if self._view is np.float64 and datatype in _FLOATS and None not in found:
             return found
         values: list[Any] = msgspec.convert(found, self._type)
         return values
+
+    def _seen(self, datatype: str, raw: bytes, n: int) -> memoryview | None:
+        """Its numbers as memory; None where there is a null, or an integer that is too big. Errors: `ValueError`."""
+        values = fixed(datatype, raw, n)
+        if np.isnan(values).any() or (self._view is np.int64 and values.max() > _LARGEST):
+            return None
+        doubles = self._view is np.float64
+        return values.astype(np.float64).data if doubles else values.astype(np.int64).data.cast("B").cast("q")
 
     def _wrong(self, rule: str, needed: str, record: int | None = None) -> Refusal:
         return Refusal(422, f"{self._name} must have {needed}", rule=rule, name=self._name, record=record)
@@ -133,7 +150,9 @@ class V2:
             ids, keys = (self._named(name, columns, tensors, raw, n) for name in ("id", "key"))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise _not_json() from None
-        return Ask(list(zip(*columns.values(), strict=True)), ids or _ids(infer.id, n), keys or [None] * n, infer)
+        table = list(columns.values())
+        rows = Columns(table) if n >= MANY else list(zip(*table, strict=True))
+        return Ask(rows, ids or _ids(infer.id, n), keys or [None] * n, infer)
 
     def salvage(self, request: Request) -> Ask:
         """The tensors that can be read; null for the others."""
@@ -198,7 +217,7 @@ class V2:
     def _named(
         self,
         name: str,
-        columns: Mapping[str, list[Value]],
+        columns: Mapping[str, Sequence[Value]],
         tensors: Mapping[str, Tensor],
         raw: Mapping[str, bytes],
         n: int,
@@ -221,11 +240,22 @@ class V2:
         n = len(reply.ids)
         data: dict[str, list[Any]] = {"id": list(reply.ids), "score": list(reply.score), "value": list(reply.score)}
         data["label"] = list(reply.label)
-        data["scores"] = [score for scores in reply.scores for score in scores or ()]
+        data["scores"] = [score for scores in self._scores(reply) for score in scores or ()]
         return [
             {"name": name, "datatype": kind, "shape": [n, *shape[1:]], "data": data[name]}
             for name, kind, shape in self._declared
         ]
+
+    def _scores(self, reply: Reply) -> Sequence[Sequence[float] | None]:
+        """Of the champion's classes, as declared: a version that knows others has no other form to say so."""
+        others = reply.tick.others
+        if not others:
+            return reply.scores
+        own, found = self._schema.classes, []
+        for version, scores in zip(reply.versions, reply.scores, strict=True):
+            known = dict(zip(others.get(version, own), scores or (), strict=False))
+            found.append([known.get(one, 0.0) for one in own])
+        return found
 
 
 def refused(error: Refusal) -> Response:

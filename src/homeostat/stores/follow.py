@@ -21,7 +21,7 @@ _SLICE = 4 << 20  # bytes of records that are Python objects at the same time
 KEPT = 256 << 20  # bytes of closed segments' rows that are kept from one read to the next
 _YEAR_10000_MS = 253_402_300_800_000
 _PLAIN = (pl.Int64, pl.Float64, pl.Boolean, pl.String, pl.Null, pl.Int128)
-_ONCE: dict[type, tuple[str, ...]] = {LogBatch: ("model", "at_ms", "release", "weight", "inputs")}
+_ONCE: dict[type, tuple[str, ...]] = {LogBatch: ("model", "at_ms", "release", "weight", "inputs", "trace")}
 _NAME = re.compile(r"labels|signals|predictions/(?!\.)[^/\0]+").fullmatch
 _log = logging.getLogger("homeostat.log")
 
@@ -93,8 +93,9 @@ def _slices(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
 def _even(batch: LogBatch | LabelBatch | SignalBatch) -> None:
     """Errors: ValueError unless all columns are equally long."""
     columns = [getattr(batch, one.name) for one in fields(batch) if one.name not in _ONCE.get(type(batch), ())]
-    inputs = batch.inputs.values() if isinstance(batch, LogBatch) else ()
-    if len({len(column) for column in (*columns, *inputs)}) > 1:
+    if isinstance(batch, LogBatch):
+        columns += [*batch.inputs.values(), *filter(len, [batch.trace])]
+    if len({len(column) for column in columns}) > 1:
         raise ValueError("its columns are not equally long")
 
 

@@ -6,28 +6,35 @@ side; readers get them back as the struct `inputs`.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from homeostat.domain.prediction import (
     EVENT_COLUMNS,
     LABEL_COLUMNS,
     LOG_COLUMNS,
     SIGNAL_COLUMNS,
+    Inputs,
     LabelBatch,
     LogBatch,
     SignalBatch,
 )
 
 STAMP = "stamp"
+TRACE = "trace"
+"""A column only where a row has one."""
 _LONG = 16
+_FLOATS, _EQUAL, _BLOCK = 1, 2, 3  # columns as msgpack extensions
+Block = NDArray[np.float64]
 IN = "in."
 _FLAT: dict[str, pl.DataType | type[pl.DataType]] = {
     "id": pl.String,
@@ -57,29 +64,44 @@ _SIGNALS: dict[str, pl.DataType | type[pl.DataType]] = {
     "at_ms": pl.Int64,
     "key": pl.String,
 }
-_ONCE = frozenset({"model", "at_ms", "release", "weight", "inputs"})  # one value a batch, not one a row
+_ONCE = frozenset({"model", "at_ms", "release", "weight", "inputs", TRACE})  # not a value a row, or not always
 _EACH = [field.name for field in fields(LogBatch) if field.name not in _ONCE]
 
+_TRACE_ID = re.compile(r"[0-9a-f]{32}").fullmatch
+
+Rows = TypeVar("Rows", pl.DataFrame, pl.LazyFrame)
 Stamped = tuple[int, LogBatch]
 Marked = tuple[int, LabelBatch]
 Signalled = tuple[int, SignalBatch]
 
 
 def _pack(values: Sequence[Any], floats: Callable[..., bytes]) -> Any:
-    """A long column of floats travels as raw float64: quicker than a number at a time, and as exact. A column holds
-    values of one type, and nulls."""
+    """A long column of floats travels as raw float64: quicker than a number at a time, and as exact. One of equal
+    values travels as their number and the value. A column holds values of one type, and nulls."""
     if isinstance(values, memoryview):
-        return msgspec.msgpack.Ext(1, values)
-    if len(values) >= _LONG and type(values[0]) is float:
-        try:
-            return msgspec.msgpack.Ext(1, floats(*values))
-        except struct.error:  # a null
-            pass
+        if values.format == "d":
+            return msgspec.msgpack.Ext(_FLOATS, values)
+        values = values.tolist()
+    n = len(values)
+    if n >= _LONG:
+        first = values[0]
+        if type(first) is float:
+            try:
+                return msgspec.msgpack.Ext(_FLOATS, floats(*values))
+            except struct.error:  # a null
+                pass
+        elif not isinstance(first, list) and values.count(first) == n:
+            return msgspec.msgpack.Ext(_EQUAL, msgspec.msgpack.encode((n, first)))
     return list(values)
 
 
 def _hook(code: int, data: memoryview) -> Any:
-    return np.frombuffer(data, "<f8").tolist() if code == 1 else msgspec.msgpack.Ext(code, bytes(data))
+    if code == _FLOATS:
+        return np.frombuffer(data, "<f8").tolist()
+    if code == _EQUAL:
+        n, value = msgspec.msgpack.decode(data)
+        return [value] * n
+    return np.frombuffer(data, "<f8") if code == _BLOCK else msgspec.msgpack.Ext(code, bytes(data))
 
 
 def pack(batch: LogBatch) -> bytes:
@@ -91,13 +113,32 @@ def pack(batch: LogBatch) -> bytes:
             "release": batch.release,
             "weight": batch.weight,
             **{name: _pack(getattr(batch, name), floats) for name in _EACH},
-            "inputs": {name: _pack(values, floats) for name, values in batch.inputs.items()},
+            **_packed(batch.inputs, floats),
+            **({TRACE: batch.trace} if batch.trace else {}),
         }
     )
 
 
+def _packed(inputs: Mapping[str, Sequence[Any]], floats: Callable[..., bytes]) -> dict[str, Any]:
+    """Numbers in one block stay in it; `order`: of all columns."""
+    if isinstance(inputs, Inputs):
+        others = {name: _pack(values, floats) for name, values in inputs.others.items()}
+        block = msgspec.msgpack.Ext(_BLOCK, inputs.block)
+        return {"order": list(inputs.places), "block": block, "inputs": others}
+    return {"inputs": {name: _pack(values, floats) for name, values in inputs.items()}}
+
+
 def unpack(payload: bytes) -> LogBatch:
-    return LogBatch(**msgspec.msgpack.decode(payload, ext_hook=_hook))
+    read = msgspec.msgpack.decode(payload, ext_hook=_hook)
+    block = read.pop("block", None)
+    if block is not None:
+        read["inputs"] = _unblocked(read.pop("order"), block.reshape(-1, len(read["id"])), read["inputs"])
+    return LogBatch(**read)
+
+
+def _unblocked(order: Sequence[str], block: Block, others: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    rows = iter(block.tolist())
+    return {name: others[name] if name in others else next(rows) for name in order}
 
 
 def pack_labels(batch: LabelBatch) -> bytes:
@@ -127,7 +168,14 @@ def flat(batches: Sequence[Stamped]) -> pl.DataFrame:
     names = dict.fromkeys(chain.from_iterable(batch.inputs for _, batch in batches))
     inputs = [pl.Series(IN + name, _input(name, batches, sizes), strict=False) for name in names]
     stamps = pl.Series(STAMP, _repeated([stamp for stamp, _ in batches], sizes), pl.Int64)
-    return frame.with_columns(*inputs, stamps)
+    return frame.with_columns(*inputs, stamps, *_traces(batches, sizes))
+
+
+def _traces(batches: Sequence[Stamped], sizes: Sequence[int]) -> list[pl.Series]:
+    if not any(batch.trace for _, batch in batches):
+        return []
+    given = [batch.trace or [None] * n for (_, batch), n in zip(batches, sizes, strict=True)]
+    return [pl.Series(TRACE, _joined(given), pl.String)]
 
 
 def _joined(columns: Sequence[Sequence[Any]]) -> list[Any]:
@@ -147,6 +195,11 @@ def stack(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat([part for part in parts if part.height] or [flat([])], how="diagonal_relaxed")
 
 
+def part(share: float) -> pl.Expr:
+    """The rows of about so many of the ids: whether one is among them hangs on nothing but the id."""
+    return pl.col("id").hash(0) < pl.lit(int(share * 2**64), pl.UInt64)
+
+
 def shown(rows: pl.DataFrame) -> pl.DataFrame:
     """`LOG_COLUMNS`: the inputs gathered in their struct. A field that is null in every row has type Null."""
     inputs = [name for name in rows.columns if name.startswith(IN)]
@@ -161,7 +214,7 @@ def to_table(rows: pl.DataFrame) -> pl.DataFrame:
     changes keeps one table."""
     inputs = [pl.col(name).alias(name[len(IN) :]) for name in rows.columns if name.startswith(IN)]
     text = pl.struct(inputs).struct.json_encode() if inputs else pl.lit("{}")  # none: requests that were shed
-    return rows.select(*_FLAT, STAMP, text.alias("inputs"))
+    return rows.select(*_FLAT, STAMP, text.alias("inputs"), *_there(rows))
 
 
 def from_table(rows: pl.DataFrame) -> pl.DataFrame:
@@ -170,7 +223,31 @@ def from_table(rows: pl.DataFrame) -> pl.DataFrame:
     records: list[dict[str, Any]] = msgspec.json.decode(f"[{','.join(texts)}]")
     names = dict.fromkeys(chain.from_iterable(records))
     inputs = [pl.Series(IN + name, [record.get(name) for record in records], strict=False) for name in names]
-    return rows.select(*_FLAT, STAMP).with_columns(*inputs)
+    return rows.select(*_FLAT, STAMP, *_there(rows)).with_columns(*inputs)
+
+
+def _there(rows: pl.DataFrame) -> list[str]:
+    return [TRACE] if TRACE in rows.columns else []
+
+
+def lookups(name: str) -> Sequence[pl.Expr]:
+    """The rows that somebody may mean by `name`, the likeliest first: a prediction id, the id of a trace."""
+    own = pl.col("id") == name
+    return (own, pl.col(TRACE) == name) if _TRACE_ID(name) else (own,)
+
+
+def look(rows: Rows, which: pl.Expr) -> Rows:
+    """One of `lookups` in rows that may be in no trace."""
+    there = TRACE in rows.collect_schema()
+    return (rows if there else rows.with_columns(pl.lit(None, pl.String).alias(TRACE))).filter(which)
+
+
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
+
+
+def without_inputs(rows: Frame) -> Frame:
+    """As `flat`, without `in.*`."""
+    return rows.select(*_FLAT, STAMP)
 
 
 def label_rows(batches: Sequence[Marked]) -> pl.DataFrame:

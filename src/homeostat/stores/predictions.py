@@ -59,8 +59,8 @@ class SegmentLog:
         else:
             self._health.good()
 
-    def read(self, model: str, start_ms: int, end_ms: int) -> pl.DataFrame:
-        return self._select(f"predictions/{model}", start_ms, end_ms)
+    def read(self, model: str, start_ms: int, end_ms: int, inputs: bool = True, share: float = 1.0) -> pl.DataFrame:
+        return self._select(f"predictions/{model}", start_ms, end_ms, inputs=inputs, share=share)
 
     def waits(self, model: str, end_ms: int) -> bool:
         """Rows from before `end_ms` are not in the table yet."""
@@ -69,11 +69,11 @@ class SegmentLog:
         return any(not part.filter(before).is_empty() for part in recent)
 
     def find(self, prediction_id: str) -> pl.DataFrame:
-        rule = pl.col("id") == prediction_id
-        for table in dict.fromkeys([*self._stream.tables(), *self._tables.names()]):
-            if table.startswith("predictions/"):
-                rows = self._select(table, *_FOREVER, rule)
-                if rows.height:
+        tables = dict.fromkeys([*self._stream.tables(), *self._tables.names()])
+        for which in frames.lookups(prediction_id):
+            for table in tables:
+                rows = self._select(table, *_FOREVER, which) if table.startswith("predictions/") else None
+                if rows is not None and rows.height:
                     return rows
         return frames.shown(frames.flat([]))
 
@@ -81,13 +81,29 @@ class SegmentLog:
         """This worker's segment is complete: the next compaction moves it."""
         self._writer.close()
 
-    def _select(self, table: str, start_ms: int, end_ms: int, which: pl.Expr | None = None) -> pl.DataFrame:
+    def _select(
+        self,
+        table: str,
+        start_ms: int,
+        end_ms: int,
+        which: pl.Expr | None = None,
+        inputs: bool = True,
+        share: float = 1.0,
+    ) -> pl.DataFrame:
         rule = pl.col("at_ms").is_between(start_ms, end_ms, closed="left")
-        rule = rule if which is None else rule & which
+        rule = rule if share >= 1 else rule & frames.part(share)
         recent = [part.filter(rule) for part in self._stream.rows(table, start_ms, end_ms)]
         stored = self._tables.read(table)
-        found = [] if stored is None else stored.filter(rule).collect().iter_slices(_PART)
-        rows = frames.stack([*map(frames.from_table, found), *recent]).sort("stamp", maintain_order=True)
+        if which is not None:
+            recent = [frames.look(part, which) for part in recent]
+            stored = None if stored is None else frames.look(stored, which)
+        if not inputs:
+            recent = [frames.without_inputs(part) for part in recent]
+            old = [] if stored is None else [frames.without_inputs(stored.filter(rule)).collect()]
+        else:
+            found = [] if stored is None else stored.filter(rule).collect().iter_slices(_PART)
+            old = list(map(frames.from_table, found))
+        rows = frames.stack([*old, *recent]).sort("stamp", maintain_order=True)
         return frames.shown(rows.unique(PREDICTIONS.identity, keep="first", maintain_order=True))
 
 

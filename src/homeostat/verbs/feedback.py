@@ -6,7 +6,7 @@ import getpass
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from homeostat.domain.feedback import FeedbackStanding
 from homeostat.domain.schema import Value
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.feedback import ACCEPTED, REJECTED
+from homeostat.services import classes
+from homeostat.services.classes import NewClasses
 from homeostat.services.feedback import Feedback
 from homeostat.serving.feedback import SIGNALS
 
@@ -51,9 +53,13 @@ class FeedbackVerbs:
     """Called, it takes labels. `ask`: a request to a data plane, with its body → what it says."""
 
     def __init__(
-        self, model: str, ask: Callable[[str, Mapping[str, Any]], Mapping[str, Any]], told: Callable[[], Feedback]
+        self,
+        model: str,
+        ask: Callable[[str, Mapping[str, Any]], Mapping[str, Any]],
+        told: Callable[[], Feedback],
+        classes: Callable[[], NewClasses],
     ) -> None:
-        self._model, self._ask, self._feedback = model, ask, told
+        self._model, self._ask, self._feedback, self._classes = model, ask, told, classes
 
     def __call__(self, labels: Rows) -> int:
         """Labels by prediction id: `id`, `label` and, if known, `source` and `at`. → how many were taken. Errors:
@@ -80,8 +86,17 @@ class FeedbackVerbs:
         return Taken(rows, len(labels), len(signals))
 
     def status(self, last_ms: int = 30 * DAY_MS) -> FeedbackStanding:
-        """What came of late, by source and by signal."""
-        return self._feedback().standing(last_ms)
+        """What came of late, by source and by signal; the classes that labels name and the model does not know."""
+        return replace(self._feedback().standing(last_ms), classes=self._classes().standing())
+
+    def accept_class(self, name: str, reason: str = "", who: str = "") -> Event:
+        """A class that the model does not know is one: labels that name it count, and are learned from. Errors:
+        `NotFound`."""
+        return self._classes().decide(classes.ACCEPTED, name, reason, who or caller())
+
+    def reject_class(self, name: str, reason: str = "", who: str = "") -> Event:
+        """It is none: labels that name it are errors. Errors: `NotFound`."""
+        return self._classes().decide(classes.REJECTED, name, reason, who or caller())
 
     def accept(self, source: str = "", from_ms: int | None = None, reason: str = "", who: str = "") -> Event:
         """Labels of `source` ("": none named) given from then on are right after all; by default since they became

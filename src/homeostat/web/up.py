@@ -25,7 +25,7 @@ from homeostat.web.children import Child
 from homeostat.web.control import Loop
 from homeostat.web.metrics import Scrape
 from homeostat.web.workers import Workers, arguments, tell_load
-from homeostat.wiring.plane import STATE
+from homeostat.wiring import STATE
 from homeostat.wiring.system import project_system
 
 

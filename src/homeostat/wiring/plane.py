@@ -25,8 +25,7 @@ from homeostat.stores.predictions import SegmentLabels, SegmentLog
 from homeostat.stores.routing import FileRouter
 from homeostat.stores.segments import Rules
 from homeostat.stores.shared import SharedMemory
-
-STATE = ".homeostat"
+from homeostat.wiring import STATE
 
 
 def data_plane(root: Path, policy: Policy, worker: str = "plane") -> Engine:

@@ -60,11 +60,12 @@ from homeostat.services.analysis import Analyses
 from homeostat.services.backtest import Backtests
 from homeostat.services.bundles import Bundles
 from homeostat.services.champion import Champions
+from homeostat.services.classes import NewClasses
 from homeostat.services.data import Data
 from homeostat.services.drifts import Drifts
 from homeostat.services.estimates import Estimates
 from homeostat.services.experiments import Experiments
-from homeostat.services.feedback import BelievedLabels, Feedback
+from homeostat.services.feedback import BelievedLabels, Feedback, JudgedLabels
 from homeostat.services.figures import Gauges
 from homeostat.services.label_set import LabelSets
 from homeostat.services.leader import Leader
@@ -99,7 +100,8 @@ from homeostat.stores.memory_tracker import MemoryTracker
 from homeostat.stores.routing import FileRouter
 from homeostat.stores.tables import DeltaTables
 from homeostat.stores.tallies import SegmentCounts, Tallies
-from homeostat.wiring.plane import STATE, database, logs
+from homeostat.wiring import STATE
+from homeostat.wiring.plane import database, logs
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,17 @@ class System:
     @cached_property
     def labels(self) -> BelievedLabels:
         """What all that learns and judges reads."""
-        return BelievedLabels(self.stores.labels, self.policy.feedback, self.feedback.holds)
+        return BelievedLabels(self.stores.labels, self.policy.feedback, self.feedback.holds, self.classes.believed)
+
+    @cached_property
+    def judged(self) -> JudgedLabels:
+        """What all that judges a model reads."""
+        return JudgedLabels(self.labels, self.policy.feedback)
+
+    @cached_property
+    def classes(self) -> NewClasses:
+        s = self.stores
+        return NewClasses(self.policy, s.labels, s.journal, self.clock, self._schema, self.alerts)
 
     @cached_property
     def data(self) -> Data:
@@ -260,7 +272,7 @@ class System:
             s.router,
             self.plane,
             s.log,
-            self.labels,
+            self.judged,
             s.tracker,
             s.blobs,
             self.clock,
@@ -271,7 +283,7 @@ class System:
     @cached_property
     def backtests(self) -> Backtests:
         s = self.stores
-        return Backtests(self.policy, s.log, self.labels, self.bundles, OnnxRuntime(), self.clock)
+        return Backtests(self.policy, s.log, self.judged, self.bundles, OnnxRuntime(), self.clock)
 
     @cached_property
     def champions(self) -> Champions:
@@ -281,7 +293,7 @@ class System:
     @cached_property
     def performances(self) -> Performances:
         s = self.stores
-        return Performances(self.policy, s.log, self.labels, s.journal, s.rollouts, self.clock, self.champions)
+        return Performances(self.policy, s.log, self.judged, s.journal, s.rollouts, self.clock, self.champions)
 
     @cached_property
     def alerts(self) -> Alerts:
@@ -293,7 +305,7 @@ class System:
         skew = Skew(self.policy, s.log, s.blobs, OnnxRuntime())
         drifts = Drifts(self.policy, s.log, s.counted, s.journal, s.blobs, skew)
         watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
-        return Monitors(self.policy, windows, self.labels, s.journal, self.clock, *watched, self.analyses.explain)
+        return Monitors(self.policy, windows, self.judged, s.journal, self.clock, *watched, self.analyses.explain)
 
     @cached_property
     def quarantine(self) -> Quarantine:
@@ -320,7 +332,7 @@ class System:
     @cached_property
     def moves(self) -> Moves:
         s = self.stores
-        return Moves(self.policy, s.log, self.labels, s.journal, s.blobs, self.clock)
+        return Moves(self.policy, s.log, self.judged, s.journal, s.blobs, self.clock)
 
     @cached_property
     def label_sets(self) -> LabelSets:
@@ -369,17 +381,8 @@ class System:
     @cached_property
     def experiments(self) -> Experiments:
         s = self.stores
-        return Experiments(
-            self.policy,
-            s.journal,
-            s.router,
-            self.plane,
-            s.log,
-            self.labels,
-            s.tracker,
-            s.rollouts,
-            self.clock,
-        )
+        seen = s.log, self.labels, s.tracker, s.rollouts, self.clock
+        return Experiments(self.policy, s.journal, s.router, self.plane, *seen)
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -395,6 +398,7 @@ class System:
             self.experiments,
             self.feedback,
             self.suspicions,
+            self.classes,
             self.teller,
             self.surroundings,
             self.clock,
@@ -417,11 +421,15 @@ class System:
         told = self.policy.feedback
         return Engine(s.blobs, OnnxRuntime(), s.log, s.labels, self.clock, s.router, self.ids, told=told)
 
-    def fit(self, frame: pl.DataFrame) -> Callable[[pl.DataFrame], NDArray[np.float64]]:
-        """The project's training function alone: labelled rows → a model: rows → output (n, c)."""
+    def fit(self, frame: pl.DataFrame) -> tuple[Schema, Callable[[pl.DataFrame], NDArray[np.float64]]]:
+        """The project's training function alone: labelled rows → their schema and a model: rows → output (n, c)."""
         schema = self.training.schema(frame)
         fitted = self.training.fit(Rows(frame, ""), schema, lambda _step, _key, make: make())
-        return lambda rows: native(fitted.estimator, schema, matrix(schema, rows.select(schema.names).to_dict()))
+
+        def model(rows: pl.DataFrame) -> NDArray[np.float64]:
+            return native(fitted.estimator, schema, matrix(schema, rows.select(schema.names).to_dict()))
+
+        return schema, model
 
 
 def project_system(root: Path, policy: Policy, worker: str = "local", leads: bool = False) -> System:
@@ -453,15 +461,15 @@ def rehearsal(
     a person's to decide is decided by the best estimate. `seed` is that of the injections' chance."""
     alone = tuple(step for step in policy.release.steps if step.strip() != "pause")
     release = replace(policy.release, steps=alone, on_unknown="best_estimate", on_harm="rollback")
-    feedback = replace(policy.feedback, rules=())  # labels are told
+    feedback = replace(policy.feedback, rules=(), selective=False, exploration=None)  # labels are told
     unattended = replace(policy, release=release, feedback=feedback, alerts=())
     known = inject.told(history, policy.data.target, policy.data.label_horizon)
     world = inject.apply(known, injections, policy.data.target, seed)
     before = history.filter(pl.col(EVENT_MS) < start_ms)
     clock, s = SimulatedClock(start_ms), in_memory()
     system = System(unattended, ProjectCode(root), lambda: before, s, clock, messages.ids("rehearsal"))
-    schema, release_of = partial(_schema, system), partial(_released, system)
-    loop = Loop(system.control, system.engine, clock, s.log, s.journal, schema, system.fit, release_of)
+    schema, schemas, release_of = partial(_schema, system), partial(_schemas, system), partial(_released, system)
+    loop = Loop(system.control, system.engine, clock, s.log, s.journal, schema, schemas, system.fit, release_of)
     return Rehearsal(unattended, world, start_ms, end_ms, loop, injections), system
 
 
@@ -476,6 +484,12 @@ def beside(system: System, source: Callable[[], pl.DataFrame]) -> System:
     memory = in_memory()
     own = replace(system.stores, tables=memory.tables, log=memory.log, labels=memory.labels, cache=memory.cache)
     return System(system.policy, system.code, source, own, system.clock, system.ids, system.plane)
+
+
+def _schemas(system: System) -> dict[int, Schema]:
+    """Of every version that was released."""
+    made = {one.candidate.number: one.candidate.bundle for one in system.releases.history()}
+    return {number: system.bundles.load(bundle).schema for number, bundle in made.items()}
 
 
 def _schema(system: System) -> Schema:

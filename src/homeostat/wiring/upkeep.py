@@ -17,7 +17,8 @@ from homeostat.stores.days import DayTables
 from homeostat.stores.health import COMPACTING, LARGE, Health
 from homeostat.stores.routing import FileRouter
 from homeostat.stores.tallies import Tallies
-from homeostat.wiring.plane import STATE, database
+from homeostat.wiring import STATE
+from homeostat.wiring.plane import database
 
 
 def compactor(root: Path, policy: Policy) -> Compactor:

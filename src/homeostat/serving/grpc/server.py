@@ -120,5 +120,5 @@ class _Call(Waiting):
 async def submitted(hub: Hub, request: Request) -> Response:
     """The answer, of the next tick."""
     answer: asyncio.Future[Response] = hub.loop.create_future()
-    hub.submit(_Call(request.method, request.path, request.body, request.headers, answer))
+    hub.submit(_Call(request.method, request.path, request.body, request.headers, future=answer))
     return await answer
