@@ -382,17 +382,8 @@ class System:
     @cached_property
     def experiments(self) -> Experiments:
         s = self.stores
-        return Experiments(
-            self.policy,
-            s.journal,
-            s.router,
-            self.plane,
-            s.log,
-            self.labels,
-            s.tracker,
-            s.rollouts,
-            self.clock,
-        )
+        seen = s.log, self.labels, s.tracker, s.rollouts, self.clock
+        return Experiments(self.policy, s.journal, s.router, self.plane, *seen)
 
     @cached_property
     def tokens(self) -> Tokens:
