@@ -32,6 +32,7 @@ from homeostat.domain.units import show_share
 from homeostat.engines.looks import FLOOR
 from homeostat.engines.report import ReleaseView, rehearsal_sentence, release_sentence, run_sentence, scenario, words
 from homeostat.engines.report.backtest import facts, milliseconds, outcome
+from homeostat.engines.report.monitor import delay_sentence
 from homeostat.engines.report.outlook import after, assumption, because, change, expected, happened, says
 from homeostat.engines.report.rehearsal import OUTCOMES
 from homeostat.ports import Progress
@@ -389,6 +390,8 @@ def status(found: Status) -> None:
     if found.performance:
         out.print(Text("quality: ").append(verdict(found.performance.change.verdict)), end=" ")
         lines(found.performance.change.reason)
+    if found.delays:
+        lines(f"labels: {delay_sentence(found.delays)}")
     for alert in found.alerts:
         mark, style = SEVERITY[alert.severity]
         said = Text(f"since {words.time(alert.opened_ms)}: {alert.evidence}")

@@ -152,7 +152,8 @@ def canary() -> ReleaseView:
         Event(START + k * 15 * MINUTE_MS, "price", f"release.{kind}", f"{k}", "R4", f"Pass {k}: {kind}.")
         for k, kind in kinds
     ]
-    return ReleaseView(record, snapshots, history)
+    needs = Needs({"amount": 0.05, "hour": 0.01}, 3, {"amount": 0.04, "hour": 0.02}, 1.0)
+    return ReleaseView(record, snapshots, history, needs=needs)
 
 
 def tried(passed: bool) -> ReleaseView:

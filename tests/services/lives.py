@@ -27,7 +27,9 @@ CHANGES = {
     "max_hold: 3d": "max_hold: 3d, on_unknown: best_estimate, min_requests: 20",
     "10d}], cooldown: 4d": "2d}], cooldown: 1d, only_if_it_helps: true, remedies: [previous, refit]",
 }
-POLICY = reduce(lambda text, change: text.replace(*change), CHANGES.items(), projects.POLICY)
+POLICY = (
+    reduce(lambda text, change: text.replace(*change), CHANGES.items(), projects.POLICY) + "monitor: {rows: [100]}\n"
+)
 
 
 @dataclass(frozen=True)

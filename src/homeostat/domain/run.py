@@ -37,7 +37,7 @@ class Step:
 @dataclass(frozen=True, slots=True, repr=False)
 class RunResult:
     """`version` is None when a gate said harm or invalid: then nothing was registered. `report`: where its HTML is.
-    `fitted`: the rows that its fits took, each time; one that was there already took none."""
+    `fitted`: the rows of all its fits together."""
 
     id: str
     dataset: DatasetVersion

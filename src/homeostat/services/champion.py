@@ -88,7 +88,7 @@ class Champions:
         causes = {event.subject for event in trained if event.body["run"] == bundle.run}
         fired = self.journal.read(self.policy.name, "trigger.fired")
         began = max((event.body.get("since_ms", 0) for event in fired if event.subject in causes), default=0)
-        return bundle.evaluated_until_ms - self.policy.train.window // 2 < began
+        return bundle.evaluated_until_ms - self.policy.train.half_ms < began
 
     def _evaluation(self, bundle: Bundle) -> Evaluation:
         return codec.decode(self.blobs.get(bundle.files["evaluation.json"]), Evaluation)

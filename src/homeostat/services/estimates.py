@@ -73,13 +73,12 @@ class Estimates:
     def _record(
         self, champion: Champion, window: Window, found: Estimate, reading: Reading, drifted: Sequence[str]
     ) -> None:
-        length = window.end_ms - window.start_ms
         readings = [asdict(reading)]
         body = {**asdict(window), "version": champion.arm.version, "readings": readings, "drifted": list(drifted)}
         if found.verdict is not Verdict.UNKNOWN:
             body["estimate"] = asdict(found)
-        key, at = f"{KIND}:{length}:{window.end_ms}", self.clock.now_ms()
-        self.journal.append(Event(at, self.policy.name, KIND, key, str(length), reading.reason, body))
+        key, at = f"{KIND}:{window.series}:{window.end_ms}", self.clock.now_ms()
+        self.journal.append(Event(at, self.policy.name, KIND, key, window.series, reading.reason, body))
 
 
 def _value(found: Estimate) -> float:

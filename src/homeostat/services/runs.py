@@ -118,7 +118,8 @@ class Runs:
             partial(evaluation.evaluate, self.policy, prepared.schema, prepared.parts, output),
         )
         judged = self._judged(prepared, output, evaluated)
-        rules = repr((self.policy.gates, self.policy.monitor.windows, sorted(self.policy.log.hidden), own))
+        watched = self.policy.monitor.windows, *([self.policy.monitor.rows] if self.policy.monitor.rows else [])
+        rules = repr((self.policy.gates, *watched, sorted(self.policy.log.hidden), own))
         identity = self._key("run", tested.fitted.key, prepared.key, rules)[:12]
         if worst(one.verdict for one in judged.gates) in (Verdict.HARM, Verdict.INVALID):
             done = (prepared.dataset, steps.done, evaluated.measurements, judged.gates)
@@ -202,7 +203,8 @@ class Runs:
         now, code, evaluated, gates = self.clock.now_ms(), self.code.state(), judged.evaluated, judged.gates
         record = RunRecord(identity, now, prepared.dataset, code, final.fitted.params, evaluated.measurements, gates)
         result = RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, gates, None)
-        profile = reference(schema, window, self._output(final.onnx, schema, window), self.policy.monitor.windows)
+        watched = self.policy.monitor
+        profile = reference(schema, window, self._output(final.onnx, schema, window), watched.windows, watched.rows)
         manifest = Bundle(
             model=self.policy.name,
             schema=schema,
@@ -264,6 +266,6 @@ class Runs:
 
 
 def _fitted(parts: Split, done: Sequence[Step]) -> int:
-    """The rows that were fitted now."""
+    """The rows of all fits, those that the cache had too: a crash in between changes nothing that is told."""
     rows = {"model": len(parts.train), "model (refit)": len(parts.window)}
-    return sum(rows.get(step.name, 0) for step in done if not step.cached)
+    return sum(rows.get(step.name, 0) for step in done)

@@ -108,11 +108,20 @@ class MemoryLabels:
     def received(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         return frames.all_labels(self._between(start_ms, end_ms))
 
+    def mark(self) -> int:
+        return self._all().frame.height
+
+    def arrived(self, mark: int, start_ms: int) -> pl.DataFrame:
+        return frames.arrived_labels(self._all().frame.slice(mark).filter(pl.col("at_ms") >= start_ms))
+
     def _between(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return self._all().between(start_ms, end_ms)
+
+    def _all(self) -> _Grown:
         if self._waiting:
             self._grown.add(frames.label_rows(self._waiting))
             self._waiting = []
-        return self._grown.between(start_ms, end_ms)
+        return self._grown
 
     def append_signals(self, batch: SignalBatch) -> None:
         self._signals.append((0, batch))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from homeostat.adapters.clock import SimulatedClock, SystemClock
 from homeostat.adapters.code import ProjectCode
 from homeostat.adapters.convert import OnnxConverter
-from homeostat.adapters.environment import environment
+from homeostat.adapters.environment import environment, machine
 from homeostat.adapters.hooks import ProjectHooks
 from homeostat.adapters.notify import AppriseChannels, channel_name
 from homeostat.adapters.pipeline import HamiltonPipeline
@@ -58,6 +58,7 @@ from homeostat.rehearsal import Loop, Rehearsal
 from homeostat.services.alerts import Alerts
 from homeostat.services.analysis import Analyses
 from homeostat.services.backtest import Backtests
+from homeostat.services.believed import BelievedLabels, JudgedLabels
 from homeostat.services.bundles import Bundles
 from homeostat.services.champion import Champions
 from homeostat.services.classes import NewClasses
@@ -65,7 +66,7 @@ from homeostat.services.data import Data
 from homeostat.services.drifts import Drifts
 from homeostat.services.estimates import Estimates
 from homeostat.services.experiments import Experiments
-from homeostat.services.feedback import BelievedLabels, Feedback, JudgedLabels
+from homeostat.services.feedback import Feedback
 from homeostat.services.figures import Gauges
 from homeostat.services.label_set import LabelSets
 from homeostat.services.leader import Leader
@@ -77,6 +78,7 @@ from homeostat.services.quarantine import Quarantine
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
 from homeostat.services.skew import Skew
+from homeostat.services.surroundings import Surroundings
 from homeostat.services.suspicion import Suspicions
 from homeostat.services.telling import Teller
 from homeostat.services.tokens import Tokens
@@ -408,8 +410,14 @@ class System:
             self.suspicions,
             self.classes,
             self.teller,
+            self.surroundings,
             self.clock,
         )
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        s, here = self.stores, self.environment + machine()
+        return Surroundings(self.policy, s.journal, s.rollouts, self.bundles, self.clock, here)
 
     @cached_property
     def teller(self) -> Teller:

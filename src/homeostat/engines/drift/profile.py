@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -67,32 +67,45 @@ class Windows:
 
 
 def reference(
-    schema: Schema, frame: pl.DataFrame, output: Array, windows_ms: Sequence[int] = (DAY_MS, 7 * DAY_MS)
+    schema: Schema,
+    frame: pl.DataFrame,
+    output: Array,
+    windows_ms: Sequence[int] = (DAY_MS, 7 * DAY_MS),
+    windows_rows: Sequence[int] = (),
 ) -> Reference:
     """What ordinary rows look like: the n rows of a prepared frame with the model's output (n, c) on them.
 
     The wobble is measured between whole windows of each length, aligned to UTC days; where the frame holds fewer
-    than 5 of them, between 10 equal parts of it. Of merged windows, between all runs of so many.
+    than 5 of them, between 10 equal parts of it. Of merged windows, between all runs of so many. Windows of so many
+    rows are measured as those of the time that so many take in this frame.
     """
     columns = _columns(schema, frame, output)
     found = {name: _layout(column) for name, column in columns.items()}
     layouts = {name: layout for name, (layout, _) in found.items()}
     rows = _Rows(columns, layouts, frozenset(name for name, (_, chosen) in found.items() if chosen))
     events = frame[EVENT_MS].to_numpy()
-    windows = [_windows(rows, events, length) for length in windows_ms]
     span_ms = int(np.ptp(events)) if len(events) else 0
-    return reference_of(layouts, rows.profile(np.arange(len(frame))), windows, span_ms)
+    counted = frozenset(max(1, span_ms * count // len(frame)) for count in windows_rows) - frozenset(windows_ms)
+    windows = [_windows(rows, events, length) for length in [*dict.fromkeys(windows_ms), *sorted(counted)]]
+    return reference_of(layouts, rows.profile(np.arange(len(frame))), windows, span_ms, counted)
 
 
-def reference_of(layouts: Mapping[str, Layout], whole: Profile, windows: Sequence[Windows], span_ms: int) -> Reference:
-    """The same of rows that are counted already: the `whole` of them, over `span_ms`, its windows of each length."""
+def reference_of(
+    layouts: Mapping[str, Layout],
+    whole: Profile,
+    windows: Sequence[Windows],
+    span_ms: int,
+    counted: Collection[int] = (),
+) -> Reference:
+    """The same of rows that are counted already: the `whole` of them, over `span_ms`, and its windows of each length.
+    Those of the `counted` lengths stand for so many rows, and have no seasons."""
     alone: dict[int, Calibration] = {}
     merged: dict[int, Calibration] = {}
     found: list[Season] = []
     for some in windows:
         merged |= _calibrations(whole, some, layouts)
         alone[some.length_ms] = merged[some.length_ms]
-        found += _seasons(whole, some, alone[some.length_ms], span_ms)
+        found += () if some.length_ms in counted else _seasons(whole, some, alone[some.length_ms], span_ms)
     return Reference(layouts, whole, dict(sorted((merged | alone).items())), tuple(found))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from homeostat.domain.failures import Failures, Mode
 from homeostat.domain.gate import Measurement
 from homeostat.domain.moved import Explained, Part
-from homeostat.domain.report import Delays, MonitorReport, Needs
+from homeostat.domain.report import Delays, MonitorReport, Needs, Stretch
 from homeostat.engines.moved import SEGMENT
 from homeostat.engines.report import words
 from homeostat.engines.report.page import Block, Cell, Column, Details, Facts, Figure, Section, Table, Text, page
@@ -23,7 +23,7 @@ def monitor_report(found: MonitorReport) -> str:
         Section(f"{words.metric(found.now.metric)} over time", list(_course(found))),
         Section("Where it fails", list(_failures(found.failures))),
         Section("Labels and calibration", [_labels(found)]),
-        Section("What it needs", list(_needs(found.needs))),
+        Section("What it needs", list(needs(found.needs))),
     ]
     span = f"{words.day(found.from_ms)} to {words.day(found.until_ms)}"
     return page(f"{found.model}, version {found.version}, {span}", monitor_sentence(found), sections)
@@ -82,6 +82,12 @@ def _course(found: MonitorReport) -> Iterator[Block]:
         level = (Limit(found.holdout.value, "holdout", "ok"),) if found.holdout else ()
         look = Look(words.metric(found.now.metric), "The metric in each window", limits=level)
         yield Figure(lines(series, (), look), found.note if estimated else "")
+    yield _every(found.windows, "Every window")
+    for count, some in found.counted.items():
+        yield _every(some, f"Every window of {count:,} answers")
+
+
+def _every(stretches: Sequence[Stretch], title: str) -> Details:
     columns = [Column("Window"), Column("by labels", True), Column("estimated", True), Column("answers", True)]
     columns += [Column("labels", True), Column("of its labels expected to be in", True)]
     rows = [
@@ -93,9 +99,9 @@ def _course(found: MonitorReport) -> Iterator[Block]:
             f"{one.measured.n:,}" if one.measured else "0",
             words.percent(one.mature) if one.mature is not None else "unknown",
         )
-        for one in found.windows
+        for one in stretches
     ]
-    yield Details("Every window", [Table(columns, rows, empty="Nothing was answered.")])
+    return Details(title, [Table(columns, rows, empty="Nothing was answered.")])
 
 
 def _edge(value: float) -> float | None:
@@ -174,7 +180,8 @@ def delay_sentence(one: Delays) -> str:
     return f"{came}; of those that come, {law}; {horizon}."
 
 
-def _needs(found: Needs) -> Iterator[Block]:
+def needs(found: Needs) -> Iterator[Block]:
+    """Input by input, beside the version before."""
     yield Text(needs_sentence(found))
     ranked = sorted(found.importance, key=lambda name: -found.importance[name])
     columns = [Column("Input"), Column("loss rises by, without it", True), Column(f"in version {found.before}", True)]
