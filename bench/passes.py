@@ -27,7 +27,8 @@ from homeostat.serving import messages
 from homeostat.stores.archive import SegmentArchive
 from homeostat.stores.days import DayTables
 from homeostat.stores.predictions import SegmentLabels, SegmentLog
-from homeostat.wiring.system import System, in_memory
+from homeostat.wiring.stores import in_memory
+from homeostat.wiring.system import System
 
 DAYS, BATCH = 30, 1_000
 

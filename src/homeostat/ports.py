@@ -76,9 +76,10 @@ class PredictionLog(Protocol):
 
     def append(self, batch: LogBatch) -> None: ...
 
-    def read(self, model: str, start_ms: int, end_ms: int, inputs: bool = True) -> pl.DataFrame:
+    def read(self, model: str, start_ms: int, end_ms: int, inputs: bool = True, share: float = 1.0) -> pl.DataFrame:
         """Rows with start_ms <= at_ms < end_ms in order of arrival; columns: `LOG_COLUMNS`. No row twice. Whoever does
-        not need the `inputs` may be spared them, which are most of the work: there is then no field in them."""
+        not need the `inputs` may be spared them, which are most of the work: there is then no field in them. `share`:
+        only the rows of about so many of the ids, always the same ones."""
         ...
 
     def find(self, prediction_id: str) -> pl.DataFrame:

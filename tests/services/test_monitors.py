@@ -12,6 +12,7 @@ from homeostat.domain.monitor import Window
 from homeostat.domain.policy import LogPolicy, MonitorPolicy
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.drift.profile import Profile
+from homeostat.services import windows
 from homeostat.services.drifts import Drifts
 
 
@@ -245,3 +246,25 @@ def test_a_slow_drift_is_found_by_counts_of_rows_together() -> None:
         world.day(shift=0.2 if day > 2 else 0.0)
     read = [one for event in world.journal.read(MODEL, "monitor.drift", "96 rows") for one in event.body["readings"]]
     assert {one["windows"] for one in read if (one["subject"], one["verdict"]) == ("amount", "harm")} & {4, 16}
+
+
+def test_of_a_large_window_a_sample_by_id_is_looked_at_and_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drift is judged on all rows; up to `MOST` nothing is left out."""
+    whole, twin = World(), World()
+    monkeypatch.setattr(windows, "MOST", 96)
+    for _ in range(3):
+        whole.day()
+    monkeypatch.setattr(windows, "MOST", 48)
+    for day in range(3):
+        if day:
+            twin.restart()
+        twin.day()
+    assert twin.journal.read(MODEL, "monitor.drift") == whole.journal.read(MODEL, "monitor.drift")
+    assert not any("sample" in event.text for event in whole.journal.read(MODEL))
+    for kind in ("monitor.estimate", "monitor.metric"):
+        for event in twin.journal.read(MODEL, kind):
+            assert event.text.endswith("(a sample by id, 50.00%)")
+    estimated = [one.body["estimate"]["n"] for one in twin.journal.read(MODEL, "monitor.estimate")]
+    measured = [one.body["rows"] for one in twin.journal.read(MODEL, "monitor.metric")]
+    assert estimated[: len(measured)] == measured  # the same rows
+    assert all(30 <= n <= 66 for n in estimated)

@@ -53,7 +53,7 @@ class Counts:
         return int(self._times[first + count - 1]) + 1 if len(self._times) >= first + count else None
 
     def _extend(self, champion: Champion, until_ms: int) -> None:
-        rows = scored_by(self.log.read(self.policy.name, self._read_ms, until_ms), champion.arm.version)
+        rows = scored_by(self.log.read(self.policy.name, self._read_ms, until_ms, False), champion.arm.version)
         held = self._times[self._times >= min(self._since.values())]
         self._times = np.concatenate([held, rows.select(pl.col("at_ms")).to_series().to_numpy()])
         self._read_ms = until_ms

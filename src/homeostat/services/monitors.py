@@ -133,16 +133,17 @@ class Monitors:
         judged = self.drifts.judge(champion, due)
         if judged is None:
             return ()
-        found, window = self.windows.read(champion, due.start_ms, due.end_ms), replace(due, rows=judged.rows)
+        found = self.windows.read(champion, due.start_ms, due.end_ms, judged.rows)
+        window = replace(due, rows=judged.rows)
         self.alerts.drifted(judged.readings, window, lambda: found.example, champion.importance)
-        estimated = self.estimates.judge(champion, window, found.inputs, found.output, judged.readings)
+        estimated = self.estimates.judge(champion, window, found, judged.readings)
         self._record(KIND, window, judged.readings, champion, {"profile": judged.profile})  # the window is done with
         return [*judged.readings, *estimated]
 
     def _metric(self, champion: Champion, window: Window) -> Sequence[Reading]:
         """The policy's metric on the rows of the window that have a label, and in each declared segment."""
         start, schema = window.start_ms, champion.bundle.schema
-        found = self.windows.read(champion, start, window.end_ms)
+        found = self.windows.read(champion, start, window.end_ms, self._known(window))
         rows = found.rows
         if rows.is_empty():
             return ()
@@ -151,7 +152,7 @@ class Monitors:
         measured = metrics.measure(metric, y, output)
         known = bool(np.isfinite(measured.value))
         some = f"{measured.n:,} labels of {len(rows):,} answers"
-        words = f"{measured} of {len(rows):,}" if known else f"{metric} can't be measured on {some}"
+        words = f"{measured} of {len(rows):,}{found.words}" if known else f"{metric} can't be measured on {some}"
         verdict = Verdict.OK if known else Verdict.UNKNOWN
         reading = Reading(measured.metric, "metric", verdict, measured.value if known else 0.0, 1.0, words)
         inputs = found.inputs.filter(rows["id"].is_in(joined["id"].to_list()))
@@ -159,6 +160,11 @@ class Monitors:
         readings = [reading, *(_of_segment(group, one) for group, one in parts)]
         self._record(METRIC, replace(window, rows=len(joined)), readings, champion)
         return readings
+
+    def _known(self, window: Window) -> int:
+        """How many answers it holds, as its drift was judged on all of them; 0: that was not seen."""
+        judged = self.journal.read(self.policy.name, KIND, window.series)
+        return next((int(one.body["rows"]) for one in reversed(judged) if one.body["end_ms"] == window.end_ms), 0)
 
     def _record(
         self,

@@ -195,6 +195,11 @@ def stack(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat([part for part in parts if part.height] or [flat([])], how="diagonal_relaxed")
 
 
+def part(share: float) -> pl.Expr:
+    """The rows of about so many of the ids: whether one is among them hangs on nothing but the id."""
+    return pl.col("id").hash(0) < pl.lit(int(share * 2**64), pl.UInt64)
+
+
 def shown(rows: pl.DataFrame) -> pl.DataFrame:
     """`LOG_COLUMNS`: the inputs gathered in their struct. A field that is null in every row has type Null."""
     inputs = [name for name in rows.columns if name.startswith(IN)]

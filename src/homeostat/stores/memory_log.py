@@ -67,10 +67,11 @@ class MemoryLog:
             self._models[batch.model] = _Rows()
         self._models[batch.model].waiting.append((self._count, batch))
 
-    def read(self, model: str, start_ms: int, end_ms: int, inputs: bool = True) -> pl.DataFrame:
+    def read(self, model: str, start_ms: int, end_ms: int, inputs: bool = True, share: float = 1.0) -> pl.DataFrame:
         del inputs  # they are there
         rows = self._models.get(model)
-        return frames.shown(rows.all().between(start_ms, end_ms) if rows else frames.flat([]))
+        found = rows.all().between(start_ms, end_ms) if rows else frames.flat([])
+        return frames.shown(found if share >= 1 else found.filter(frames.part(share)))
 
     def find(self, prediction_id: str) -> pl.DataFrame:
         for which in frames.lookups(prediction_id):

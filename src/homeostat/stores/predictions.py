@@ -61,8 +61,8 @@ class SegmentLog:
         else:
             self._health.good()
 
-    def read(self, model: str, start_ms: int, end_ms: int, inputs: bool = True) -> pl.DataFrame:
-        return self._select(f"predictions/{model}", start_ms, end_ms, inputs=inputs)
+    def read(self, model: str, start_ms: int, end_ms: int, inputs: bool = True, share: float = 1.0) -> pl.DataFrame:
+        return self._select(f"predictions/{model}", start_ms, end_ms, inputs=inputs, share=share)
 
     def waits(self, model: str, end_ms: int) -> bool:
         """Rows from before `end_ms` are not in the table yet."""
@@ -84,9 +84,16 @@ class SegmentLog:
         self._writer.close()
 
     def _select(
-        self, table: str, start_ms: int, end_ms: int, which: pl.Expr | None = None, inputs: bool = True
+        self,
+        table: str,
+        start_ms: int,
+        end_ms: int,
+        which: pl.Expr | None = None,
+        inputs: bool = True,
+        share: float = 1.0,
     ) -> pl.DataFrame:
         rule = pl.col("at_ms").is_between(start_ms, end_ms, closed="left")
+        rule = rule if share >= 1 else rule & frames.part(share)
         recent = [part.filter(rule) for part in self._stream.rows(table, start_ms, end_ms)]
         stored = self._tables.read(table)
         if which is not None:

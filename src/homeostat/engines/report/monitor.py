@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from homeostat.domain.failures import Failures, Mode
 from homeostat.domain.gate import Measurement
 from homeostat.domain.moved import Explained, Part
-from homeostat.domain.report import Delays, MonitorReport, Needs, Stretch
+from homeostat.domain.report import Delays, MonitorReport, Stretch
 from homeostat.engines.moved import SEGMENT
 from homeostat.engines.report import words
+from homeostat.engines.report.needs import needs
 from homeostat.engines.report.page import Block, Cell, Column, Details, Facts, Figure, Section, Table, Text, page
 from homeostat.engines.report.plot import Limit, Look, Point, Series, lines
 from homeostat.engines.report.small import Bar, bars
@@ -178,27 +179,6 @@ def delay_sentence(one: Delays) -> str:
     law = f"half come within {words.duration(one.half_ms)}, 95 % within {words.duration(one.most_ms)}"
     horizon = f"{words.percent(one.at_horizon)} are there at the horizon of {words.duration(one.horizon_ms)}"
     return f"{came}; of those that come, {law}; {horizon}."
-
-
-def needs(found: Needs) -> Iterator[Block]:
-    """Input by input, beside the version before."""
-    yield Text(needs_sentence(found))
-    ranked = sorted(found.importance, key=lambda name: -found.importance[name])
-    columns = [Column("Input"), Column("loss rises by, without it", True), Column(f"in version {found.before}", True)]
-    rows = [
-        (name, words.number(found.importance[name]), words.number(found.earlier.get(name)))
-        for name in ranked[: 2 * SHOWN]
-    ]
-    shown = [row if found.before else row[:2] for row in rows]
-    yield Table(columns if found.before else columns[:2], shown, empty="Not measured: made by an older version.")
-
-
-def needs_sentence(found: Needs) -> str:
-    """Does it rest on the same inputs as the version before?"""
-    if found.agreement is None:
-        return "There is no version before to compare with."
-    alike = f"rank correlation {words.number(found.agreement)} with version {found.before}"
-    return f"It rests on {'much the same' if found.agreement >= 0.7 else 'other'} inputs: {alike}."
 
 
 def explain_report(found: Explained) -> str:

@@ -18,7 +18,7 @@ from homeostat.engines.looks import FLOOR
 from homeostat.engines.report import outlook as ahead
 from homeostat.engines.report import svg, words
 from homeostat.engines.report.backtest import backtest_section
-from homeostat.engines.report.monitor import needs
+from homeostat.engines.report.needs import needs
 from homeostat.engines.report.outlook import Says, says
 from homeostat.engines.report.page import Badge, Block, Cell, Column, Details, Facts, Figure, Section, Table, Text, page
 from homeostat.engines.report.plot import EventKind, Limit, Look, Mark, Point, Series, lines
