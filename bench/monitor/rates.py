@@ -1,5 +1,5 @@
 """False alarms and power of drift, by simulation: 20 columns, a reference of 90 windows of the same size. Windows are
-drawn as counts of cells (`drawn`), so that a million rows cost no more than a thousand."""
+drawn as counts of cells (`drawn`)."""
 
 from __future__ import annotations
 
