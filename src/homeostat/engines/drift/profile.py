@@ -53,8 +53,8 @@ class _Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Windows:
-    """Windows of one length in order of time. `starts_ms` None: there are too few of them, and these are parts of the
-    whole."""
+    """Windows of one length in order of time; a length below 0: of so many rows. `starts_ms` None: there are too few of
+    them, and these are parts of the whole, or they have so many rows."""
 
     length_ms: int
     starts_ms: NDArray[np.int64] | None
@@ -77,7 +77,7 @@ def reference(
 
     The wobble is measured between whole windows of each length, aligned to UTC days; where the frame holds fewer
     than 5 of them, between 10 equal parts of it. Of merged windows, between all runs of so many. Windows of so many
-    rows are measured as those of the time that so many take in this frame.
+    rows are rows that follow each other, and have no season.
     """
     columns = _columns(schema, frame, output)
     found = {name: _layout(column) for name, column in columns.items()}
@@ -89,11 +89,13 @@ def reference(
     merged: dict[int, Calibration] = {}
     found_seasons: list[Season] = []
     span = int(np.ptp(events)) if len(events) else 0
-    for length in dict.fromkeys([*windows_ms, *(max(1, span * count // len(frame)) for count in windows_rows)]):
+    for length in windows_ms:
         windows = _windows(rows, events, length)
         merged |= _calibrations(whole, windows, layouts)
         alone[length] = merged[length]
-        found_seasons += _seasons(whole, windows, alone[length], span) if length in windows_ms else ()
+        found_seasons += _seasons(whole, windows, alone[length], span)
+    for count in windows_rows:
+        merged |= _calibrations(whole, _counted(rows, len(frame), count), layouts)
     return Reference(layouts, whole, dict(sorted((merged | alone).items())), tuple(found_seasons))
 
 
@@ -142,6 +144,15 @@ def _windows(rows: _Rows, events: NDArray[np.int64], length: int) -> _Windows:
         return _Windows(length, None, [rows.profile(part) for part in parts])
     starts = np.array([number[part[0]] * length for part in whole])
     return _Windows(length, starts, [rows.profile(part) for part in whole])
+
+
+def _counted(rows: _Rows, n: int, count: int) -> _Windows:
+    """Windows of so many rows that follow each other, the newest of them."""
+    ends = np.arange(n, 0, -count)[::-1][-_MOST_WINDOWS:]
+    whole = [np.arange(end - count, end) for end in ends if end >= count]
+    if len(whole) < _LEAST_WINDOWS:
+        whole = np.array_split(np.arange(n), _PARTS)
+    return _Windows(-count, None, [rows.profile(part) for part in whole])
 
 
 def _calibrations(whole: Profile, windows: _Windows, layouts: Mapping[str, Layout]) -> dict[int, Calibration]:
