@@ -132,7 +132,7 @@ def policy_span(frame: pl.DataFrame) -> int:
 def test_short_histories_get_short_stretches(tmp_path: Path) -> None:
     timed = read_policy(init(tmp_path / "a", asked(tmp_path, BINARY, every_ms=60_000, start="2024-01-01 06:00")).root)
     assert timed.data.time == Every(60_000, "2024-01-01 06:00")
-    assert (timed.train.window, timed.train.holdout, timed.rehearsal.warmup) == (90 * DAY_MS, 4 * HOUR_MS, 8 * HOUR_MS)
+    assert (timed.train.window, timed.train.holdout, timed.rehearsal.warmup) == (180 * DAY_MS, 4 * HOUR_MS, 8 * HOUR_MS)
     bare = read_policy(init(tmp_path / "b", asked(tmp_path, BINARY)).root)
     assert (bare.train.window, bare.train.holdout, bare.rehearsal.warmup) == (0, 299_000, 499_000)
     assert bare.retrain.when == ("performance",)

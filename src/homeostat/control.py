@@ -108,7 +108,7 @@ class Control:
         except HomeostatError as error:
             self.triggers.done(trigger, failure=str(error))
             return
-        self.triggers.done(trigger, run=result.id, note=self._release(result, by))
+        self.triggers.done(trigger, run=result.id, note=self._release(result, by), fitted=result.fitted)
 
     def _versions(self) -> Sequence[Version]:
         return self.releases.tracker.versions(self.releases.model)

@@ -116,6 +116,15 @@ class LabelLog(Protocol):
         """Every one of them, in order of time; columns: `LABEL_COLUMNS`."""
         ...
 
+    def mark(self) -> int:
+        """Of this moment, for `arrived`."""
+        ...
+
+    def arrived(self, mark: int, start_ms: int) -> pl.DataFrame:
+        """What was received since then, in that order, of those with start_ms <= at_ms; columns: `LABEL_COLUMNS`. Some
+        of what was received shortly before may be told again."""
+        ...
+
     def append_signals(self, batch: SignalBatch) -> None: ...
 
     def signals(self, start_ms: int, end_ms: int) -> pl.DataFrame:

@@ -25,11 +25,12 @@ from homeostat.domain.experiment import Experiment, Plan
 from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Policy
 from homeostat.domain.rehearsal import RehearsalResult
-from homeostat.domain.report import Needs
+from homeostat.domain.report import Delays, Needs
 from homeostat.domain.rollout import Lane, Rollout, StepKind
 from homeostat.domain.run import RunResult
 from homeostat.domain.trace import Trace
 from homeostat.domain.trigger import Trigger
+from homeostat.domain.units import DAY_MS
 from homeostat.engines.inject import read as read_injections
 from homeostat.engines.lanes import bound
 from homeostat.engines.report import (
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from homeostat.export.edge.folder import Exported
 
 RECENT = 8
+LATELY_MS = 30 * DAY_MS
 
 
 def _quiet(_done: int, _total: int, _doing: str) -> None:
@@ -71,13 +73,15 @@ def _quiet(_done: int, _total: int, _doing: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The state of the loop on one screen. `recent`: the newest things that happened, oldest first."""
+    """The state of the loop on one screen. `recent`: the newest things that happened, oldest first; `delays`: how
+    labels come, None before the first answer."""
 
     model: str
     standing: Standing | None
     performance: Performance | None
     alerts: tuple[Alert, ...]
     recent: tuple[Event, ...]
+    delays: Delays | None = None
 
     def json(self) -> Mapping[str, Any]:
         standing, performance = self.standing, self.performance
@@ -88,6 +92,7 @@ class Status:
             "performance": performance.change if performance else None,
             "alerts": self.alerts,
             "recent": self.recent,
+            "labels": self.delays,
         }
 
 
@@ -258,7 +263,8 @@ class Project:
         standing = system.releases.status()
         told = [event for event in system.stores.journal.read(self.policy.name) if event.kind != LOOK]
         recent = tuple(told[-RECENT:])
-        return Status(self.policy.name, standing, system.performances.now(), system.alerts.open(), recent)
+        quality, delays = system.performances.now(), system.analyses.late(LATELY_MS)
+        return Status(self.policy.name, standing, quality, system.alerts.open(), recent, delays)
 
 
 SEEN = ("release.evidence", "release.verdict", LOOK)

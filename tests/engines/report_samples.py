@@ -70,7 +70,7 @@ def curve(level: float, fall: float, phase: float) -> tuple[tuple[int, Measureme
 
 def course(whole: float, trainings: int, fall: float, phase: float) -> Course:
     measured = Measurement("roc_auc", whole, whole - 0.006, whole + 0.006, 43_632)
-    return Course(measured, curve(0.87, fall, phase), trainings)
+    return Course(measured, curve(0.87, fall, phase), trainings, 4_000 * trainings)
 
 
 def life(releases: tuple[Rollout, ...]) -> Iterator[Event]:

@@ -16,7 +16,8 @@ from homeostat.domain.event import LOOK, Event
 from homeostat.domain.rollout import Rollout, Route
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.serving.messages import Request
-from homeostat.wiring.system import Stores, System
+from homeostat.wiring.stores import Stores
+from homeostat.wiring.system import System
 
 WARMUP, DAYS, CHANGE, A_DAY = 10, 22, 13, 72
 TURN_MS = 12 * HOUR_MS

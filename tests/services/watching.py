@@ -135,7 +135,7 @@ class World:
         watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
         windows = Windows(self.policy, self.log)
         self.monitors = Monitors(self.policy, windows, self.labels, self.journal, self.clock, *watched, self.explain)
-        asked = (self.performances.now, self._refit, lambda: self.remembered)
+        asked = (self.performances.now, self._refit, lambda _since, _least: self.remembered)
         self.triggers = Triggers(
             self.policy, self.journal, self.rollouts, self.clock, *asked, self.alerts, self._dropped
         )

@@ -53,7 +53,8 @@ class DataPolicy:
 @dataclass(frozen=True, slots=True)
 class TrainPolicy:
     """`window` 0 learns from all rows; `holdout` is the newest labelled stretch, which the evaluated model never saw.
-    With `refit` the model that is released learns from the holdout too, once it has passed the gates."""
+    With `refit` the model that is released learns from the holdout too, once it has passed the gates. `half_life`: a
+    row so much older than the newest one counts half; 0: all count alike."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     metric: str
@@ -62,6 +63,12 @@ class TrainPolicy:
     holdout: Millis = 7 * DAY_MS
     refit: bool = True
     seed: int = 1
+    half_life: Millis = 0
+
+    @property
+    def half_ms(self) -> int:
+        """How far back half of what a training learns lies, at a steady rate of rows."""
+        return min((one for one in (self.half_life, self.window // 2) if one), default=0)
 
 
 @dataclass(frozen=True, slots=True)

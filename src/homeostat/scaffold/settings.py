@@ -14,7 +14,8 @@ from homeostat.scaffold.look import Look
 _METRIC = {Task.BINARY: "roc_auc", Task.MULTICLASS: "accuracy", Task.REGRESSION: "mae"}
 _MARGIN = 0.02
 _HOLDOUT_ROWS = 100  # fewer rows than this in a week: the holdout gets longer
-_WINDOW_ROWS = 1_000  # fewer rows than this in 90 days: a training sees all of them
+_WINDOW_MS = 180 * DAY_MS  # its oldest rows count one in 64
+_WINDOW_ROWS = 1_000  # fewer rows than this in half a window: a training sees all of them, and all count alike
 _SEEN = (20, 50)  # the fewest and the most requests that a step of a release waits for
 _SPLITTABLE = 1_000  # below this many rows LightGBM's own smallest leaf, 20 rows, would be coarse
 
@@ -22,13 +23,14 @@ _SPLITTABLE = 1_000  # below this many rows LightGBM's own smallest leaf, 20 row
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`margin` and `bound` are in the metric's unit: how much worse a candidate may be, and a threshold that a model
-    which learned nothing does not reach. `window_ms` 0: all rows. `leaf`: the fewest rows in a leaf, None: LightGBM's
-    default. `least_seen`: what a candidate must have seen in a step."""
+    which learned nothing does not reach. `window_ms` 0: all rows; `half_life_ms` 0: all count alike. `leaf`: the fewest
+    rows in a leaf, None: LightGBM's default. `least_seen`: what a candidate must have seen in a step."""
 
     metric: str
     margin: float
     bound: float
     window_ms: int
+    half_life_ms: int
     holdout_ms: int
     warmup_ms: int
     leaf: int | None
@@ -45,12 +47,13 @@ def settings(seen: Look) -> Settings:
     else:
         holdout = min(max(7 * DAY_MS, _time_for(_HOLDOUT_ROWS, history, rows)), history // 5)
         warmup = min(max(90 * DAY_MS, _time_for(_WINDOW_ROWS, history, rows)), history // 3)
-        window = 90 * DAY_MS if _time_for(_WINDOW_ROWS, history, rows) <= 90 * DAY_MS else 0
+        window = _WINDOW_MS if _time_for(_WINDOW_ROWS, history, rows) <= _WINDOW_MS // 2 else 0
     return Settings(
         metric=_METRIC[seen.task],
         margin=significant(0.1 * spread, 2) if spread else _MARGIN,
         bound=_bound(seen.task, target, spread),
         window_ms=window,
+        half_life_ms=window // 6,
         holdout_ms=readable(holdout, seen.data.time is None),
         warmup_ms=readable(warmup, seen.data.time is None),
         leaf=max(2, rows // 50) if rows < _SPLITTABLE else None,

@@ -115,6 +115,11 @@ class Analyses:
         joined = rows.join(came, on="id", how="left", maintain_order="left")
         return law(joined["at_ms"].to_numpy(), joined["came"].cast(pl.Float64).fill_null(float("nan")).to_numpy(), now)
 
+    def late(self, last_ms: int) -> Delays | None:
+        """The same in short; None where nothing was answered."""
+        found = self.delays(last_ms)
+        return self._delays(found) if found.predictions else None
+
     def _answered(self, start_ms: int, end_ms: int) -> int:
         """The version that answered most of that window."""
         rows = self.log.read(self.policy.name, start_ms, end_ms, False).filter(pl.col("role") == Role.ANSWER.value)

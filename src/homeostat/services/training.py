@@ -91,16 +91,27 @@ class Training:
             "schema": schema,
             "seed": self.policy.train.seed,
         }
-        names = digest([rows.key, repr(schema)])
+        names, half_life = digest([rows.key, repr(schema)]), self.policy.train.half_life
         keys = {name: f"{names}/{name}" for name in given} | {"seed": str(self.policy.train.seed)}
+        if half_life:
+            given["weight"] = weights(rows.frame[EVENT_MS].to_numpy(), half_life)
+            keys["weight"] = f"{names}/weight/{half_life}"
         index, module = self._index(), self.policy.train.pipeline
+        taken: set[str] = set()
 
         def through(step: str, function: str, inputs: Mapping[str, Any], compute: Callable[[], Any]) -> Any:
             code = digest([step, index.digest(module, function)])  # a decorated function may make several steps
             keys[step] = step_key(code, {name: keys[name] for name in inputs}, self.environment)
+            taken.update(inputs)
             return make(f"{step}{note}", keys[step], compute)
 
         made = self._run(given, through)
+        if half_life and "weight" not in taken:
+            raise PipelineError(
+                "train.half_life is set, and no function takes the weights of the rows",
+                where=module,
+                way_out="Give model() a parameter weight, (rows,), and pass it on: fit(x, y, sample_weight=weight).",
+            )
         params = {str(name): str(value) for name, value in made.get("params", {}).items()}
         return Fitted(made["model"], params, keys["model"])
 
@@ -155,6 +166,11 @@ class Training:
             return CodeIndex(self.code.sources())
         except SyntaxError as error:
             raise PipelineError(f"not valid Python: {error.msg}", where=f"line {error.lineno}: {error.text}") from error
+
+
+def weights(times: NDArray[np.int64], half_life_ms: int) -> Array:
+    """(n,) what each row counts, 1 at the newest of the times (n,): half of it for each half-life that it is older."""
+    return np.asarray(0.5 ** ((times.max() - times) / half_life_ms))
 
 
 def native(estimator: Any, schema: Schema, x: NDArray[np.float32]) -> Array:

@@ -279,14 +279,17 @@ def since_then(stored: pl.LazyFrame, rows: pl.DataFrame) -> pl.LazyFrame:
 
 def all_labels(rows: pl.DataFrame) -> pl.DataFrame:
     """`LABEL_COLUMNS`, from rows in order of arrival: all, in order of time."""
-    return rows.sort("at_ms", maintain_order=True).select(
-        pl.col(name).fill_null("") if name == "source" else name for name in LABEL_COLUMNS
-    )
+    return arrived_labels(rows.sort("at_ms", maintain_order=True))
+
+
+def arrived_labels(rows: pl.DataFrame) -> pl.DataFrame:
+    """`LABEL_COLUMNS`, in the order of the rows."""
+    return rows.select(pl.col(name).fill_null("") if name == "source" else name for name in LABEL_COLUMNS)
 
 
 def last_labels(rows: pl.DataFrame) -> pl.DataFrame:
     """`LABEL_COLUMNS`: the last of each id."""
-    return all_labels(rows).unique("id", keep="last", maintain_order=True)
+    return all_labels(rows).filter(pl.col("id").is_last_distinct())
 
 
 def all_events(rows: pl.DataFrame) -> pl.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import polars as pl
 
 from homeostat.domain.prediction import LabelBatch, LogBatch, SignalBatch
@@ -28,7 +29,7 @@ class _Grown:
         """Two binary searches while time only went forward, a scan otherwise."""
         if not self._ordered:
             return self.frame.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
-        start, end = (int(self.frame["at_ms"].search_sorted(ms, side="left")) for ms in (start_ms, end_ms))
+        start, end = np.searchsorted(self.frame["at_ms"].to_numpy(), (start_ms, end_ms)).tolist()
         return self.frame.slice(start, max(end - start, 0))
 
 
@@ -108,11 +109,20 @@ class MemoryLabels:
     def received(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         return frames.all_labels(self._between(start_ms, end_ms))
 
+    def mark(self) -> int:
+        return self._all().frame.height
+
+    def arrived(self, mark: int, start_ms: int) -> pl.DataFrame:
+        return frames.arrived_labels(self._all().frame.slice(mark).filter(pl.col("at_ms") >= start_ms))
+
     def _between(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return self._all().between(start_ms, end_ms)
+
+    def _all(self) -> _Grown:
         if self._waiting:
             self._grown.add(frames.label_rows(self._waiting))
             self._waiting = []
-        return self._grown.between(start_ms, end_ms)
+        return self._grown
 
     def append_signals(self, batch: SignalBatch) -> None:
         self._signals.append((0, batch))

@@ -20,7 +20,7 @@ from homeostat.engines.drift.reference import Calibration, Profile, Reference, S
 from homeostat.engines.drift.spans import SPANS
 from homeostat.engines.drift.texts import CategoryLayout, Layout, layout_of_texts
 
-__all__ = ["PREDICTION", "Profile", "Reference", "profile", "reference"]
+__all__ = ["PREDICTION", "Profile", "Reference", "Windows", "profile", "reference", "reference_of"]
 
 PREDICTION = "@prediction"
 """The subject under which the model's answers are profiled, beside the fields of the schema."""
@@ -52,7 +52,7 @@ class _Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class _Windows:
+class Windows:
     """Windows of one length in order of time; a length below 0: of so many rows. `starts_ms` None: there are too few of
     them, and these are parts of the whole, or they have so many rows."""
 
@@ -83,20 +83,28 @@ def reference(
     found = {name: _layout(column) for name, column in columns.items()}
     layouts = {name: layout for name, (layout, _) in found.items()}
     rows = _Rows(columns, layouts, frozenset(name for name, (_, chosen) in found.items() if chosen))
-    whole = rows.profile(np.arange(len(frame)))
     events = frame[EVENT_MS].to_numpy()
+    span_ms = int(np.ptp(events)) if len(events) else 0
+    windows = [_windows(rows, events, length) for length in windows_ms]
+    windows += [_counted(rows, len(frame), count) for count in windows_rows]
+    return reference_of(layouts, rows.profile(np.arange(len(frame))), windows, span_ms)
+
+
+def reference_of(
+    layouts: Mapping[str, Layout],
+    whole: Profile,
+    windows: Sequence[Windows],
+    span_ms: int,
+) -> Reference:
+    """The same of rows that are counted already: the `whole` of them, over `span_ms`, and windows of each length."""
     alone: dict[int, Calibration] = {}
     merged: dict[int, Calibration] = {}
-    found_seasons: list[Season] = []
-    span = int(np.ptp(events)) if len(events) else 0
-    for length in windows_ms:
-        windows = _windows(rows, events, length)
-        merged |= _calibrations(whole, windows, layouts)
-        alone[length] = merged[length]
-        found_seasons += _seasons(whole, windows, alone[length], span)
-    for count in windows_rows:
-        merged |= _calibrations(whole, _counted(rows, len(frame), count), layouts)
-    return Reference(layouts, whole, dict(sorted((merged | alone).items())), tuple(found_seasons))
+    found: list[Season] = []
+    for some in windows:
+        merged |= _calibrations(whole, some, layouts)
+        alone[some.length_ms] = merged[some.length_ms]
+        found += _seasons(whole, some, alone[some.length_ms], span_ms)
+    return Reference(layouts, whole, dict(sorted((merged | alone).items())), tuple(found))
 
 
 def profile(
@@ -132,7 +140,7 @@ def _layout(column: pl.Series) -> tuple[Layout, bool]:
     return (layout_of_texts(column.gather_every(2))[0], True) if chosen else (layout, False)
 
 
-def _windows(rows: _Rows, events: NDArray[np.int64], length: int) -> _Windows:
+def _windows(rows: _Rows, events: NDArray[np.int64], length: int) -> Windows:
     """The whole ones, the newest of them. The first and the last are cut by the frame's ends unless it starts and ends
     with them, so they are left out."""
     number = events // length
@@ -141,21 +149,21 @@ def _windows(rows: _Rows, events: NDArray[np.int64], length: int) -> _Windows:
     whole = [part for part in np.split(inner, begins) if len(part)][-_MOST_WINDOWS:]
     if len(whole) < _LEAST_WINDOWS:
         parts = np.array_split(np.arange(len(events)), _PARTS)
-        return _Windows(length, None, [rows.profile(part) for part in parts])
+        return Windows(length, None, [rows.profile(part) for part in parts])
     starts = np.array([number[part[0]] * length for part in whole])
-    return _Windows(length, starts, [rows.profile(part) for part in whole])
+    return Windows(length, starts, [rows.profile(part) for part in whole])
 
 
-def _counted(rows: _Rows, n: int, count: int) -> _Windows:
+def _counted(rows: _Rows, n: int, count: int) -> Windows:
     """Windows of so many rows that follow each other, the newest of them."""
     ends = np.arange(n, 0, -count)[::-1][-_MOST_WINDOWS:]
     whole = [np.arange(end - count, end) for end in ends if end >= count]
     if len(whole) < _LEAST_WINDOWS:
         whole = np.array_split(np.arange(n), _PARTS)
-    return _Windows(-count, None, [rows.profile(part) for part in whole])
+    return Windows(-count, None, [rows.profile(part) for part in whole])
 
 
-def _calibrations(whole: Profile, windows: _Windows, layouts: Mapping[str, Layout]) -> dict[int, Calibration]:
+def _calibrations(whole: Profile, windows: Windows, layouts: Mapping[str, Layout]) -> dict[int, Calibration]:
     """By length: of these windows, and of as many merged ones as there are enough of."""
     spans = [k for k in SPANS if k == 1 or len(windows.profiles) >= _LEAST_RUNS * k]
     found: dict[int, dict[str, float]] = {k: {} for k in spans}
@@ -170,7 +178,7 @@ def _asked(layouts: Mapping[str, Layout]) -> Iterator[tuple[str, str]]:
     return ((subject, name) for subject, one in layouts.items() for name in TESTS if TESTS[name].applies(one))
 
 
-def _seasons(whole: Profile, windows: _Windows, plain: Calibration, span_ms: int) -> Iterator[Season]:
+def _seasons(whole: Profile, windows: Windows, plain: Calibration, span_ms: int) -> Iterator[Season]:
     """Those of windows of one length that tell more than all windows do."""
     if windows.starts_ms is None:
         return
@@ -182,7 +190,7 @@ def _seasons(whole: Profile, windows: _Windows, plain: Calibration, span_ms: int
 
 
 def _season(
-    whole: Profile, windows: _Windows, plain: Calibration, cycle: str, slots: NDArray[np.int64]
+    whole: Profile, windows: Windows, plain: Calibration, cycle: str, slots: NDArray[np.int64]
 ) -> Season | None:
     """None: no test gains by it."""
     count = {int(slot): int((slots == slot).sum()) for slot in np.unique(slots)}
