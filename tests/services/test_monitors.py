@@ -268,3 +268,14 @@ def test_of_a_large_window_a_sample_by_id_is_looked_at_and_said_to_be_one(monkey
     measured = [one.body["rows"] for one in twin.journal.read(MODEL, "monitor.metric")]
     assert estimated[: len(measured)] == measured  # the same rows
     assert all(30 <= n <= 66 for n in estimated)
+
+
+def test_a_version_that_was_made_before_says_that_it_knows_no_windows_of_so_many_rows() -> None:
+    world = World()
+    world.policy = replace(POLICY, monitor=MonitorPolicy((DAY_MS,), rows=(96,)))
+    world.restart()
+    world.day(shift=3.0)
+    world.day(shift=3.0)
+    event, _ = world.journal.read(MODEL, "monitor.drift", "96 rows")
+    assert event.text == "@prediction: version 1 was made before windows of 96 rows were watched; train anew"
+    assert {reading["verdict"] for reading in event.body["readings"]} == {"unknown"}

@@ -165,7 +165,9 @@ class World:
         at = np.arange(30 * A_DAY) * (DAY_MS // A_DAY)
         frame = pl.DataFrame({"hour": at // HOUR_MS % 24, "amount": rng.standard_normal(len(at)), EVENT_MS: at})
         score = rng.choice([0.1, 0.9], len(at))
-        profile = reference(SCHEMA, frame, np.column_stack([1 - score, score]), (DAY_MS,)).to_bytes()
+        profile = reference(
+            SCHEMA, frame, np.column_stack([1 - score, score]), (DAY_MS,), self.policy.monitor.rows
+        ).to_bytes()
         losses = np.where(rng.random((7, A_DAY)) < 0.1, 0.81, 0.01)
         loss = baseline_of(losses.ravel(), np.repeat(np.arange(7), A_DAY))
         made = {

@@ -14,7 +14,7 @@ from homeostat.domain.monitor import Reading, Window, of_rows
 from homeostat.domain.policy import Policy
 from homeostat.domain.units import DAY_MS, MINUTE_MS
 from homeostat.engines.drift import drift
-from homeostat.engines.drift.profile import Profile
+from homeostat.engines.drift.profile import PREDICTION, Profile
 from homeostat.engines.drift.spans import SPANS, Past
 from homeostat.ports import Blobs, Counted, Journal, PredictionLog
 from homeostat.services.champion import Champion
@@ -70,19 +70,27 @@ class Drifts:
     def judge(self, champion: Champion, window: Window) -> Judged | None:
         """None: the champion has scored no row of the window. One of so many rows is asked of no season: it is as long
         as it takes."""
-        start, length = window.start_ms, window.length_ms
+        start = window.start_ms
         self._recall(champion)
         seen = self._profile(champion, window)
         if not seen.rows and not seen.refused:
             return None
         past = [one.past for one in self._kept[window.series] if one.start_ms < start]
-        alarm, begins = self.policy.monitor.false_alarms, None if window.count else start
-        found = drift(champion.reference, seen, alarm, length, begins, past[-(max(SPANS) - 1) :])
+        found = self._found(champion, window, seen, past[-(max(SPANS) - 1) :])
         readings = [reading for reading in found if reading.subject not in self.policy.log.hidden]
         self._keep(_Kept(start, window.series, Past(seen, _alarmed(readings))))
         if self.skew is not None and window.series == str(min(self.policy.monitor.windows)):
             readings.append(self.skew.reading(champion, start, window.end_ms))
         return Judged(seen.rows, readings, self.blobs.put(seen.to_bytes()))
+
+    def _found(self, champion: Champion, window: Window, seen: Profile, past: Sequence[Past]) -> Sequence[Reading]:
+        alarm = self.policy.monitor.false_alarms
+        if not window.count:
+            return drift(champion.reference, seen, alarm, window.length_ms, window.start_ms, past)
+        if champion.reference.counted(window.count):
+            return drift(champion.reference, seen, alarm, -window.count, None, past)
+        why = f"version {champion.arm.version} was made before windows of {window.words} were watched; train anew"
+        return [Reading(PREDICTION, "distribution", Verdict.UNKNOWN, 0.0, 1.0, f"{PREDICTION}: {why}")]
 
     def _recall(self, champion: Champion) -> None:
         """What was judged for this version before; profiles for another one lie in other cells."""

@@ -175,7 +175,7 @@ class Monitors:
         more: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         harm = [reading.reason for reading in readings if reading.verdict is Verdict.HARM]
-        text = "; ".join(harm) or (readings[0].reason if kind == METRIC else "no drift")
+        text = "; ".join(harm) or (readings[0].reason if kind == METRIC or len(readings) == 1 else "no drift")
         body = {**asdict(window), "version": champion.arm.version, "readings": [asdict(r) for r in readings], **more}
         key = f"{kind}:{window.series}:{window.end_ms}"
         at = self.clock.now_ms()

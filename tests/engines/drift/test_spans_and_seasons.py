@@ -28,17 +28,22 @@ def made(schema: Schema, days: int, columns: dict[str, pl.Series], windows: tupl
     return reference(schema, frame, np.zeros((len(frame), 1)), windows)
 
 
-def test_windows_of_so_many_rows_are_calibrated_as_long_as_they_take() -> None:
-    """100 rows of 240 a day take ten hours; what other windows know is as it was."""
-    values = {"x": pl.Series(np.random.default_rng(1).standard_normal(30 * A_DAY))}
-    frame = pl.DataFrame({**values, EVENT_MS: np.arange(30 * A_DAY) * (DAY_MS // A_DAY)})
-    plain = made(NUMBER, 30, values)
-    known = reference(NUMBER, frame, np.zeros((len(frame), 1)), (DAY_MS,), (100,))
-    (own, *_) = sorted(set(known.calibrations) - set(plain.calibrations))
-    assert own == pytest.approx(10 * HOUR_MS, rel=0.01)
+def test_windows_of_so_many_rows_are_calibrated_by_rows_that_follow_each_other() -> None:
+    """Of 120 rows, half a day each, which is a season of its own: what they see is ordinary."""
+    hours = pl.Series(np.arange(30 * A_DAY) % A_DAY / 10)
+    frame = pl.DataFrame({"x": hours, EVENT_MS: np.arange(30 * A_DAY) * (DAY_MS // A_DAY)})
+    plain = made(NUMBER, 30, {"x": hours})
+    known = reference(NUMBER, frame, np.zeros((len(frame), 1)), (DAY_MS,), (120,))
+    assert set(known.calibrations) - set(plain.calibrations) == {-120, -480}
     assert all(known.calibrations[length] == one for length, one in plain.calibrations.items())
-    assert known.calibration(11 * HOUR_MS) == known.calibrations[own]
-    assert known.seasons == plain.seasons
+    assert Reference.from_bytes(known.to_bytes()).calibrations == known.calibrations
+    assert (known.counted(120), known.counted(119), plain.counted(120)) == (True, False, False)
+    assert known.calibration(DAY_MS) == plain.calibration(DAY_MS)
+    half = hours.head(120)
+    assert not alarms(drift(known, seen(known, {"x": half}), 0.01, -120))
+    assert alarms(drift(known, seen(known, {"x": half}), 0.01, DAY_MS))
+    with pytest.raises(KeyError):
+        plain.calibration(-120)
 
 
 def seen(known: Reference, columns: dict[str, pl.Series]) -> Profile:

@@ -53,7 +53,7 @@ def drift(
     one for each rule that a request was refused for.
     `false_alarms` is the chance that an ordinary window of `window_ms` raises any alarm at all: each p is multiplied by
     the number of readings (Bonferroni) and divided by its span's share of the alarms. Without `start_ms` no season is
-    known."""
+    known. `window_ms` below 0: the windows have so many rows. Errors: KeyError where none such were calibrated."""
     asked = [(subject, name) for subject in reference.layouts for name in _tests(reference, subject, window_ms)]
     broken = refused.causes(window, past)
     judge = _Judge(reference, window, false_alarms, window_ms, start_ms, past, asked, len(broken))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -53,8 +53,8 @@ class _Rows:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """Windows of one length in order of time. `starts_ms` None: there are too few of them, and these are parts of the
-    whole."""
+    """Windows of one length in order of time; a length below 0: of so many rows. `starts_ms` None: there are too few of
+    them, and these are parts of the whole, or they have so many rows."""
 
     length_ms: int
     starts_ms: NDArray[np.int64] | None
@@ -77,7 +77,7 @@ def reference(
 
     The wobble is measured between whole windows of each length, aligned to UTC days; where the frame holds fewer
     than 5 of them, between 10 equal parts of it. Of merged windows, between all runs of so many. Windows of so many
-    rows are measured as those of the time that so many take in this frame.
+    rows are rows that follow each other, and have no season.
     """
     columns = _columns(schema, frame, output)
     found = {name: _layout(column) for name, column in columns.items()}
@@ -85,9 +85,9 @@ def reference(
     rows = _Rows(columns, layouts, frozenset(name for name, (_, chosen) in found.items() if chosen))
     events = frame[EVENT_MS].to_numpy()
     span_ms = int(np.ptp(events)) if len(events) else 0
-    counted = frozenset(max(1, span_ms * count // len(frame)) for count in windows_rows) - frozenset(windows_ms)
-    windows = [_windows(rows, events, length) for length in [*dict.fromkeys(windows_ms), *sorted(counted)]]
-    return reference_of(layouts, rows.profile(np.arange(len(frame))), windows, span_ms, counted)
+    windows = [_windows(rows, events, length) for length in windows_ms]
+    windows += [_counted(rows, len(frame), count) for count in windows_rows]
+    return reference_of(layouts, rows.profile(np.arange(len(frame))), windows, span_ms)
 
 
 def reference_of(
@@ -95,17 +95,15 @@ def reference_of(
     whole: Profile,
     windows: Sequence[Windows],
     span_ms: int,
-    counted: Collection[int] = (),
 ) -> Reference:
-    """The same of rows that are counted already: the `whole` of them, over `span_ms`, and its windows of each length.
-    Those of the `counted` lengths stand for so many rows, and have no seasons."""
+    """The same of rows that are counted already: the `whole` of them, over `span_ms`, and windows of each length."""
     alone: dict[int, Calibration] = {}
     merged: dict[int, Calibration] = {}
     found: list[Season] = []
     for some in windows:
         merged |= _calibrations(whole, some, layouts)
         alone[some.length_ms] = merged[some.length_ms]
-        found += () if some.length_ms in counted else _seasons(whole, some, alone[some.length_ms], span_ms)
+        found += _seasons(whole, some, alone[some.length_ms], span_ms)
     return Reference(layouts, whole, dict(sorted((merged | alone).items())), tuple(found))
 
 
@@ -154,6 +152,15 @@ def _windows(rows: _Rows, events: NDArray[np.int64], length: int) -> Windows:
         return Windows(length, None, [rows.profile(part) for part in parts])
     starts = np.array([number[part[0]] * length for part in whole])
     return Windows(length, starts, [rows.profile(part) for part in whole])
+
+
+def _counted(rows: _Rows, n: int, count: int) -> Windows:
+    """Windows of so many rows that follow each other, the newest of them."""
+    ends = np.arange(n, 0, -count)[::-1][-_MOST_WINDOWS:]
+    whole = [np.arange(end - count, end) for end in ends if end >= count]
+    if len(whole) < _LEAST_WINDOWS:
+        whole = np.array_split(np.arange(n), _PARTS)
+    return Windows(-count, None, [rows.profile(part) for part in whole])
 
 
 def _calibrations(whole: Profile, windows: Windows, layouts: Mapping[str, Layout]) -> dict[int, Calibration]:

@@ -71,7 +71,7 @@ class Season:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """`calibrations`: by the length of a window (ms)."""
+    """`calibrations`: by the length of a window (ms), or, below 0, by the number of its rows."""
 
     layouts: Mapping[str, Layout]
     profile: Profile
@@ -80,9 +80,17 @@ class Reference:
 
     def calibration(self, window_ms: int) -> Calibration:
         """That of the longest calibrated length within `window_ms`, else of the shortest: shorter windows wobble
-        more, so the choice errs towards silence."""
-        fitting = [length for length in self.calibrations if length <= window_ms]
-        return self.calibrations[max(fitting) if fitting else min(self.calibrations)]
+        more, so the choice errs towards silence. `window_ms` below 0: so many rows. Errors: KeyError, none of rows is
+        known."""
+        known = {abs(one): found for one, found in self.calibrations.items() if (one < 0) == (window_ms < 0)}
+        if window_ms < 0 and not self.counted(-window_ms):
+            raise KeyError(window_ms)
+        fitting = [length for length in known if length <= abs(window_ms)]
+        return known[max(fitting) if fitting else min(known)]
+
+    def counted(self, rows: int) -> bool:
+        """Windows of so many rows, or fewer, were calibrated."""
+        return any(0 < -length <= rows for length in self.calibrations)
 
     def to_bytes(self) -> bytes:
         """As `Profile.to_bytes`."""
