@@ -16,7 +16,8 @@ from homeostat.config import read_policy
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.project import Project
 from homeostat.serving import messages
-from homeostat.wiring.system import Stores, System, in_memory
+from homeostat.wiring.stores import Stores, in_memory
+from homeostat.wiring.system import System
 
 START_MS = 20_454 * DAY_MS
 POLICY = """

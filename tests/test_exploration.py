@@ -51,17 +51,18 @@ class Bank:
     def live(self) -> None:
         for day in range(DAYS):
             self.clock.move_to(self.first_ms + day * DAY_MS)
-            records = [
-                {**row, "id": f"r{day * A_DAY + i}"}
-                for i, row in enumerate(self.rows[day * A_DAY : (day + 1) * A_DAY].select(NAMES).to_dicts())
-            ]
-            said = json.loads(ask(self.system, "/v1/models/cards/predict", {"records": records}).body)["predictions"]
-            self.score |= {one["id"]: one["score"] for one in said}
-            self.explored |= {one["id"] for one in said if one.get("explore") is not None}
-            honoured = [one["id"] for one in said if one.get("explore", one["label"]) == 0]
-            labels = [{"id": name, "label": self.truth[name]} for name in honoured]
-            assert ask(self.system, "/v1/feedback", {"labels": labels}).status == 200
+            self.serve(range(day * A_DAY, (day + 1) * A_DAY))
         self.clock.move_to(self.first_ms + (DAYS + 2) * DAY_MS)
+
+    def serve(self, rows: range) -> None:
+        asked = self.rows[rows.start : rows.stop].select(NAMES).to_dicts()
+        records = [{**row, "id": f"r{i}"} for i, row in zip(rows, asked, strict=True)]
+        said = json.loads(ask(self.system, "/v1/models/cards/predict", {"records": records}).body)["predictions"]
+        self.score |= {one["id"]: one["score"] for one in said}
+        self.explored |= {one["id"] for one in said if one.get("explore") is not None}
+        honoured = [one["id"] for one in said if one.get("explore", one["label"]) == 0]
+        labels = [{"id": name, "label": self.truth[name]} for name in honoured]
+        assert ask(self.system, "/v1/feedback", {"labels": labels}).status == 200
 
     def auc(self, ids: Iterator[str] | list[str]) -> float:
         some = list(ids)
@@ -128,11 +129,25 @@ def test_the_mark_is_random_stable_and_told(bank: Bank) -> None:
 
 
 def test_without_a_slice_a_person_decides(tmp_path: Path) -> None:
-    blind = projects.POLICY + "feedback: {selective: true}\n"
+    blind = projects.POLICY.replace(", {schedule: 10d}", "") + "feedback: {selective: true}\n"
     root = projects.make(tmp_path / "cards", policy=blind)
-    system = projects.system(root)
-    system.control.begin()
+    blinded = Bank(root)
+    system = blinded.system
+    projects.edited(root, "lib.py", "return 7", "return 6")
+    candidate = system.runs.run().version
+    assert candidate is not None
+    system.releases.start(candidate, by="ann")
+    for part in range(36):
+        blinded.clock.move_to(blinded.first_ms + part * DAY_MS // 4)
+        blinded.serve(range(60 * part, 60 * part + 60))
+        system.engine.shadow()
+        system.control.turn()
+        system.engine.refresh()
+    assert not system.labels.read(0, 2**62).is_empty()
     assert system.judged.read(0, 2**62).is_empty()
+    standing = system.releases.status()
+    assert standing is not None
+    assert (standing.rollout.status.value, standing.rollout.step.weight) == ("waiting", 1_000)  # for a person
     with pytest.raises(ConfigError, match="so a person decides"):
         read_policy(
             projects.make(

@@ -135,7 +135,11 @@ def test_the_verbs_of_a_release(released: Project) -> None:
     assert [one.status for one in released.release.history()] == [Status.PROMOTED, Status.REJECTED]
     explanation, report = released.release.explain("R2")
     assert (explanation.outlook, explanation.holds) == (None, "")
-    assert "not yet" in Path(report).read_text()
+    page = Path(report).read_text()
+    assert "not yet" in page
+    assert "rank correlation" in page
+    assert explanation.needs is not None
+    assert explanation.needs.before == 1
     said = CliRunner().invoke(cli.app, ["release", "explain", "R2", "--markdown", "-p", str(released.root)])
     assert said.stdout.startswith("### Release R2 of cards\n\nVersion 2 was rejected after ")
     said = CliRunner().invoke(cli.app, ["release", "explain", "R2", "--json", "-p", str(released.root)])

@@ -138,6 +138,33 @@ def test_the_report_shows_each_injection_and_what_became_of_it(life: Life) -> No
     assert "after 1 d: hour drifted" in page
 
 
+SEASON, AGAIN = "concept:amount:100%@2026-01-20..2026-02-05", "concept:amount:100%@2026-02-20"
+CAREFUL = POLICY.replace("{when: [performance]", "{when: [performance, {schedule: 14d}], only_if_it_helps: true")
+CAREFUL = CAREFUL.replace("cooldown: 4d}", "cooldown: 4d, remedies: [previous, refit, person]}")
+
+
+def test_a_season_that_returns_gets_its_model_back_without_a_training(tmp_path: Path) -> None:
+    """What is learned in the first one serves again in the second, and in between the model of before: each from its
+    first days on, though most labels that a probe or a release looks back on are of the world that went."""
+    root = projects.make(tmp_path / "cards", projects.rows(58, A_DAY), CAREFUL)
+    life = lived(root, SEASON, AGAIN, end_ms=projects.START_MS + 58 * DAY_MS)
+    trained = [event.at_ms for event in life.result.events if event.kind == "training.done"]
+    first, back, again = (projects.START_MS + day * DAY_MS for day in (19, 35, 50))
+    assert trained[0] < first
+    assert all(first < at < back for at in trained[1:])
+    taken = [event for event in life.result.events if event.kind == "remedy.done"]
+    late = [event.at_ms - begun for event, begun in zip(taken, (back, again), strict=True)]
+    assert max(late) <= 3 * DAY_MS
+    assert "version 1, which served before" in taken[0].text
+    promoted = [event.at_ms for event in life.result.events if event.kind == "release.promoted"]
+    served = [at - begun for at, begun in zip(promoted[-2:], (back, again), strict=True)]
+    assert max(served) <= 7 * DAY_MS
+    assert life.between("alert.opened", 36, 50) == life.between("alert.opened", 36, 40), "what serves again is well"
+    assert life.result.loop.whole.value > life.result.weekly.whole.value + 0.1
+    assert life.result.loop.trainings < life.result.weekly.trainings
+    assert life.result.false_alarms == 0
+
+
 COLUMN = "broken:amount:stuck@2026-01-15..2026-01-18"
 
 
@@ -173,9 +200,12 @@ def test_policies_side_by_side_from_the_command_line(root: Path) -> None:
         (found,) = one["injections"]
         assert found["noticed"]["text"].startswith("amount is stuck: it has been ")
         assert found["detect_ms"] == DAY_MS
-    assert said["policies"]["calm"]["trainings"] < said["policies"]["eager"]["trainings"]
+    calm, eager = said["policies"]["calm"], said["policies"]["eager"]
+    assert calm["trainings"] < eager["trainings"]
+    assert 0 < calm["rows_fitted"] < eager["rows_fitted"]
     page = Path(said["report"]).read_text()
     assert "to recover" in page
+    assert f"{eager['rows_fitted']:,}" in page
     assert "eager" in page
 
 

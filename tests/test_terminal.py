@@ -20,6 +20,7 @@ from homeostat.domain.rollout import Lane, ReleaseStep, Rollout, Status, StepKin
 from homeostat.domain.units import HOUR_MS
 from homeostat.engines.report import ReleaseView, Snapshot
 from homeostat.services.experiments import Found
+from homeostat.terminal import releases
 
 
 def shown(thing: object, *, tty: bool = False) -> str:
@@ -94,7 +95,7 @@ def test_an_experiment_is_told_in_sentences(capsys: pytest.CaptureFixture[str]) 
     running = Experiment("E1", "checkout", "m", ExperimentPolicy(metric), *sides, 5_000, "s", 0)
     guard = Guard("errors", Verdict.UNKNOWN, "3 bad answers of the variant")
     compared = Compared(4, Effect(9, 1, 1, 0, -1, 1), Conclusion.UNKNOWN, "Version 4: not yet known.", (guard,))
-    terminal.experiment(Found(running, Result(metric, 1_200, 7, (compared,), cut=3)))
+    releases.experiment(Found(running, Result(metric, 1_200, 7, (compared,), cut=3)))
     assert [line.strip() for line in capsys.readouterr().out.splitlines()] == [
         "Experiment E1, checkout: under way.",
         "1,200 entities counted, 7 more are in their window.",
@@ -103,10 +104,10 @@ def test_an_experiment_is_told_in_sentences(capsys: pytest.CaptureFixture[str]) 
         "3 signals were cut to the bounds.",
     ]
     ended = replace(running, ended_ms=5, outcome="ann ended it. Version 4: not yet known.")
-    terminal.experiment(Found(ended, Result(metric, 1_200, 0, (), invalid="uneven")))
+    releases.experiment(Found(ended, Result(metric, 1_200, 0, (), invalid="uneven")))
     assert capsys.readouterr().out.count("not yet known") == 1
-    terminal.planned(Plan("checkout", 1, 5.0, 3.0, 0.5, 12_345))
-    terminal.planned(Plan("checkout", 1, 5.0, 3.0, 0.5, 12_345, 1_000.0, 13.3))
+    releases.planned(Plan("checkout", 1, 5.0, 3.0, 0.5, 12_345))
+    releases.planned(Plan("checkout", 1, 5.0, 3.0, 0.5, 12_345, 1_000.0, 13.3))
     told = capsys.readouterr().out
     assert "after 12,345 entities in all arms" in told
     assert "The log goes back less than a day" in told
@@ -115,7 +116,8 @@ def test_an_experiment_is_told_in_sentences(capsys: pytest.CaptureFixture[str]) 
 
 def test_a_release_is_explained_from_the_sentence_to_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(file=io.StringIO(), width=160, theme=terminal.theme())
-    monkeypatch.setattr(terminal, "out", console)
+    for place in (terminal, releases):
+        monkeypatch.setattr(place, "out", console)
     looks = [
         Snapshot(k * HOUR_MS, 1_000, 9, (Lane("quality", verdict, f"look {k}", k, e, 50.0, 0.001, -0.1, 0.1),))
         for k, (verdict, e) in enumerate([(Verdict.UNKNOWN, 0.01), (Verdict.UNKNOWN, 1.0), (Verdict.HARM, 60.0)])
@@ -123,7 +125,7 @@ def test_a_release_is_explained_from_the_sentence_to_the_report(monkeypatch: pyt
     record = Rollout("R4", "price", None, Version("price", 4, "b", "r"), (ReleaseStep(StepKind.CANARY, 1_000),), 0,
                      Status.ROLLED_BACK, 0, 0, "s", 0, "quality: look 2", 3 * HOUR_MS)  # fmt: skip
     history = [Event(0, "price", "release.rolled_back", "k", "R4", "[red]quality[/red]")]
-    terminal.explained(ReleaseView(record, looks, history), "r.html")
+    releases.explained(ReleaseView(record, looks, history), "r.html")
     assert isinstance(console.file, io.StringIO)
     said = console.file.getvalue().replace("\N{NO-BREAK SPACE}", " ")
     assert said.startswith("Release R4. Version 4 was rolled back after 3 h: quality: look 2.")

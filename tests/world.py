@@ -125,7 +125,7 @@ class Frames:
 
 
 class Log(Frames):
-    def read(self, _model: str, start_ms: int, end_ms: int, _inputs: bool = True) -> pl.DataFrame:
+    def read(self, _model: str, start_ms: int, end_ms: int, _inputs: bool = True, _share: float = 1.0) -> pl.DataFrame:
         return self.between(start_ms, end_ms)
 
 

@@ -332,10 +332,10 @@ def replay(
 
     Example: homeostat replay 9f2c41d07a-1f --release R3 -p price
     """
-    from homeostat import terminal
+    from homeostat.terminal import releases
 
     found = _open(folder).replay(prediction, name)
-    _show(found, as_json, lambda: terminal.replayed(found))
+    _show(found, as_json, lambda: releases.replayed(found))
 
 
 @app.command()

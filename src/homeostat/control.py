@@ -21,6 +21,7 @@ from homeostat.services.feedback import Feedback
 from homeostat.services.monitors import Monitors
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
+from homeostat.services.surroundings import Surroundings
 from homeostat.services.suspicion import Suspicions
 from homeostat.services.telling import Teller
 from homeostat.services.triggers import Triggers
@@ -42,11 +43,13 @@ class Control:
     suspicions: Suspicions
     classes: NewClasses
     teller: Teller
+    surroundings: Surroundings
     clock: Clock
 
     def lead(self) -> None:
         """A term of this control plane begins: whoever led before can't change the routing document any more."""
         self.releases.claim()
+        self.surroundings.begin()
         self.begin()
 
     def begin(self) -> None:
@@ -67,6 +70,7 @@ class Control:
         if (cut := self.triggers.pending()) is not None:
             self.train(cut)
         self.settle()
+        self.surroundings.turn()
         self.experiments.turn()
         self.feedback.turn()
         self.suspicions.turn()
@@ -104,7 +108,7 @@ class Control:
         except HomeostatError as error:
             self.triggers.done(trigger, failure=str(error))
             return
-        self.triggers.done(trigger, run=result.id, note=self._release(result, by))
+        self.triggers.done(trigger, run=result.id, note=self._release(result, by), fitted=result.fitted)
 
     def _versions(self) -> Sequence[Version]:
         return self.releases.tracker.versions(self.releases.model)

@@ -76,9 +76,10 @@ class PredictionLog(Protocol):
 
     def append(self, batch: LogBatch) -> None: ...
 
-    def read(self, model: str, start_ms: int, end_ms: int, inputs: bool = True) -> pl.DataFrame:
+    def read(self, model: str, start_ms: int, end_ms: int, inputs: bool = True, share: float = 1.0) -> pl.DataFrame:
         """Rows with start_ms <= at_ms < end_ms in order of arrival; columns: `LOG_COLUMNS`. No row twice. Whoever does
-        not need the `inputs` may be spared them, which are most of the work: there is then no field in them."""
+        not need the `inputs` may be spared them, which are most of the work: there is then no field in them. `share`:
+        only the rows of about so many of the ids, always the same ones."""
         ...
 
     def find(self, prediction_id: str) -> pl.DataFrame:
@@ -113,6 +114,15 @@ class LabelLog(Protocol):
 
     def received(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         """Every one of them, in order of time; columns: `LABEL_COLUMNS`."""
+        ...
+
+    def mark(self) -> int:
+        """Of this moment, for `arrived`."""
+        ...
+
+    def arrived(self, mark: int, start_ms: int) -> pl.DataFrame:
+        """What was received since then, in that order, of those with start_ms <= at_ms; columns: `LABEL_COLUMNS`. Some
+        of what was received shortly before may be told again."""
         ...
 
     def append_signals(self, batch: SignalBatch) -> None: ...

@@ -19,16 +19,18 @@ from homeostat.config import read_policy
 from homeostat.domain.backtest import Backtested, Replayed
 from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import EVENT_MS
-from homeostat.domain.errors import DataError, NotFound, UsageError
+from homeostat.domain.errors import Corrupt, DataError, NotFound, UsageError
 from homeostat.domain.event import BACKTEST, LOOK, Event
 from homeostat.domain.experiment import Experiment, Plan
 from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Policy
 from homeostat.domain.rehearsal import RehearsalResult
+from homeostat.domain.report import Delays, Needs
 from homeostat.domain.rollout import Lane, Rollout, StepKind
 from homeostat.domain.run import RunResult
 from homeostat.domain.trace import Trace
 from homeostat.domain.trigger import Trigger
+from homeostat.domain.units import DAY_MS
 from homeostat.engines.inject import read as read_injections
 from homeostat.engines.lanes import bound
 from homeostat.engines.report import (
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from homeostat.export.edge.folder import Exported
 
 RECENT = 8
+LATELY_MS = 30 * DAY_MS
 
 
 def _quiet(_done: int, _total: int, _doing: str) -> None:
@@ -70,13 +73,15 @@ def _quiet(_done: int, _total: int, _doing: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The state of the loop on one screen. `recent`: the newest things that happened, oldest first."""
+    """The state of the loop on one screen. `recent`: the newest things that happened, oldest first; `delays`: how
+    labels come, None before the first answer."""
 
     model: str
     standing: Standing | None
     performance: Performance | None
     alerts: tuple[Alert, ...]
     recent: tuple[Event, ...]
+    delays: Delays | None = None
 
     def json(self) -> Mapping[str, Any]:
         standing, performance = self.standing, self.performance
@@ -87,6 +92,7 @@ class Status:
             "performance": performance.change if performance else None,
             "alerts": self.alerts,
             "recent": self.recent,
+            "labels": self.delays,
         }
 
 
@@ -257,7 +263,8 @@ class Project:
         standing = system.releases.status()
         told = [event for event in system.stores.journal.read(self.policy.name) if event.kind != LOOK]
         recent = tuple(told[-RECENT:])
-        return Status(self.policy.name, standing, system.performances.now(), system.alerts.open(), recent)
+        quality, delays = system.performances.now(), system.analyses.late(LATELY_MS)
+        return Status(self.policy.name, standing, quality, system.alerts.open(), recent, delays)
 
 
 SEEN = ("release.evidence", "release.verdict", LOOK)
@@ -320,8 +327,15 @@ class ReleaseVerbs:
         """Every verdict over time with its evidence, why it moved or holds, and what would change it. → that, and the
         path of its HTML report. Errors: `NotFound`."""
         found = self._releases.explain(release or self._current())
-        shown = view(found, self._project.policy.release.margin)
+        shown = replace(view(found, self._project.policy.release.margin), needs=self._needs(found.rollout))
         return shown, write_report(self._project.root, f"release-{found.rollout.id}", release_report(shown))
+
+    def _needs(self, rollout: Rollout) -> Needs | None:
+        """None: a bundle of long ago is gone, or damaged, which is no reason to explain nothing."""
+        try:
+            return self._project.system.analyses.needs(rollout.candidate, rollout.champion)
+        except (NotFound, Corrupt):
+            return None
 
     @property
     def _releases(self) -> Releases:

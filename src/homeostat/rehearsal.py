@@ -119,6 +119,7 @@ class Rehearsal:
         """Every row once, in event time, with the turns of the control loop between. → the requests that failed."""
         at_ms, requests = rows[EVENT_MS].to_numpy(), self._requests(rows)
         told = rows.select(pl.int_range(pl.len()).alias("row"), TOLD, DUE_MS).sort(DUE_MS, maintain_order=True)
+        due_ms = told[DUE_MS].to_numpy()
         broken = [one for one in self.injections if one.kind == BROKEN_RELEASE]
         waiting: Sequence[Injection] = sorted(broken, key=lambda one: one.from_ms)
         failed = done = labelled = 0
@@ -126,7 +127,7 @@ class Rehearsal:
             until = int(np.searchsorted(at_ms, turn_ms))
             for row in range(done, until):
                 failed += self._ask(int(at_ms[row]), next(requests))
-            matured = int(told[DUE_MS].search_sorted(turn_ms, "right"))
+            matured = int(np.searchsorted(due_ms, turn_ms, side="right"))
             self.loop.clock.move_to(turn_ms)
             self._label(told[labelled:matured])
             waiting = self._broken_releases(waiting, turn_ms)
@@ -192,14 +193,12 @@ class Rehearsal:
         period_ms = DAY_MS * max(1, round((at_ms[-1] - at_ms[0]) / DAY_MS / PERIODS))
         events = [event for event in self.loop.journal.read(name) if event.kind != LOOK]
 
-        def course(output: Array, trainings: int) -> Course:
+        def course(output: Array, trainings: int, fitted: int, probes: int = 0) -> Course:
             metric = self.policy.train.metric
             periods = tuple(_periods(metric, period_ms, at_ms, y, output))
-            return Course(metrics.measure(metric, y, output), periods, trainings)
+            return Course(metrics.measure(metric, y, output), periods, trainings, fitted, probes)
 
-        kept = course(
-            _outputs(served, self.loop.schemas(), schema), sum(event.kind.startswith("training.") for event in events)
-        )
+        kept = course(_outputs(served, self.loop.schemas(), schema), *_cost(events))
         higher = metrics.known(self.policy.train.metric).higher_is_better
         settle_ms = self.policy.data.label_horizon + 2 * max(self.policy.monitor.windows)
         life = Life(events, kept.periods, period_ms, higher, self.end_ms, settle_ms)
@@ -212,8 +211,8 @@ class Rehearsal:
             label_horizon_ms=self.policy.data.label_horizon,
             higher_is_better=higher,
             loop=kept,
-            frozen=course(compared.frozen[answered], 1),
-            weekly=course(compared.weekly[answered], compared.trainings),
+            frozen=course(compared.frozen[answered], 1, compared.fitted[0]),
+            weekly=course(compared.weekly[answered], len(compared.fitted), sum(compared.fitted)),
             releases=tuple(self.loop.control.releases.history()),
             events=tuple(events),
             settled=sum(_settled(event) for event in events),
@@ -246,13 +245,21 @@ def _settled(event: Event) -> bool:
     return estimated or event.kind == "release.rejected"
 
 
+def _cost(events: Sequence[Event]) -> tuple[int, int, int]:
+    """→ trainings, the rows of all fits, and how many of these were probes."""
+    trained = [event.body.get("rows", 0) for event in events if event.kind.startswith("training.")]
+    asked = [event.body["rows"] for event in events if event.kind == "probe.made" and event.body["rows"]]
+    return len(trained), sum(trained) + sum(asked), len(asked)
+
+
 @dataclass(frozen=True)
 class Baselines:
-    """What the two alternatives would have answered, (n, c) each, and what the second costs."""
+    """What the two alternatives would have answered, (n, c) each, and what they cost: the rows of each week's fit, the
+    first of which is all that the one pays that is left alone."""
 
     frozen: Array
     weekly: Array
-    trainings: int
+    fitted: tuple[int, ...]
 
 
 def baselines(policy: Policy, history: pl.DataFrame, rows: pl.DataFrame, fit: Fit, progress: Progress) -> Baselines:
@@ -262,10 +269,12 @@ def baselines(policy: Policy, history: pl.DataFrame, rows: pl.DataFrame, fit: Fi
     start_ms, at_ms = int(rows[EVENT_MS][0]), rows[EVENT_MS].to_numpy()
     classes = classes_in(policy, history)
     weeks = range(start_ms, int(at_ms[-1]) + 1, WEEK_MS)
-    frozen, parts = np.empty((0, 0)), []
+    frozen, parts, fitted = np.empty((0, 0)), list[Array](), list[int]()
     for number, week_ms in enumerate(weeks):
+        known = known_at(history, week_ms, policy)
+        fitted.append(len(known))
         try:
-            schema, predict = fit(known_at(history, week_ms, policy))
+            schema, predict = fit(known)
         except UsageError:
             if number == 0:
                 raise
@@ -275,7 +284,7 @@ def baselines(policy: Policy, history: pl.DataFrame, rows: pl.DataFrame, fit: Fi
         if len(week):
             parts.append(aligned(predict(week), schema.classes, classes))
         progress(number + 1, len(weeks), "the same, retrained every week")
-    return Baselines(frozen, np.concatenate(parts), len(weeks))
+    return Baselines(frozen, np.concatenate(parts), tuple(fitted))
 
 
 def known_at(history: pl.DataFrame, now_ms: int, policy: Policy) -> pl.DataFrame:

@@ -70,7 +70,7 @@ def curve(level: float, fall: float, phase: float) -> tuple[tuple[int, Measureme
 
 def course(whole: float, trainings: int, fall: float, phase: float) -> Course:
     measured = Measurement("roc_auc", whole, whole - 0.006, whole + 0.006, 43_632)
-    return Course(measured, curve(0.87, fall, phase), trainings)
+    return Course(measured, curve(0.87, fall, phase), trainings, 4_000 * trainings)
 
 
 def life(releases: tuple[Rollout, ...]) -> Iterator[Event]:
@@ -152,7 +152,8 @@ def canary() -> ReleaseView:
         Event(START + k * 15 * MINUTE_MS, "price", f"release.{kind}", f"{k}", "R4", f"Pass {k}: {kind}.")
         for k, kind in kinds
     ]
-    return ReleaseView(record, snapshots, history)
+    needs = Needs({"amount": 0.05, "hour": 0.01}, 3, {"amount": 0.04, "hour": 0.02}, 1.0)
+    return ReleaseView(record, snapshots, history, needs=needs)
 
 
 def tried(passed: bool) -> ReleaseView:

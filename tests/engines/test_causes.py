@@ -6,7 +6,7 @@ import pytest
 
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
-from homeostat.domain.monitor import Alert, Cause, Reading
+from homeostat.domain.monitor import Alert, Cause, Reading, Window
 from homeostat.domain.moved import Ranked
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.causes import likely, ranked, settle, title
@@ -49,15 +49,15 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_alerts_of_a_window(case: str) -> None:
     alerts, readings, days, over, columns = CASES[case]
-    settled = settle(alerts, readings, (8 - days) * DAY_MS, 8 * DAY_MS)
+    settled = settle(alerts, readings, Window((8 - days) * DAY_MS, 8 * DAY_MS))
     if case == "a longer window does not tell it again":
-        settled = settle(alerts, readings, 0, 7 * DAY_MS)
+        settled = settle(alerts, readings, Window(0, 7 * DAY_MS))
     assert (settled.over, settled.columns) == (over, columns)
 
 
 def test_columns_stand_by_what_they_matter() -> None:
     readings = moved(a=0.2, b=0.9, c=0.3)
-    assert settle([], readings, 0, DAY_MS, {"a": 0.1, "b": 0.01, "c": -0.001}).columns == ("a", "b", "c")
+    assert settle([], readings, Window(0, DAY_MS), {"a": 0.1, "b": 0.01, "c": -0.001}).columns == ("a", "b", "c")
 
 
 def test_what_was_measured_in_the_loss_stands_before_what_was_not() -> None:

@@ -20,6 +20,12 @@ def test_the_newest_labels_are_of_three_days_or_a_hundred_within_the_holdout(
     assert len(times) - newest(times, longest_days * DAY_MS) == labels
 
 
+def test_labels_from_before_a_change_are_left_out_once_enough_have_come_since() -> None:
+    times = 40 * DAY_MS + np.arange(30 * 48) * DAY_MS // 48
+    for since, labels in ((68 * DAY_MS, 96), (69 * DAY_MS, 144), (70 * DAY_MS - DAY_MS // 48, 144), (50 * DAY_MS, 144)):
+        assert len(times) - newest(times, 7 * DAY_MS, since) == labels
+
+
 def test_fewer_rows_than_labels_wanted_are_all_there_are() -> None:
     assert newest(np.arange(5, dtype=np.int64) * HOUR_MS, 7 * DAY_MS) == 0
 

@@ -26,6 +26,7 @@ WEEKLY = RetrainPolicy(when=(Schedule("0 3 * * MON"),))
         (replace(SEEN, release="R3"), "release"),
         (replace(SEEN, trainings=(NOW - 6 * DAY_MS,)), "cooldown"),
         (replace(SEEN, trained_ms=NOW - DAY_MS), "cooldown"),
+        (replace(SEEN, silent=3), "labels"),
         (replace(SEEN, trainings=tuple(range(NOW - 20 * DAY_MS, NOW - 10 * DAY_MS, DAY_MS))), "budget"),
     ],
 )
@@ -78,7 +79,7 @@ def test_no_harm_no_training() -> None:
 
 
 def test_an_order_waits_for_nothing_but_an_open_release() -> None:
-    seen = replace(SEEN, asked=(ORDER,), trainings=(NOW - 1,), change=None)
+    seen = replace(SEEN, asked=(ORDER,), trainings=(NOW - 1,), change=None, silent=9)
     assert fire(RetrainPolicy(budget=Budget(1, DAY_MS)), seen) == ORDER
     held = fire(RetrainPolicy(), replace(seen, release="R3"))
     assert isinstance(held, NotFired)

@@ -14,7 +14,8 @@ from homeostat.adapters.source import Source
 from homeostat.config import read_policy
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.serving import messages
-from homeostat.wiring.system import System, embedded
+from homeostat.wiring.stores import embedded
+from homeostat.wiring.system import System
 
 
 def system(root: Path, worker: str, start_ms: int) -> System:

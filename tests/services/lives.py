@@ -16,7 +16,8 @@ from homeostat.domain.event import LOOK, Event
 from homeostat.domain.rollout import Rollout, Route
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.serving.messages import Request
-from homeostat.wiring.system import Stores, System
+from homeostat.wiring.stores import Stores
+from homeostat.wiring.system import System
 
 WARMUP, DAYS, CHANGE, A_DAY = 10, 22, 13, 72
 TURN_MS = 12 * HOUR_MS
@@ -27,7 +28,9 @@ CHANGES = {
     "max_hold: 3d": "max_hold: 3d, on_unknown: best_estimate, min_requests: 20",
     "10d}], cooldown: 4d": "2d}], cooldown: 1d, only_if_it_helps: true, remedies: [previous, refit]",
 }
-POLICY = reduce(lambda text, change: text.replace(*change), CHANGES.items(), projects.POLICY)
+POLICY = (
+    reduce(lambda text, change: text.replace(*change), CHANGES.items(), projects.POLICY) + "monitor: {rows: [100]}\n"
+)
 
 
 @dataclass(frozen=True)

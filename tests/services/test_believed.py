@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import projects
@@ -16,9 +17,14 @@ from homeostat.domain.policy import DataPolicy, Policy, TrainPolicy
 from homeostat.domain.prediction import LabelBatch, LogBatch, SignalBatch
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import DAY_MS
-from homeostat.services.feedback import BelievedLabels, Feedback
+from homeostat.services.believed import BelievedLabels
+from homeostat.services.feedback import Feedback
+from homeostat.stores import predictions
+from homeostat.stores.archive import SegmentArchive
+from homeostat.stores.days import DayTables
 from homeostat.stores.memory import MemoryJournal
 from homeostat.stores.memory_log import MemoryLabels, MemoryLog
+from homeostat.stores.predictions import SegmentLabels
 
 SCHEMA = Schema((Field("x", Kind.NUMBER),), Task.BINARY, "y", (0, 1))
 RULES = (LabelRule(True, "chargeback", 30 * DAY_MS), LabelRule(True, "bought", DAY_MS), LabelRule(False, after=DAY_MS))
@@ -141,3 +147,37 @@ def test_the_most_trusted_counts_and_what_is_held_does_not() -> None:
     holds += [Hold("clerk", 10, 11, ""), Hold("bot", 30, None, "")]
     assert believed.read(0, 99).select("id", "label").rows() == [("a", "0"), ("b", "0"), ("c", "1")]
     assert believed.received(0, 99).height == 5
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_what_is_kept_between_two_reads_is_what_a_whole_read_says(
+    stored: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictions, "_LATE_NS", 0)
+    tables, rng, now = DayTables(tmp_path / "tables"), np.random.default_rng(4), 0
+    labels = SegmentLabels(tmp_path / "log", "w", tables) if stored else MemoryLabels()
+    archive = SegmentArchive(tmp_path / "log", tables)
+    holds, classes = list[Hold](), set("0123")
+    for policy in (FeedbackPolicy(), FeedbackPolicy(sources={"a": 1.0, "b": 0.5})):
+        rules = policy, lambda: holds, lambda: frozenset(classes)
+        kept = BelievedLabels(labels, *rules)
+        for step in range(60):
+            n = int(rng.integers(0, 6))
+            ids, texts, who = (rng.choice(list(some), n).tolist() for some in ("pqrstuvw", "01234", "ab"))
+            labels.append(LabelBatch(ids, texts, (now + rng.integers(-50, 9, n)).tolist(), who))
+            if stored and step % 20 == 13:
+                labels.close()
+                archive.compact()
+            if step % 25 == 24:
+                holds.append(Hold("a", now - 20, now - 10, ""))
+                classes.add("4")
+            now += int(rng.integers(0, 7))
+            for start in (0, now // 100 * 100, now // 7 * 7, 60):
+                whole = BelievedLabels(labels, *rules).read(start, now + 1)
+                assert kept.read(start, now + 1).sort("id").equals(whole.sort("id"))
+                assert whole["id"].is_unique().all()
+        assert len(kept._kept) <= 4
+    monkeypatch.setattr("homeostat.services.believed.KEPT_ROWS", 3)
+    assert kept.read(0, now + 1).height > 3
+    assert not kept._kept
+    labels.close() if isinstance(labels, SegmentLabels) else None

@@ -24,7 +24,8 @@ from homeostat.adapters.source import Source
 from homeostat.config import read_policy
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.serving import messages
-from homeostat.wiring.system import Stores, System, in_memory
+from homeostat.wiring.stores import Stores, in_memory
+from homeostat.wiring.system import System
 from world import Calls, Crash, Port
 
 WRITES = {"write", "append", "put", "save", "publish", "log_run", "register", "alias"}

@@ -21,7 +21,8 @@ from homeostat.domain.prediction import LabelBatch, LogBatch
 from homeostat.domain.quarantine import Fault
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.services.data import Data, content_digest
-from homeostat.wiring.system import System, in_memory
+from homeostat.wiring.stores import in_memory
+from homeostat.wiring.system import System
 
 END_MS = projects.START_MS + 30 * DAY_MS
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from homeostat.domain.event import Event
+from homeostat.domain.feedback import FeedbackPolicy
 from homeostat.domain.figures import LogFigures
 from homeostat.domain.policy import ReleasePolicy
 from homeostat.domain.units import DAY_MS, MINUTE_MS
+from homeostat.engines.feedback import CLEARED, SUSPECTED
 from homeostat.services.figures import Gauges
 from homeostat.stores import health
 from homeostat.stores.segments import CLOSED
@@ -60,6 +63,21 @@ def test_alerts_and_trainings() -> None:
     figures = gauges(world).read()
     assert {kind: n for kind, n in figures.alerts.items() if n} == {"inputs": 2, "other": 1}
     assert figures.trainings == {"done": 1, "failed": 2}
+
+
+def test_sources_whose_labels_are_held_back() -> None:
+    world = World()
+    world.policy = replace(world.policy, feedback=FeedbackPolicy(sources={"clerk": 1.0}))
+
+    def say(kind: str, source: str, until: int | None = None) -> None:
+        body = {"source": source, "from_ms": 5, "until_ms": until, "reason": "", "held": True}
+        world.journal.append(Event(world.now, MODEL, kind, f"{kind}:{source}:{until}", source, "", body))
+
+    assert gauges(world).read().held == {"clerk": False}
+    say(SUSPECTED, "clerk")
+    say(SUSPECTED, "crowd")
+    say(CLEARED, "crowd", 9)
+    assert gauges(world).read().held == {"clerk": True, "crowd": False}
 
 
 def test_the_newest_label_is_looked_for_once_a_minute() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import homeostat
 import projects
-from homeostat.wiring.system import Stores, in_memory
+from homeostat.wiring.stores import Stores, in_memory
 
 MOMENTS = {
     "in the middle of the first model": ("model", 1),

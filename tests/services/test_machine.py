@@ -144,7 +144,7 @@ class Blind(Sight):
 class Recorded(Log):
     """There is always a request to put again."""
 
-    def read(self, _model: str, _start_ms: int, end_ms: int, _inputs: bool = True) -> pl.DataFrame:
+    def read(self, _model: str, _start_ms: int, end_ms: int, _inputs: bool = True, _share: float = 1.0) -> pl.DataFrame:
         row = {"id": "p1", "at_ms": end_ms - 1, "release": "R0", "version": 0, "role": "answer"}
         return pl.DataFrame([{**dict.fromkeys(LOG), **row}], LOG)
 

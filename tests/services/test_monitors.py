@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import polars as pl
 import pytest
 from watching import MODEL, POLICY, World
 
 from homeostat.domain.gate import Verdict
+from homeostat.domain.monitor import Window
 from homeostat.domain.policy import LogPolicy, MonitorPolicy
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.drift.profile import Profile
+from homeostat.services import windows
 from homeostat.services.drifts import Drifts
 
 
@@ -143,7 +146,7 @@ def test_a_longer_window_is_made_of_the_shorter_ones_and_reads_no_row_again() ->
     drifts = Drifts(both, world.log, world.counted, world.journal, world.blobs)  # after a restart: from their blobs
     before, champion = world.log.reads, world.champions.now()
     assert champion is not None
-    longer = drifts.judge(champion, days[0]["start_ms"], days[1]["end_ms"])
+    longer = drifts.judge(champion, Window(days[0]["start_ms"], days[1]["end_ms"]))
     assert longer is not None
     assert world.log.reads == before
     parts = [Profile.from_bytes(world.blobs.get(day["profile"])) for day in days]
@@ -193,3 +196,75 @@ def test_an_estimated_drop_counts_only_where_an_input_that_matters_drifted() -> 
     assert dropped is not None
     assert "estimated accuracy" in dropped.reason
     assert dropped.reason.endswith("amount drifted")
+
+
+SMALL = replace(POLICY, monitor=MonitorPolicy((DAY_MS,), rows=(150,)))
+
+
+def counted(restarts: bool) -> World:
+    """Three calm days, then three in which the input moved, then calm ones; 96 answers a day."""
+    world = World(SMALL)
+    for day in range(10):
+        if restarts and day % 3:
+            world.restart()
+        world.day(shift=2.0 if 3 <= day < 6 else 0.0)
+    return world
+
+
+def test_windows_of_so_many_rows_follow_each_other_whatever_the_clock_says() -> None:
+    world = counted(False)
+    events = world.journal.read(MODEL, "monitor.drift", "150 rows")
+    windows = [(one.body["start_ms"], one.body["end_ms"]) for one in events]
+    assert [one.body["rows"] for one in events] == [150] * (10 * 96 // 150)
+    assert windows[0][0] == 30 * DAY_MS
+    assert all(before[1] == after[0] for before, after in pairwise(windows))
+    measured = [one.body for one in world.journal.read(MODEL, "monitor.metric", "150 rows")]
+    assert [(one["start_ms"], one["end_ms"]) for one in measured] == windows[: len(measured)]
+    assert all(one.at_ms >= one.body["end_ms"] + DAY_MS for one in world.journal.read(MODEL, "monitor.metric"))
+    assert {one["rows"] for one in measured} == {150}
+    assert len(world.journal.read(MODEL, "monitor.estimate", "150 rows")) == len(events)
+    alerts = [one for one in world.alerts.all() if "amount" in one.columns]
+    assert len(alerts) == 1  # whichever window saw it first: the other tells it no second time
+    assert alerts[0].closed_ms is not None
+    assert len(world.journal.read(MODEL, "monitor.drift", str(DAY_MS))) == 10
+    assert counted(restarts=True).journal.read(MODEL) == world.journal.read(MODEL)
+
+
+def test_an_alert_of_a_count_of_rows_closes_by_the_same_count() -> None:
+    world = World(replace(POLICY, monitor=MonitorPolicy((7 * DAY_MS,), rows=(48,))))
+    for shift in (0.0, 2.0, 2.0, 0.0, 0.0):
+        world.day(shift=shift)
+    (alert,) = [one for one in world.alerts.all() if "amount" in one.columns]
+    assert (alert.window_rows, "(window of 48 rows)" in alert.evidence) == (48, True)
+    assert alert.closed_ms is not None
+    assert alert.closed_ms - alert.opened_ms <= 2 * DAY_MS
+
+
+def test_a_slow_drift_is_found_by_counts_of_rows_together() -> None:
+    world = World(replace(POLICY, monitor=MonitorPolicy((7 * DAY_MS,), rows=(96,))))
+    for day in range(11):
+        world.day(shift=0.2 if day > 2 else 0.0)
+    read = [one for event in world.journal.read(MODEL, "monitor.drift", "96 rows") for one in event.body["readings"]]
+    assert {one["windows"] for one in read if (one["subject"], one["verdict"]) == ("amount", "harm")} & {4, 16}
+
+
+def test_of_a_large_window_a_sample_by_id_is_looked_at_and_said_to_be_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drift is judged on all rows; up to `MOST` nothing is left out."""
+    whole, twin = World(), World()
+    monkeypatch.setattr(windows, "MOST", 96)
+    for _ in range(3):
+        whole.day()
+    monkeypatch.setattr(windows, "MOST", 48)
+    for day in range(3):
+        if day:
+            twin.restart()
+        twin.day()
+    assert twin.journal.read(MODEL, "monitor.drift") == whole.journal.read(MODEL, "monitor.drift")
+    assert not any("sample" in event.text for event in whole.journal.read(MODEL))
+    for kind in ("monitor.estimate", "monitor.metric"):
+        for event in twin.journal.read(MODEL, kind):
+            assert event.text.endswith("(a sample by id, 50.00%)")
+    estimated = [one.body["estimate"]["n"] for one in twin.journal.read(MODEL, "monitor.estimate")]
+    measured = [one.body["rows"] for one in twin.journal.read(MODEL, "monitor.metric")]
+    assert estimated[: len(measured)] == measured  # the same rows
+    assert all(30 <= n <= 66 for n in estimated)

@@ -23,7 +23,8 @@ from homeostat.engines.evaluation import Evaluation
 from homeostat.engines.metrics import losses
 from homeostat.services.holdout import held
 from homeostat.serving.bundles import Shelf
-from homeostat.wiring.system import System, in_memory
+from homeostat.wiring.stores import in_memory
+from homeostat.wiring.system import System
 
 
 def ran(result: RunResult) -> set[str]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from numpy.typing import NDArray
 
@@ -19,7 +20,8 @@ from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.feedback import ACCEPTED, REJECTED
 from homeostat.services.alerts import Alerts
-from homeostat.services.feedback import BelievedLabels, Feedback
+from homeostat.services.believed import BelievedLabels
+from homeostat.services.feedback import Feedback
 from homeostat.services.suspicion import Suspicions
 from homeostat.stores.memory import MemoryJournal
 from homeostat.stores.memory_log import MemoryLabels, MemoryLog
@@ -185,3 +187,22 @@ def test_a_person_decides_and_may_decide_otherwise() -> None:
     world.feedback.decide(ACCEPTED, "", start, "they were right", "me")
     assert world.feedback.suspicions() == ()
     assert world.journal.read("m", REJECTED)[0].body["who"] == "me"
+
+
+def test_of_a_long_horizon_only_the_days_that_hold_the_answers_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(replace(POLICY, data=DataPolicy("x.csv", "y", label_horizon=90 * DAY_MS)))
+    world.live(8)
+    read, asked = world.log.read, list[int]()
+
+    def counted(model: str, start_ms: int, end_ms: int) -> pl.DataFrame:
+        asked.append(start_ms)
+        return read(model, start_ms, end_ms)
+
+    monkeypatch.setattr(world.log, "read", counted)
+    ids = world.labels.received(world.now - DAY_MS, world.now)["id"]
+    found = world.suspicions._answers(ids, world.now - 92 * DAY_MS, world.now)
+    assert found.equals(read("m", 0, world.now).filter(pl.col("id").is_in(ids.implode())))
+    assert found.height == 24 * AN_HOUR
+    assert min(asked) == world.now - 2 * DAY_MS
+    nobody = world.suspicions._answers(pl.Series(["of nobody"]), world.now - 5 * DAY_MS, world.now)
+    assert (nobody.height, min(asked)) == (0, world.now - 5 * DAY_MS)

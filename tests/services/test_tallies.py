@@ -25,7 +25,7 @@ from homeostat.stores.archive import SegmentArchive
 from homeostat.stores.days import DayTables
 from homeostat.stores.predictions import SegmentLog
 from homeostat.stores.tallies import SegmentCounts, Tallies
-from homeostat.wiring.system import embedded
+from homeostat.wiring.stores import embedded
 from homeostat.wiring.upkeep import compactor
 
 TABLE, START = f"predictions/{MODEL}", 30 * DAY_MS

@@ -14,10 +14,10 @@ from watching import MODEL, POLICY, World
 
 from homeostat import codec
 from homeostat.adapters.notify import NOBODY, REFUSED, AppriseChannels, channel_name
-from homeostat.domain.errors import NotFound, Refused
+from homeostat.domain.errors import ConfigError, NotFound, Refused
 from homeostat.domain.event import Event
 from homeostat.domain.monitor import Alert, Severity
-from homeostat.domain.policy import ChannelPolicy
+from homeostat.domain.policy import ChannelPolicy, Maintenance
 from homeostat.domain.units import HOUR_MS, MINUTE_MS, SECOND_MS
 from homeostat.services.telling import FIRST_MS, LONGEST_MS, Teller
 
@@ -157,6 +157,35 @@ def test_nobody_is_told_in_a_pause_and_what_is_open_after_it_is_told_then(hook: 
     world.clock.now += SECOND_MS
     world.alerts.pause(0, "ada")
     assert world.alerts.paused() == 0
+
+
+def test_nobody_is_told_in_maintenance_that_comes_round(hook: Hook) -> None:
+    """The world begins on a Saturday."""
+    world, teller = watched(hook.address)
+    rules = (Maintenance("0 2 * * SUN", 2 * HOUR_MS), Maintenance("30 3 * * *", HOUR_MS))
+    world.policy = teller.policy = replace(teller.policy, maintenance=rules)
+    world.restart()
+    teller.alerts = world.alerts
+    begun = world.clock.now
+    opened(world, "performance")
+    told = []
+    for hour in range(3 * 24):
+        world.clock.now = begun + hour * HOUR_MS
+        if world.alerts.paused():
+            told.append((hour, (world.alerts.paused() - begun) / HOUR_MS))
+    assert told == [(4, 4.5), (26, 28), (27, 28), (28, 28.5), (52, 52.5)]
+    world.clock.now = begun + 27 * HOUR_MS
+    world.alerts.pause(0, "ada")
+    teller.turn()
+    assert hook.titles == []
+    world.clock.now = begun + 29 * HOUR_MS
+    teller.turn()
+    assert hook.titles == ["price: performance it is (A1, warning)"]
+
+
+def test_a_schedule_of_maintenance_that_is_none_is_an_error_from_the_beginning_on() -> None:
+    with pytest.raises(ConfigError, match=r"'sundays' is not a schedule.*\n?"):
+        World(replace(POLICY, maintenance=(Maintenance("sundays", HOUR_MS),)))
 
 
 def test_what_nobody_takes_goes_further(hook: Hook) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import pytest
@@ -12,7 +14,7 @@ import pytest
 import projects
 from homeostat.domain.errors import NotFound
 from homeostat.domain.units import DAY_MS
-from homeostat.serving.messages import Request
+from homeostat.serving.messages import Request, plain
 from homeostat.wiring.system import System
 
 ROW = {"amount": 12.5, "hour": 3, "country": "de", "online": True}
@@ -32,9 +34,11 @@ def one(tmp_path: Path) -> System:
     return made
 
 
-def ask(one: System, **record: object) -> int:
+def ask(one: System, headers: Mapping[str, str] = MappingProxyType({}), **record: object) -> int:
     body = msgspec.json.encode({"records": [{**ROW, **record}]})
-    status = one.engine.answer([Request("POST", "/v1/models/cards/predict", body)])[0].status
+    status = one.engine.answer([Request("POST", "/v1/models/cards/predict", body, headers, plain("POST", headers))])[
+        0
+    ].status
     one.engine.shadow()
     return status
 
@@ -76,6 +80,15 @@ def test_the_version_beside_it_and_the_refused(one: System) -> None:
     one.releases.order("R2", "rollback", "no", "me")
     one.control.settle()
     assert one.traces.trace("p2").rollout == one.releases.history()[1]
+
+
+def test_a_trace_leads_to_its_predictions(one: System) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    within = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+    assert [ask(one, within, id="p5"), ask(one, within, id="p6", amount=-1.0), ask(one, id="p7")] == [200, 422, 200]
+    assert ask(one, {"traceparent": within["traceparent"].upper()}, id="p8") == 200  # not trace context
+    found = one.traces.trace(trace)
+    assert (found.id, found.inputs, found.others) == ("p5", ROW, ("p6",))
 
 
 def test_an_id_that_was_refused_and_then_answered_is_answered(one: System) -> None:

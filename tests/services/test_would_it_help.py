@@ -94,14 +94,21 @@ def test_a_probe_is_paid_for_once(seasons: Seasons, tmp_path: Path) -> None:
 def test_the_version_of_an_earlier_season_is_remembered(seasons: Seasons) -> None:
     summer = seasons.serve(12)
     seasons.serve(26)
-    seasons.day = B
-    assert seasons.system.probes.remembered() is None
+    seasons.day, back = B, projects.START_MS + B * DAY_MS
+    assert seasons.system.probes.remembered(0, 0.0) is None
+    seasons.day = B + 1  # one of the three days that a probe is tested on
+    early = seasons.system.probes.remembered(0, 0.0)
+    since = seasons.system.probes.remembered(back, 0.3)
+    assert since is not None
+    assert seasons.system.probes.remembered(back, 0.9) is None
+    assert (since.version, since.probed.n) == (summer, 72)
+    assert early is None or early.probed.gain < since.probed.gain / 2
     seasons.day = B + 4
-    found = seasons.system.probes.remembered()
+    found = seasons.system.probes.remembered(0, 0.0)
     assert found is not None
     assert found.version == summer
     assert found.probed.reason.startswith("version 1, which served before, is better on the newest")
     stores = seasons.system.stores
     worst = replace(stores.rollouts.all("cards")[0], id="R9", status=Status.ROLLED_BACK, revision=0)
     stores.rollouts.save(worst)
-    assert seasons.system.probes.remembered() is None  # a bundle that was refused since stays so
+    assert seasons.system.probes.remembered(0, 0.0) is None  # a bundle that was refused since stays so

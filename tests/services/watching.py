@@ -33,6 +33,7 @@ from homeostat.services.performance import Performances
 from homeostat.services.quarantine import Quarantine
 from homeostat.services.triggers import Triggers
 from homeostat.services.windows import Windows
+from homeostat.stores.frames import part
 from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
 from homeostat.stores.memory_data import MemoryBlobs
 from homeostat.stores.memory_log import MemoryCounts
@@ -77,9 +78,10 @@ class Log:
         inputs = pl.DataFrame(dict(batch.inputs)).to_struct()
         self.frames.append(pl.DataFrame(columns | {"inputs": inputs}, schema=_TYPES))
 
-    def read(self, _: str, start_ms: int, end_ms: int, _inputs: bool = True) -> pl.DataFrame:
+    def read(self, _: str, start_ms: int, end_ms: int, _inputs: bool = True, share: float = 1.0) -> pl.DataFrame:
         self.reads += 1
-        return pl.concat(self.frames).filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
+        rows = pl.concat(self.frames).filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
+        return rows if share >= 1 else rows.filter(part(share))
 
     def find(self, prediction_id: str) -> pl.DataFrame:
         return pl.concat(self.frames).filter(pl.col("id") == prediction_id)
@@ -133,7 +135,7 @@ class World:
         watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
         windows = Windows(self.policy, self.log)
         self.monitors = Monitors(self.policy, windows, self.labels, self.journal, self.clock, *watched, self.explain)
-        asked = (self.performances.now, self._refit, lambda: self.remembered)
+        asked = (self.performances.now, self._refit, lambda _since, _least: self.remembered)
         self.triggers = Triggers(
             self.policy, self.journal, self.rollouts, self.clock, *asked, self.alerts, self._dropped
         )

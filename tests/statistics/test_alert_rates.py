@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from homeostat.domain.dataset import EVENT_MS
-from homeostat.domain.monitor import Alert
+from homeostat.domain.monitor import Alert, Window
 from homeostat.domain.policy import MonitorPolicy
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import DAY_MS
@@ -39,7 +39,7 @@ def alerts(schema: Schema, frame: pl.DataFrame, until_ms: int, policy: MonitorPo
                 readings = drift(
                     expected, profile(expected, rows, np.zeros((len(rows), 1))), policy.false_alarms, length
                 )
-                settled = causes.settle(made, readings, end - length, end)
+                settled = causes.settle(made, readings, Window(end - length, end))
                 closed = {one.key for one in settled.over}
                 made = [one if one.key not in closed else _closed(one, end) for one in made]
                 if settled.columns:

@@ -94,6 +94,17 @@ class LogCases:
         settle()
         assert log.read("price", 0, 9)["score"].to_list() == [0.1, 0.4]
 
+    def test_a_share_is_the_same_ids_wherever_they_lie(self, log: PredictionLog, settle: Callable[[], Any]) -> None:
+        for at in range(20):
+            log.append(batch(at, *(f"{at}-{one}" for one in range(20))))
+        settle()
+        half = log.read("price", 0, 20, True, 0.5)["id"].to_list()
+        names = pl.DataFrame({"id": [f"{at}-{one}" for at in range(20) for one in range(20)]})
+        assert half == names.filter(frames.part(0.5))["id"].to_list()
+        assert 140 < len(half) < 260
+        assert set(log.read("price", 0, 20, False, 0.1)["id"]) < set(half)
+        assert len(log.read("price", 0, 20, True, 1.0)) == 400
+
     def test_find_over_models(self, log: PredictionLog, settle: Callable[[], Any]) -> None:
         log.append(batch(1, "a", "b"))
         log.append(batch(2, "c", model="fraud"))

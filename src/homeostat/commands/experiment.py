@@ -37,10 +37,10 @@ def experiment_plan(
 
     Example: homeostat experiment plan checkout --lift 5%
     """
-    from homeostat import terminal
+    from homeostat.terminal import releases
 
     made = opened(folder).experiment.plan(name, lift, variants)
-    show(made, as_json, lambda: terminal.planned(made))
+    show(made, as_json, lambda: releases.planned(made))
 
 
 @experiment.command("start")
@@ -63,19 +63,19 @@ def experiment_start(
 @experiment.command("status")
 def experiment_status(folder: Folder = HERE, as_json: Json = False) -> None:
     """What the experiment under way, or else the last, says. Example: homeostat experiment status -p price"""
-    from homeostat import terminal
+    from homeostat.terminal import releases
 
     found = opened(folder).experiment.status()
-    show(found, as_json, lambda: terminal.experiment(found))
+    show(found, as_json, lambda: releases.experiment(found))
 
 
 @experiment.command("stop")
 def experiment_stop(reason: Reason = "", folder: Folder = HERE, as_json: Json = False) -> None:
     """End the experiment, with its conclusion; the champion answers all. Example: homeostat experiment stop -p price"""
-    from homeostat import terminal
+    from homeostat.terminal import releases
 
     found = opened(folder).experiment.stop(reason)
-    show(found, as_json, lambda: terminal.experiment(found))
+    show(found, as_json, lambda: releases.experiment(found))
 
 
 Tester = Annotated[str, typer.Argument(help="Whose token it is: a person, a test.")]

@@ -26,6 +26,7 @@ def monitor_report(
     """
     from homeostat import terminal
     from homeostat.engines.report import monitor as said
+    from homeostat.engines.report.needs import needs_sentence
 
     found, report = opened(folder).monitor.report(last)
 
@@ -33,7 +34,7 @@ def monitor_report(
         terminal.lines(said.monitor_sentence(found))
         for mode in found.failures.modes[: said.SHOWN]:
             terminal.lines(*said.mode_lines(mode, found.failures.unit))
-        terminal.lines(said.delay_sentence(found.delays), said.needs_sentence(found.needs), f"Report: {report}")
+        terminal.lines(said.delay_sentence(found.delays), needs_sentence(found.needs), f"Report: {report}")
 
     show({"report": found, "page": report}, as_json, told)
 

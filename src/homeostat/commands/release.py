@@ -48,14 +48,14 @@ def release_history(
 
     Example: homeostat release history --at 2026-01-31T14:30 -p price
     """
-    from homeostat import terminal
+    from homeostat.terminal import releases
 
     if at is not None:
         served = opened(folder).release.served(at)
-        show(served, as_json, lambda: terminal.served(served))
+        show(served, as_json, lambda: releases.served(served))
         return
     records = opened(folder).release.history()
-    show(records, as_json, lambda: terminal.releases(records))
+    show(records, as_json, lambda: releases.listed(records))
 
 
 @release.command("backtest")
@@ -69,11 +69,11 @@ def release_backtest(
 
     Exit code 0: not worse; 1: harm; 2: an error; 3: undecided. Example: homeostat release backtest --from 7d -p price
     """
-    from homeostat import terminal
+    from homeostat.terminal import progress, releases
 
-    with terminal.progress() as progress:
-        found = opened(folder).release.backtest(last, candidate, progress)
-    show(found, as_json, lambda: terminal.backtested(found))
+    with progress() as bar:
+        found = opened(folder).release.backtest(last, candidate, bar)
+    show(found, as_json, lambda: releases.backtested(found))
     raise typer.Exit(EXIT[found.verdict])
 
 
@@ -88,14 +88,14 @@ def release_explain(
 
     Example: homeostat release explain R3 --markdown | gh pr comment --body-file -
     """
-    from homeostat import terminal
     from homeostat.engines.report import release_markdown
+    from homeostat.terminal import releases
 
     found, report = opened(folder).release.explain(name)
     if markdown and not as_json:
         typer.echo(release_markdown(found), nl=False)
     else:
-        show(found, as_json, lambda: terminal.explained(found, report))
+        show(found, as_json, lambda: releases.explained(found, report))
 
 
 def _ordered(what: str, folder: Path, name: str, reason: str, as_json: bool) -> None:

@@ -22,7 +22,8 @@ class LogFigures:
 class Figures:
     """Of one model. `alerts`: kind → open ones; `releases`: status → how many; `weights`: version → its share of the
     traffic, 0 to 1, under `release`; `lanes`: lane → what it said when the open release was looked at last;
-    `trainings`: outcome → how many ever; `label_ms`: when the newest label came."""
+    `trainings`: outcome → how many ever; `label_ms`: when the newest label came; `held`: source of labels → whether
+    those that it gives now are held back."""
 
     alerts: Mapping[str, int]
     releases: Mapping[str, int]
@@ -31,4 +32,5 @@ class Figures:
     lanes: Mapping[str, str]
     trainings: Mapping[str, int]
     label_ms: int | None
+    held: Mapping[str, bool]
     log: LogFigures

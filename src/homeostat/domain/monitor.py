@@ -8,15 +8,36 @@ from enum import StrEnum
 from typing import Any
 
 from homeostat.domain.gate import Verdict
+from homeostat.domain.units import show_duration
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A stretch of event time [start, end) and how many answers it holds."""
+    """A stretch of event time [start, end) and how many answers it holds. `count`: it ends with its so manieth answer;
+    0: it is as long as others of its series."""
 
     start_ms: int
     end_ms: int
-    rows: int
+    rows: int = 0
+    count: int = 0
+
+    @property
+    def length_ms(self) -> int:
+        return self.end_ms - self.start_ms
+
+    @property
+    def series(self) -> str:
+        """What windows that follow each other have in common."""
+        return of_rows(self.count) if self.count else str(self.length_ms)
+
+    @property
+    def words(self) -> str:
+        return f"{self.count:,} rows" if self.count else show_duration(self.length_ms)
+
+
+def of_rows(count: int) -> str:
+    """The series of windows of so many answers."""
+    return f"{count} rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +89,7 @@ SEVERITIES: Mapping[str, Severity] = {
 @dataclass(frozen=True, slots=True)
 class Cause:
     """What may be behind an alert. `kind`: broken, a column; within or mix, a segment that does worse or grew; drift;
-    release, training or log, what changed; class, a new one. `at_ms`: when, if it is known."""
+    release, training, environment or log, what changed; class, a new one. `at_ms`: when, if it is known."""
 
     kind: str
     words: str
@@ -80,7 +101,8 @@ class Alert:
     """One cause, once: open from `opened_ms` until `closed_ms`. `key` identifies it; `name` is what people say (A3).
 
     `subject`: kind and columns, the same whenever the same cause comes again. `columns`: by weight, the heaviest
-    first. `window_ms`: the length of the window that found it, 0 for none. `causes`: the likeliest first. `example`: a
+    first. `window_ms`: the length of the window that found it, 0 for none; `window_rows`: it ended with its so manieth
+    row, 0: it is one of time. `causes`: the likeliest first. `example`: a
     prediction id. `acked`: who has taken it, "" for nobody.
     """
 
@@ -94,6 +116,7 @@ class Alert:
     severity: Severity = Severity.WARNING
     columns: tuple[str, ...] = ()
     window_ms: int = 0
+    window_rows: int = 0
     causes: tuple[Cause, ...] = ()
     example: str = ""
     name: str = ""

@@ -121,17 +121,21 @@ class ReleasePolicy:
 
 @dataclass(frozen=True, slots=True)
 class MonitorPolicy:
-    """Windows of the prediction log and the false-alarm rate of each, over all features together. `segments`: the
-    inputs in each value of which a candidate must do no harm. `value`: what an answer is worth, by the names of
-    `VALUED`, or a function of the project (module:name); it ranks where the model fails."""
+    """Windows of the prediction log and the false-alarm rate of each, over all features together. `rows`: windows of so
+    many answers, however long they take, beside those of time. `segments`: the inputs in each value of which a
+    candidate must do no harm. `value`: what an answer is worth, by the names of `VALUED`, or a function of the project
+    (module:name); it ranks where the model fails."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     windows: tuple[Millis, ...] = (DAY_MS, 7 * DAY_MS)
+    rows: tuple[int, ...] = ()
     false_alarms: Fraction = 0.01
     segments: tuple[str, ...] = ()
     value: str | Mapping[str, float] = ""
 
 
+FEWEST_ROWS = 20
+"""A window of fewer answers has no power at any false-alarm rate."""
 VALUED = {
     Task.BINARY: ("true_positive", "false_positive", "true_negative", "false_negative"),
     Task.MULTICLASS: ("right", "wrong"),
@@ -264,6 +268,15 @@ class ChannelPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Maintenance:
+    """Nobody is told of alerts for so long after each tick of a cron expression, read in UTC."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    starts: str
+    lasts: Millis
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What is learned, what must hold, how it is released, what is watched, what repairs it. `database`: where the
     control plane keeps its records, as a URL; "": SQLite in the state folder."""
@@ -285,6 +298,7 @@ class Policy:
     experiments: Mapping[str, ExperimentPolicy] = field(default_factory=dict)
     feedback: FeedbackPolicy = field(default_factory=FeedbackPolicy)
     alerts: tuple[str | ChannelPolicy, ...] = field(default=(), repr=False)
+    maintenance: tuple[Maintenance, ...] = ()
 
     def __post_init__(self) -> None:
         horizon = self.data.label_horizon
@@ -310,6 +324,9 @@ class Policy:
         if unknown:
             known = ", ".join(VALUED[self.task])
             raise ValueError(f"monitor.value knows no {unknown[0]!r} of the task {self.task.value}; known: {known}")
+        few = [count for count in self.monitor.rows if count < FEWEST_ROWS]
+        if few:
+            raise ValueError(f"monitor.rows: {few[0]} answers tell nothing; {FEWEST_ROWS} are the least")
         hidden = [name for name in self.monitor.segments if name in self.log.hidden]
         if hidden:
             raise ValueError(f"monitor.segments needs {hidden[0]} in the log, but log.drop or log.hash hides it")

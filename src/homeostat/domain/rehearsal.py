@@ -16,11 +16,14 @@ from homeostat.domain.units import iso
 @dataclass(frozen=True, slots=True)
 class Course:
     """One way to run the model: its metric on all rows, and on those of each period (by its middle, in ms); what it
-    cost."""
+    cost: trainings, probes that asked whether one would help, and the rows of all their fits, each as often as it was
+    fitted. Seconds are not counted: they differ from one machine and day to the next."""
 
     whole: Measurement
     periods: tuple[tuple[int, Measurement], ...]
     trainings: int
+    fitted: int
+    probes: int = 0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -75,6 +78,9 @@ class RehearsalResult:
             "weekly": self.weekly.whole.value,
             "trainings": self.loop.trainings,
             "weekly_trainings": self.weekly.trainings,
+            "probes": self.loop.probes,
+            "rows_fitted": self.loop.fitted,
+            "weekly_rows_fitted": self.weekly.fitted,
             "releases": [_release(release) for release in self.releases],
             "rollbacks": self.rollbacks,
             "settled_by_best_estimate": self.settled,

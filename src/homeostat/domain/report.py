@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from homeostat.domain.estimate import BLIND
 from homeostat.domain.failures import Failures
@@ -50,7 +50,8 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class MonitorReport:
-    """`value`: what a labelled answer was worth, in the mean; None where the policy does not say."""
+    """`value`: what a labelled answer was worth, in the mean; None where the policy does not say. `counted`: windows of
+    so many answers, by their number."""
 
     model: str
     version: int
@@ -66,3 +67,4 @@ class MonitorReport:
     needs: Needs
     value: Measurement | None = None
     note: str = BLIND
+    counted: Mapping[int, tuple[Stretch, ...]] = field(default_factory=dict)

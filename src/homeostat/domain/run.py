@@ -36,7 +36,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RunResult:
-    """`version` is None when a gate said harm or invalid: then nothing was registered. `report`: where its HTML is."""
+    """`version` is None when a gate said harm or invalid: then nothing was registered. `report`: where its HTML is.
+    `fitted`: the rows of all its fits together."""
 
     id: str
     dataset: DatasetVersion
@@ -45,6 +46,7 @@ class RunResult:
     gates: tuple[GateResult, ...]
     version: Version | None
     report: str = ""
+    fitted: int = 0
 
     @property
     def verdict(self) -> Verdict:

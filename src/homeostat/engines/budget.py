@@ -11,8 +11,9 @@ from homeostat.engines.change import ORDINARY, Rule
 WEEK_MS = 7 * DAY_MS
 
 
-def weekly(policy: MonitorPolicy, rule: Rule = ORDINARY) -> Mapping[str, float]:
+def weekly(policy: MonitorPolicy, rule: Rule = ORDINARY, counted: int = 0) -> Mapping[str, float]:
     """What is watched → the false alarms that it may raise a week, at most. Drift: each window of each length has
-    `false_alarms`, over all columns and tests together. Performance: one in `threshold` days (`engines.change`)."""
-    windows = sum(WEEK_MS / length for length in policy.windows)
+    `false_alarms`, over all columns and tests together; `counted`: windows of so many rows that the last week had.
+    Performance: one in `threshold` days (`engines.change`)."""
+    windows = counted + sum(WEEK_MS / length for length in policy.windows)
     return {"drift": windows * policy.false_alarms, "performance": WEEK_MS / DAY_MS / rule.threshold}

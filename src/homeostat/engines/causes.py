@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
-from homeostat.domain.monitor import Alert, Cause, Reading
+from homeostat.domain.monitor import Alert, Cause, Reading, Window
 from homeostat.domain.moved import Ranked
 from homeostat.domain.units import DAY_MS, iso
 from homeostat.engines.drift.profile import PREDICTION
@@ -37,22 +37,21 @@ class Settled:
 def settle(
     alerts: Sequence[Alert],
     readings: Iterable[Reading],
-    start_ms: int,
-    end_ms: int,
+    window: Window,
     importance: Mapping[str, float] = MappingProxyType({}),
 ) -> Settled:
     """`alerts`: every one there was; `readings`: of one window. All that begins to move in one window is one cause; its
     columns stand by what they matter (`importance`: field → what the loss rises by without it) times how far they
     moved.
 
-    The length of window that opened an alert says when it is over, and what a shorter one has told and closed within a
+    The series of windows that opened an alert says when it is over, and what one has told and closed within a
     longer window is not told again by it. A broken column is no drift, and answers that move with their inputs are no
     second cause.
     """
     moved = strongest(readings)
-    told = [one for one in alerts if one.kind in MOVED and (one.closed_ms is None or one.closed_ms > start_ms)]
+    told = [one for one in alerts if one.kind in MOVED and (one.closed_ms is None or one.closed_ms > window.start_ms)]
     drifting = [one for one in told if one.closed_ms is None and one.kind != "broken"]
-    mine = [one for one in drifting if one.window_ms in (0, end_ms - start_ms)]
+    mine = [one for one in drifting if found_by(one, window)]
     over = tuple(one for one in mine if not moved.keys() & {*one.columns})
     known = {column for one in told for column in one.columns}
 
@@ -62,6 +61,13 @@ def settle(
     new = [column for column in sorted(moved, key=weight, reverse=True) if column not in known]
     explained = new == [PREDICTION] and any(one not in over for one in told)
     return Settled(over, () if explained else tuple(new))
+
+
+def found_by(alert: Alert, window: Window) -> bool:
+    """It was opened by the window's series, or by none."""
+    if alert.window_rows or window.count:
+        return alert.window_rows == window.count
+    return alert.window_ms in (0, window.length_ms)
 
 
 def _broken(alerts: Iterable[Alert]) -> list[Alert]:
@@ -98,10 +104,12 @@ def likely(
     columns that drifted in windows since then, by effect; what changed in the loop, the more the nearer."""
     sick = [one for one in _broken(alerts) if one.closed_ms is None or one.closed_ms > from_ms]
     weighed = [(BROKEN, Cause("broken", f"{one.title} ({one.name})", one.opened_ms)) for one in sick]
+    by = {event.subject: event.body["by"] for event in events if event.kind == DIFFERS}
     for event in events:
         if kind != "inputs" and event.kind in CHANGES and event.at_ms <= until_ms:
             near = math.exp(-abs(from_ms - event.at_ms) / NEAR_MS)
-            words = f"{event.text} ({iso(event.at_ms)})"
+            more = f"; new in it: {by[event.subject]}" if by.get(event.subject) else ""
+            words = f"{event.text} ({iso(event.at_ms)}){more}"
             weighed.append((near, Cause(CHANGES[event.kind], words, event.at_ms)))
     for subject, (reading, at_ms) in _drifted(events, from_ms, until_ms).items():
         if subject != PREDICTION:
@@ -119,7 +127,12 @@ def ranked(own: Sequence[Cause], found: Sequence[Ranked]) -> tuple[Cause, ...]:
     return (*first, *(measured or [one for one in own if one.kind == "drift"]), *last)[:TOP]
 
 
+ENVIRONMENT = "environment.changed"
+"""Packages, Python or the machine of the control plane are not those that it had when it started the last time."""
+DIFFERS = "version.differs"
+"""What a promoted version does not have in common with the one it replaced: data, code, parameters, packages."""
 CHANGES: Mapping[str, str] = {
+    ENVIRONMENT: "environment",
     "release.promoted": "release",
     "release.rolled_back": "release",
     "training.failed": "training",

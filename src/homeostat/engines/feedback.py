@@ -16,9 +16,11 @@ NEVER = 2**62
 def settle(received: pl.DataFrame, trust: Mapping[str, float]) -> pl.DataFrame:
     """One row an id, from `LabelLog.received`: what the most trusted source says; of equal trust, and of one source,
     the last by the sender's time. A source that is not named has trust 1."""
-    trusted = pl.col("source").replace_strict(dict(trust) or {"": 1.0}, default=1.0, return_dtype=pl.Float64)
-    ranked = received.sort("at_ms", maintain_order=True).with_columns(trusted.alias("__trust"))
-    kept = ranked.sort("__trust", maintain_order=True).unique("id", keep="last", maintain_order=True)
+    ranked, last = received.sort("at_ms", maintain_order=True), pl.col("id").is_last_distinct()
+    if set(trust.values()) <= {1.0}:
+        return ranked.filter(last)
+    trusted = pl.col("source").replace_strict(dict(trust), default=1.0, return_dtype=pl.Float64)
+    kept = ranked.with_columns(trusted.alias("__trust")).sort("__trust", maintain_order=True).filter(last)
     return kept.drop("__trust").sort("at_ms", maintain_order=True)
 
 

@@ -191,7 +191,7 @@ def sample_ratio(rows: pl.DataFrame) -> Lane:
 
 def _assigned(rows: pl.DataFrame) -> list[Count]:
     answers = rows.filter(_SPLIT & (pl.col("role") == Role.ANSWER.value))
-    seen = answers.unique("entity", keep="first", maintain_order=True)
+    seen = answers.filter(pl.col("entity").is_first_distinct())
     return _counts(seen.select(share="weight", candidate=pl.col("arm") == "candidate"))
 
 
@@ -274,9 +274,10 @@ def paired(case: Case, rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame
     usable = (pl.col("role") != Role.FAILED.value) & (pl.col("status") == "ok")
     good = rows.filter(usable).select("id", "at_ms", "candidate", "score", "scores")
     good = good.join(labels.select("id", truth="label"), on="id", how="inner", maintain_order="left")
-    good = good.unique(["id", "candidate"], keep="first", maintain_order=True)
-    theirs = good.filter(~pl.col("candidate"))
-    both = good.filter("candidate").join(theirs, on="id", how="inner", maintain_order="left", suffix="_old")
+    mine, theirs = (
+        good.filter(pl.col("candidate") == own).filter(pl.col("id").is_first_distinct()) for own in (True, False)
+    )
+    both = mine.join(theirs, on="id", how="inner", maintain_order="left", suffix="_old")
     old = both.select("truth", score="score_old", scores="scores_old")
     scale = case.champion.bundle.loss_scale
     difference = _losses(case.candidate.bundle, both, scale) - _losses(case.champion.bundle, old, scale)

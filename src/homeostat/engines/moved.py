@@ -30,7 +30,7 @@ LEAST = 40
 Z = 1.96
 SEGMENT = ("within", "mix")
 """Causes that are segments: their rows changed, or became more or fewer."""
-CHANGES = ("release.promoted", "release.rolled_back", "data.versioned", "training.done")
+CHANGES = ("release.promoted", "release.rolled_back", "data.versioned", "training.done", "environment.changed")
 """What somebody, or the loop, changed."""
 
 

@@ -14,6 +14,8 @@ Times = NDArray[np.int64]
 DAYS, LABELS = 3, 100
 """The newest labels that a probe is tested on: of so many days, and at least so many. Older ones tell of the world
 before the change; fewer tell nothing."""
+FEW = 50
+"""Labels since a change from which those before it don't count for earlier versions."""
 LEAST = 20
 """Fewer labels that the champion has not learned from say nothing of it."""
 HELPS = 1.5
@@ -23,14 +25,23 @@ asks for 50."""
 SURE = 50.0
 """E from which an earlier version is taken back without a training, for each version that was tried: there are many of
 them, and the best of many looks good by chance. The same that a release calls harm."""
+ORDINARY, TURNED = 1.25, 3.0
+"""How much worse than when it was made, in odds, an earlier version may be whose world has returned; and how much worse
+than ordinary the champion must be whose world has gone, where no alert says so yet."""
 
 
-def newest(times: Times, longest_ms: int) -> int:
+def turned(ordinary: float) -> float:
+    """The mean loss of a champion whose world has gone, from the ordinary one."""
+    return TURNED * ordinary / (1 - ordinary + TURNED * ordinary)
+
+
+def newest(times: Times, longest_ms: int, since_ms: int = 0) -> int:
     """Where the stretch that a probe is tested on begins, in ascending times (n,), n > 0: it is never longer than
-    `longest_ms`."""
+    `longest_ms`, and does not begin before `since_ms` where `FEW` times have come since."""
     enough = int(times[-min(LABELS, len(times))]) - 1
     start = max(min(int(times[-1]) - DAYS * DAY_MS, enough), int(times[-1]) - longest_ms)
-    return int(np.searchsorted(times, start, side="right"))
+    found, since = int(np.searchsorted(times, start, side="right")), int(np.searchsorted(times, since_ms))
+    return max(found, since) if len(times) - since >= FEW else found
 
 
 def gain(champion: Array, other: Array) -> tuple[float, float]:

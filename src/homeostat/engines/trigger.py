@@ -29,7 +29,8 @@ class TriggerSeen:
     that the last trigger answered, 0 for none; `declined`: when a cause of which kind was answered with "it would not
     help", since the last training; `failed`: so many trainings and releases in a row, these being the last, brought no
     new champion; `harmed`: it is worse since it was made, whatever was tried;
-    `estimated`: an estimated drop, None when there is none.
+    `estimated`: an estimated drop, None when there is none; `silent`: so many days that are due have no label that
+    counts, 0 where that is too few to mean anything.
     """
 
     now_ms: int
@@ -46,6 +47,7 @@ class TriggerSeen:
     failed: int = 0
     harmed: bool = False
     estimated: Estimated | None = None
+    silent: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,8 @@ KINDS: Mapping[str, Kind] = {
 
 def fire(policy: RetrainPolicy, seen: TriggerSeen) -> Trigger | NotFired:
     """The first cause, in the policy's order after the manual ones, that did not fire yet and that nothing forbids:
-    no open release, the cooldown over, the budget not spent. A person's order needs only the first."""
+    no open release, labels that come, the cooldown over, the budget not spent. A person's order needs only the
+    first."""
     reasons = []
     held = None
     for kind, setting in _kinds(policy):
@@ -182,6 +185,9 @@ def _forbidden(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> NotF
         return NotFired(f"not retrained, because release {seen.release} is under way", cause.key, "release")
     if cause.kind == "manual":
         return None
+    if seen.silent:  # there is nothing new to learn from, and a release would find no label to be judged on
+        words = f"not retrained, because no label that counts came for the last {seen.silent} days that are due"
+        return NotFired(words, cause.key, "labels")
     rest = max((seen.trained_ms, *seen.trainings)) + policy.cooldown * _doubled(seen.failed) - seen.now_ms
     if rest > 0:
         after = f", {seen.failed} times in a row without success" if seen.failed > 1 else ""

@@ -7,10 +7,10 @@ from dataclasses import asdict, replace
 
 from homeostat.domain.errors import NotFound, Refused
 from homeostat.domain.event import Event
-from homeostat.domain.monitor import SEVERITIES, Alert, Cause, Reading, Severity
+from homeostat.domain.monitor import SEVERITIES, Alert, Cause, Reading, Severity, Window
 from homeostat.domain.policy import Policy
-from homeostat.domain.units import iso, show_duration
-from homeostat.engines import causes
+from homeostat.domain.units import iso
+from homeostat.engines import causes, maintenance
 from homeostat.engines.drift.profile import PREDICTION
 from homeostat.engines.drift.refused import REQUESTS
 from homeostat.engines.drift.refused import TEST as REFUSALS
@@ -31,6 +31,7 @@ class Alerts:
     ) -> None:
         self.policy, self.journal, self.clock, self.troubles = policy, journal, clock, troubles
         self._told: Mapping[str, str] | None = None
+        maintenance.until(policy.maintenance, clock.now_ms())  # a mistyped schedule is an error from the beginning on
 
     def all(self) -> tuple[Alert, ...]:
         """Every one there was, oldest first, with its name (A1, A2, …) and who has taken it."""
@@ -75,8 +76,8 @@ class Alerts:
         return self.find(name)
 
     def pause(self, for_ms: int, by: str, reason: str = "") -> Event:
-        """Nobody is told for so long; 0 ends it. Alerts open and close meanwhile, and what is open after it is told
-        then."""
+        """Nobody is told for so long; 0 ends it, though not maintenance that is due. Alerts open and close meanwhile,
+        and what is open after it is told then."""
         now, why = self.clock.now_ms(), f": {reason}" if reason else ""
         text = f"{by} pauses alerts until {iso(now + for_ms)}{why}" if for_ms else f"{by} ends the pause{why}"
         body = {"until_ms": now + for_ms, "by": by, "reason": reason}
@@ -85,10 +86,10 @@ class Alerts:
         return event
 
     def paused(self) -> int:
-        """Until when (ms) nobody is told; 0: they are."""
-        said = self.journal.read(self.policy.name, "alert.paused")
-        until = int(said[-1].body["until_ms"]) if said else 0
-        return until if until > self.clock.now_ms() else 0
+        """Until when (ms) nobody is told, because a person said so or maintenance is due; 0: they are."""
+        said, now = self.journal.read(self.policy.name, "alert.paused"), self.clock.now_ms()
+        asked = int(said[-1].body["until_ms"]) if said else 0
+        return max(asked if asked > now else 0, maintenance.until(self.policy.maintenance, now))
 
     def raised(self, alert: Alert) -> Alert | None:
         """Open it, unless one of its subject is open. `opened_ms` makes the key: repeated, it writes nothing."""
@@ -115,21 +116,20 @@ class Alerts:
     def drifted(
         self,
         readings: Sequence[Reading],
-        start_ms: int,
-        end_ms: int,
+        window: Window,
         example: Callable[[], str],
         importance: Mapping[str, float],
     ) -> None:
         """One alert for all that begins to move in one window; `example` gives a prediction id of it. `importance`:
         field → what the loss rises by without it."""
-        self._refused([one for one in readings if one.test == REFUSALS], start_ms, end_ms)
+        self._refused([one for one in readings if one.test == REFUSALS], window)
         readings = [one for one in readings if one.test != REFUSALS]
-        settled = causes.settle(self.all(), readings, start_ms, end_ms, importance)
+        settled = causes.settle(self.all(), readings, window, importance)
         for one in settled.over:
-            self.close(one, end_ms)
+            self.close(one, window.end_ms)
         if not settled.columns:
             return
-        moved, length = causes.strongest(readings), end_ms - start_ms
+        moved = causes.strongest(readings)
         reasons = "; ".join(moved[column].reason for column in settled.columns)
         inputs = [column for column in settled.columns if column != PREDICTION]
         subject = f"inputs {causes.named(inputs)}" if inputs else "predictions"
@@ -137,29 +137,39 @@ class Alerts:
             Alert(
                 key="",
                 title=causes.title(settled.columns),
-                evidence=f"{reasons} (window of {show_duration(length)})",
-                opened_ms=end_ms,
+                evidence=f"{reasons} (window of {window.words})",
+                opened_ms=window.end_ms,
                 subject=subject,
                 severity=Severity.INFO,
                 columns=settled.columns,
-                window_ms=length,
-                causes=() if inputs else self.likely("predictions", start_ms, end_ms),
+                window_ms=window.length_ms,
+                window_rows=window.count,
+                causes=() if inputs else self.likely("predictions", window.start_ms, window.end_ms),
                 example=example(),
             )
         )
 
-    def _refused(self, readings: Sequence[Reading], start_ms: int, end_ms: int) -> None:
+    def _refused(self, readings: Sequence[Reading], window: Window) -> None:
         """Callers whose requests are refused are harmed, whatever the model does; a broken column that is named is the
         cause of it."""
-        moved, length, opened = causes.strongest(readings), end_ms - start_ms, self.on(REFUSED)
+        moved, opened = causes.strongest(readings), self.on(REFUSED)
         if moved and opened is None and not any(one.kind == "broken" for one in self.all() if one.closed_ms is None):
-            words = "; ".join(one.reason for one in moved.values()) + f" (window of {show_duration(length)})"
+            words = "; ".join(one.reason for one in moved.values()) + f" (window of {window.words})"
             columns = tuple(sorted(moved.keys() - {REQUESTS}))
             self.raised(
-                Alert("", "requests are refused", words, end_ms, subject=REFUSED, columns=columns, window_ms=length)
+                Alert(
+                    "",
+                    "requests are refused",
+                    words,
+                    window.end_ms,
+                    subject=REFUSED,
+                    columns=columns,
+                    window_ms=window.length_ms,
+                    window_rows=window.count,
+                )
             )
-        elif not moved and opened is not None and opened.window_ms == length:
-            self.close(opened, end_ms)
+        elif not moved and opened is not None and causes.found_by(opened, window):
+            self.close(opened, window.end_ms)
 
     def likely(self, kind: str, from_ms: int, until_ms: int) -> tuple[Cause, ...]:
         """What may be behind an alert of this kind that began at `from_ms`."""

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from homeostat.domain.bundle import Bundle
+from homeostat.domain.bundle import Bundle, Version
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.errors import NotFound, PipelineError
 from homeostat.domain.failures import Failures
 from homeostat.domain.gate import Measurement
+from homeostat.domain.monitor import of_rows
 from homeostat.domain.moved import Explained
 from homeostat.domain.policy import Policy
 from homeostat.domain.prediction import Role
@@ -92,6 +93,10 @@ class Analyses:
             delays=self._delays(delays),
             needs=self._needs(version, bundle),
             value=None if rows.values is None else mean(rows.values),
+            counted={
+                count: tuple(self._counted(rows, frame, delays, now - last_ms, now, count))
+                for count in self.policy.monitor.rows
+            },
         )
 
     def served(self) -> Champion:
@@ -109,6 +114,11 @@ class Analyses:
         came = self.labels.read(now - last_ms, now + 1).select("id", came="at_ms")
         joined = rows.join(came, on="id", how="left", maintain_order="left")
         return law(joined["at_ms"].to_numpy(), joined["came"].cast(pl.Float64).fill_null(float("nan")).to_numpy(), now)
+
+    def late(self, last_ms: int) -> Delays | None:
+        """The same in short; None where nothing was answered."""
+        found = self.delays(last_ms)
+        return self._delays(found) if found.predictions else None
 
     def _answered(self, start_ms: int, end_ms: int) -> int:
         """The version that answered most of that window."""
@@ -174,20 +184,40 @@ class Analyses:
         """The policy's shortest windows, or longer ones when there would be too many."""
         length = min(self.policy.monitor.windows)
         length *= -(-(now_ms - from_ms) // (length * MOST_WINDOWS))
-        estimates = self._estimates(length)
-        at = answered.filter("known")["at_ms"].to_numpy()
-        for start in range(from_ms // length * length, now_ms + 1, length):
-            here = (at >= start) & (at < start + length)
-            n = len(answered.filter(pl.col("at_ms").is_between(start, start + length, closed="left")))
-            if n:
-                part = rows.only(here)
-                measured = metrics.measure(self.policy.train.metric, part.y, part.output)
-                mature = delays.mature(start, start + length, now_ms) if delays.known else None
-                known = measured if np.isfinite(measured.value) else None
-                yield Stretch(start, start + length, known, estimates.get(start), n, mature)
+        bounds = [(start, start + length) for start in range(from_ms // length * length, now_ms + 1, length)]
+        yield from self._stretched(rows, answered, delays, now_ms, bounds, str(length))
 
-    def _estimates(self, length: int) -> Mapping[int, tuple[float, float, float]]:
-        events = self.journal.read(self.policy.name, "monitor.estimate", str(length))
+    def _counted(
+        self, rows: Labelled, answered: pl.DataFrame, delays: Law, from_ms: int, now_ms: int, count: int
+    ) -> Iterator[Stretch]:
+        """The newest windows of so many answers, as they were judged."""
+        events = self.journal.read(self.policy.name, "monitor.drift", of_rows(count))
+        bounds = [(one.body["start_ms"], one.body["end_ms"]) for one in events if one.body["start_ms"] >= from_ms]
+        yield from self._stretched(rows, answered, delays, now_ms, bounds[-MOST_WINDOWS:], of_rows(count))
+
+    def _stretched(
+        self,
+        rows: Labelled,
+        answered: pl.DataFrame,
+        delays: Law,
+        now_ms: int,
+        bounds: Sequence[tuple[int, int]],
+        series: str,
+    ) -> Iterator[Stretch]:
+        """Those of the windows [start, end) that hold an answer."""
+        estimates = self._estimates(series)
+        at = answered.filter("known")["at_ms"].to_numpy()
+        for start, end in bounds:
+            n = len(answered.filter(pl.col("at_ms").is_between(start, end, closed="left")))
+            if n:
+                part = rows.only((at >= start) & (at < end))
+                measured = metrics.measure(self.policy.train.metric, part.y, part.output)
+                mature = delays.mature(start, end, now_ms) if delays.known else None
+                known = measured if np.isfinite(measured.value) else None
+                yield Stretch(start, end, known, estimates.get(start), n, mature)
+
+    def _estimates(self, series: str) -> Mapping[int, tuple[float, float, float]]:
+        events = self.journal.read(self.policy.name, "monitor.estimate", series)
         said = {one.body["start_ms"]: one.body["estimate"] for one in events if "estimate" in one.body}
         return {start: (one["value"], one["low"], one["high"]) for start, one in said.items()}
 
@@ -197,10 +227,16 @@ class Analyses:
 
     def _needs(self, version: int, bundle: Bundle) -> Needs:
         """Beside the version that served before it."""
-        now = self.moves.evaluation(bundle).importance
         made = [one for one in self.rollouts.all(self.policy.name) if one.candidate.number == version and one.champion]
-        if not made or made[-1].champion is None:
+        return self._beside(bundle, made[-1].champion if made else None)
+
+    def needs(self, candidate: Version, champion: Version | None) -> Needs:
+        """What a version needs, beside another one. Errors: `NotFound`, `Corrupt`."""
+        return self._beside(self.bundles.load(candidate.bundle), champion)
+
+    def _beside(self, bundle: Bundle, before: Version | None) -> Needs:
+        now = self.moves.evaluation(bundle).importance
+        if before is None:
             return Needs(now, 0, {}, None)
-        before = made[-1].champion
         earlier = self.moves.evaluation(self.bundles.load(before.bundle)).importance
         return Needs(now, before.number, earlier, agreement(earlier, now))

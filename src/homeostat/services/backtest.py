@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import polars as pl
@@ -37,15 +37,27 @@ _WARM = 20  # calls that are not counted
 _PATIENCE_NS = 2_000_000_000  # for all calls of one size
 
 
+def _always(_release: Rollout) -> int:
+    return 0
+
+
 class Backtests:
     """Reads only; what is kept here is the work of a release's backtest under way. After a crash it begins anew, on the
-    same requests."""
+    same requests. `since`: from when on recorded requests say anything of a release; those of a world that went do not.
+    """
 
     def __init__(
-        self, policy: Policy, log: PredictionLog, labels: LabelLog, bundles: Bundles, runtime: Runtime, clock: Clock
+        self,
+        policy: Policy,
+        log: PredictionLog,
+        labels: LabelLog,
+        bundles: Bundles,
+        runtime: Runtime,
+        clock: Clock,
+        since: Callable[[Rollout], int] = _always,
     ) -> None:
         self.policy, self.log, self.labels = policy, log, labels
-        self.bundles, self.runtime, self.clock = bundles, runtime, clock
+        self.bundles, self.runtime, self.clock, self.since = bundles, runtime, clock, since
         self._under_way: tuple[str, Replay] | None = None
 
     def between(
@@ -58,11 +70,13 @@ class Backtests:
         return self._done(replay)
 
     def work(self, release: Rollout) -> Backtested | None:
-        """A piece of a release's backtest, on the week before it was started. → None while there is more to do."""
+        """A piece of a release's backtest, on the week before it was started, as far as `since` goes back. → None
+        while there is more to do."""
         if release.champion is None:
             raise ValueError("the first release of a model has nobody to be compared with")
         if self._under_way is None or self._under_way[0] != release.id:
-            start_ms, end_ms = release.started_ms - WINDOW_MS, release.started_ms
+            end_ms = release.started_ms
+            start_ms = max(end_ms - WINDOW_MS, self.since(release))
             self._under_way = release.id, self._replay(release.champion, release.candidate, start_ms, end_ms)
         replay = self._under_way[1]
         if not replay.turn():
@@ -79,7 +93,8 @@ class Backtests:
             raise ValueError("the first release of a model has nobody to be compared with")
         end_ms, arm = release.started_ms, self._arm(release.candidate)
         learned_ms = max(arm.bundle.trained_until_ms, self.bundles.load(release.champion.bundle).trained_until_ms)
-        rows = self._newest(release.champion.number, max(end_ms - WINDOW_MS, learned_ms + 1), end_ms)
+        start_ms = max(end_ms - WINDOW_MS, learned_ms + 1, self.since(release))
+        rows = self._newest(release.champion.number, start_ms, end_ms)
         rows = rows.with_columns(release=pl.lit(release.id), weight=pl.lit(0, pl.Int64))
         if rows.is_empty() or self.policy.log.hidden.intersection(arm.bundle.schema.names):
             return rows.clear()

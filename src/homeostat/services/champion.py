@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from homeostat import codec
 from homeostat.domain.bundle import Bundle
 from homeostat.domain.policy import Policy
-from homeostat.domain.rollout import Arm
+from homeostat.domain.rollout import Arm, Status
 from homeostat.engines.change import Baseline, pooled
 from homeostat.engines.drift.profile import Reference
 from homeostat.engines.evaluation import Evaluation
@@ -23,7 +23,8 @@ EXCUSED = 2.0
 @dataclass(frozen=True, slots=True)
 class Champion:
     """`started_ms`: when its release started; from then on it scored every row, so that windows are whole.
-    `importance`: field → what the loss rises by without it."""
+    `importance`: field → what the loss rises by without it. `again_ms`: when the release started that took it back, 0
+    where it has served but once: what it lost in the world between says nothing of this one."""
 
     arm: Arm
     bundle: Bundle
@@ -31,6 +32,7 @@ class Champion:
     baseline: Baseline
     started_ms: int
     importance: Mapping[str, float] = field(default_factory=dict)
+    again_ms: int = 0
 
 
 class Champions:
@@ -58,10 +60,12 @@ class Champions:
             bundle_id = route.champion.bundle
             bundle = self.load(bundle_id)
             reference = Reference.from_bytes(self.blobs.get(bundle.files["profile"]))
-            started = [r.started_ms for r in self.rollouts.all(self.policy.name) if r.candidate.bundle == bundle_id]
-            first = max(bundle.trained_until_ms, min(started, default=0))
+            own = [r for r in self.rollouts.all(self.policy.name) if r.candidate.bundle == bundle_id]
+            first = max(bundle.trained_until_ms, min((r.started_ms for r in own), default=0))
+            again = [r.started_ms for r in own if r.status is Status.PROMOTED or r.status.open][1:]
             baseline, importance = self._baseline(bundle_id, bundle), self._evaluation(bundle).importance
-            self._loaded = Champion(route.champion, bundle, reference, baseline, first, importance)
+            last = max(again, default=0)
+            self._loaded = Champion(route.champion, bundle, reference, baseline, first, importance, last)
         return self._loaded
 
     def _baseline(self, bundle_id: str, champion: Bundle) -> Baseline:

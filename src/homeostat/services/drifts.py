@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
-from homeostat.domain.monitor import Reading
+from homeostat.domain.monitor import Reading, Window, of_rows
 from homeostat.domain.policy import Policy
 from homeostat.domain.units import DAY_MS, MINUTE_MS
 from homeostat.engines.drift import drift
@@ -37,10 +37,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A window that was judged, and its length."""
+    """A window that was judged."""
 
     start_ms: int
-    length_ms: int
+    series: str
     past: Past
 
 
@@ -59,60 +59,68 @@ class Drifts:
         self.policy, self.log, self.counted, self.journal, self.blobs = policy, log, counted, journal, blobs
         self.skew = skew
         self._version = 0
-        self._kept: dict[int, list[_Kept]] = {}
+        self._needed_of: Mapping[str, int] = {}
+        self._kept: dict[str, list[_Kept]] = {}
 
     def waits(self, end: int, now: int) -> bool:
         """The window's last rows will soon be in the log's table, and counted. They are not waited for long: there may
         be no compactor."""
         return now < end + PATIENCE_MS and self.counted.waits(self.policy.name, end)
 
-    def judge(self, champion: Champion, start: int, end: int) -> Judged | None:
-        """None: the champion has scored no row of the window."""
-        length = end - start
+    def judge(self, champion: Champion, window: Window) -> Judged | None:
+        """None: the champion has scored no row of the window. One of so many rows is asked of no season: it is as long
+        as it takes."""
+        start, length = window.start_ms, window.length_ms
         self._recall(champion)
-        window = self._profile(champion, start, end)
-        if not window.rows and not window.refused:
+        seen = self._profile(champion, window)
+        if not seen.rows and not seen.refused:
             return None
-        past = [one.past for one in self._kept[length] if one.start_ms < start]
-        alarm = self.policy.monitor.false_alarms
-        found = drift(champion.reference, window, alarm, length, start, past[-(max(SPANS) - 1) :])
+        past = [one.past for one in self._kept[window.series] if one.start_ms < start]
+        alarm, begins = self.policy.monitor.false_alarms, None if window.count else start
+        found = drift(champion.reference, seen, alarm, length, begins, past[-(max(SPANS) - 1) :])
         readings = [reading for reading in found if reading.subject not in self.policy.log.hidden]
-        self._keep(_Kept(start, length, Past(window, _alarmed(readings))))
-        if self.skew is not None and length == min(self.policy.monitor.windows):
-            readings.append(self.skew.reading(champion, start, end))
-        return Judged(window.rows, readings, self.blobs.put(window.to_bytes()))
+        self._keep(_Kept(start, window.series, Past(seen, _alarmed(readings))))
+        if self.skew is not None and window.series == str(min(self.policy.monitor.windows)):
+            readings.append(self.skew.reading(champion, start, window.end_ms))
+        return Judged(seen.rows, readings, self.blobs.put(seen.to_bytes()))
 
     def _recall(self, champion: Champion) -> None:
         """What was judged for this version before; profiles for another one lie in other cells."""
         if self._version == champion.arm.version:
             return
-        self._version, self._kept = champion.arm.version, {length: [] for length in self.policy.monitor.windows}
-        for length in self.policy.monitor.windows:
-            events = self.journal.read(self.policy.name, KIND, str(length))
+        watched = self.policy.monitor
+        needed = {str(length): self._needed(length) for length in watched.windows}
+        needed |= {of_rows(count): max(SPANS) for count in watched.rows}
+        self._version, self._needed_of, self._kept = champion.arm.version, needed, {series: [] for series in needed}
+        for series, most in needed.items():
+            events = self.journal.read(self.policy.name, KIND, series)
             known = [event for event in events if event.body["version"] == self._version and "profile" in event.body]
-            for event in known[-self._needed(length) :]:
-                self._keep(self._read(event, length))
+            for event in known[-most:]:
+                self._keep(self._read(event, series))
 
-    def _read(self, event: Event, length: int) -> _Kept:
+    def _read(self, event: Event, series: str) -> _Kept:
         found = Profile.from_bytes(self.blobs.get(event.body["profile"]))
         alarmed = _alarmed([Reading(**reading) for reading in event.body["readings"]])
-        return _Kept(event.body["start_ms"], length, Past(found, alarmed))
+        return _Kept(event.body["start_ms"], series, Past(found, alarmed))
 
     def _keep(self, window: _Kept) -> None:
-        before = [one for one in self._kept[window.length_ms] if one.start_ms < window.start_ms]
-        self._kept[window.length_ms] = [*before, window][-self._needed(window.length_ms) :]
+        before = [one for one in self._kept[window.series] if one.start_ms < window.start_ms]
+        self._kept[window.series] = [*before, window][-self._needed_of[window.series] :]
 
     def _needed(self, length: int) -> int:
         """Windows of a length that are kept: for slow drifts, and to make the longer ones of."""
         return max(max(SPANS), max(self.policy.monitor.windows) // length)
 
-    def _profile(self, champion: Champion, start: int, end: int) -> Profile:
+    def _profile(self, champion: Champion, window: Window) -> Profile:
         """Of shorter windows where there are any: each was read from the log once."""
+        start, end = window.start_ms, window.end_ms
+        if window.count:
+            return self._logged(champion, start, end)
         step = self._step(end - start)
-        known: Mapping[int, Profile] = {one.start_ms: one.past.profile for one in self._kept.get(step, ())}
+        known: Mapping[int, Profile] = {one.start_ms: one.past.profile for one in self._kept.get(str(step), ())}
         if step == end - start:
             return self._made(champion, start, end)
-        parts = [known.get(at) or self._profile(champion, at, at + step) for at in range(start, end, step)]
+        parts = [known.get(at) or self._profile(champion, Window(at, at + step)) for at in range(start, end, step)]
         return Profile.total(parts)
 
     def _step(self, length: int) -> int:
@@ -125,8 +133,9 @@ class Drifts:
         """Of what was counted on the way into the log's table; from the log itself where that does not tell."""
         hours = self.counted.read(self.policy.name, start, end) or {}
         known = counted(list(hours.values()), champion.arm.bundle)
-        if known:
-            return Profile.total(known)
+        return Profile.total(known) if known else self._logged(champion, start, end)
+
+    def _logged(self, champion: Champion, start: int, end: int) -> Profile:
         hidden = self.policy.log.hidden
         count = Counter(champion.arm.version, champion.bundle, champion.reference, hidden)
         return count(self.log.read(self.policy.name, start, end))

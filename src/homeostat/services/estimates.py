@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from homeostat import codec
@@ -23,6 +22,7 @@ from homeostat.engines.report import words
 from homeostat.ports import Blobs, Clock, Journal
 from homeostat.services.champion import Champion
 from homeostat.services.holdout import held
+from homeostat.services.windows import Rows
 
 Array = NDArray[np.float64]
 KIND = "monitor.estimate"
@@ -36,14 +36,11 @@ class Estimates:
         self.policy, self.blobs, self.journal, self.clock = policy, blobs, journal, clock
         self._known: tuple[str, Expected, tuple[str, ...]] | None = None
 
-    def judge(
-        self, champion: Champion, window: Window, inputs: pl.DataFrame, output: Array, drift: Sequence[Reading]
-    ) -> Sequence[Reading]:
-        """Record what the metric is expected to be on the rows of a window: a column a field, output (n, c); `drift`:
-        what was found in it."""
+    def judge(self, champion: Champion, window: Window, rows: Rows, drift: Sequence[Reading]) -> Sequence[Reading]:
+        """Record what the metric is expected to be on the rows of a window; `drift`: what was found in it."""
         _, known, matters = self._learned(champion)
-        found = estimate(known, inputs, output)
-        reading = Reading(found.metric, TEST, found.verdict, _value(found), 1.0, str(found))
+        found = estimate(known, rows.inputs, rows.output)
+        reading = Reading(found.metric, TEST, found.verdict, _value(found), 1.0, f"{found}{rows.words}")
         moved = {one.subject for one in drift if one.verdict is Verdict.HARM}
         self._record(champion, window, found, reading, [name for name in matters if name in moved])
         return (reading,)
@@ -73,13 +70,12 @@ class Estimates:
     def _record(
         self, champion: Champion, window: Window, found: Estimate, reading: Reading, drifted: Sequence[str]
     ) -> None:
-        length = window.end_ms - window.start_ms
         readings = [asdict(reading)]
         body = {**asdict(window), "version": champion.arm.version, "readings": readings, "drifted": list(drifted)}
         if found.verdict is not Verdict.UNKNOWN:
             body["estimate"] = asdict(found)
-        key, at = f"{KIND}:{length}:{window.end_ms}", self.clock.now_ms()
-        self.journal.append(Event(at, self.policy.name, KIND, key, str(length), reading.reason, body))
+        key, at = f"{KIND}:{window.series}:{window.end_ms}", self.clock.now_ms()
+        self.journal.append(Event(at, self.policy.name, KIND, key, window.series, reading.reason, body))
 
 
 def _value(found: Estimate) -> float:

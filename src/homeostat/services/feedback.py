@@ -1,17 +1,17 @@
-"""What callers tell: which labels the loop believes, and what a person has decided about a source."""
+"""What callers tell, how it stands, and what a person has decided about a source."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 import polars as pl
 
 from homeostat.domain.errors import ConfigError, NotFound
 from homeostat.domain.event import Event
-from homeostat.domain.feedback import RULES, FeedbackPolicy, FeedbackStanding, Hold, LabelRule
+from homeostat.domain.feedback import RULES, FeedbackStanding, Hold, LabelRule
 from homeostat.domain.policy import Policy
-from homeostat.domain.prediction import LabelBatch, Role, SignalBatch
+from homeostat.domain.prediction import LabelBatch, Role
 from homeostat.domain.schema import Schema
 from homeostat.domain.units import DAY_MS, HOUR_MS, iso
 from homeostat.engines import attribution, feedback
@@ -19,58 +19,6 @@ from homeostat.engines.labels import canonical
 from homeostat.ports import Clock, Journal, LabelLog, PredictionLog
 
 UNNAMED_TEXT = "no named source"
-
-
-class BelievedLabels:
-    """`ports.LabelLog` for all that learns and judges: of contradictory labels the most trusted source's counts, and
-    what is held back is not there."""
-
-    def __init__(
-        self,
-        labels: LabelLog,
-        policy: FeedbackPolicy,
-        holds: Callable[[], Sequence[Hold]],
-        classes: Callable[[], Collection[str] | None] = lambda: None,
-    ) -> None:
-        """`classes`: what a label must say to count; None: anything."""
-        self._labels, self._policy, self._holds, self._classes = labels, policy, holds, classes
-
-    def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        holds, classes = self._holds(), self._classes()
-        if not holds and classes is None and len(set(self._policy.sources.values())) < 2:
-            return self._labels.read(start_ms, end_ms)
-        received = self._labels.received(start_ms, end_ms).filter(~feedback.held(holds))
-        received = received if classes is None else received.filter(pl.col("label").is_in(list(classes)))
-        return feedback.settle(received, self._policy.sources)
-
-    def received(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        return self._labels.received(start_ms, end_ms)
-
-    def append(self, batch: LabelBatch) -> None:
-        self._labels.append(batch)
-
-    def append_signals(self, batch: SignalBatch) -> None:
-        self._labels.append_signals(batch)
-
-    def signals(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        return self._labels.signals(start_ms, end_ms)
-
-    def events(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        return self._labels.events(start_ms, end_ms)
-
-
-class JudgedLabels(BelievedLabels):
-    """`ports.LabelLog` for all that judges a model, over those that are believed: where its answers decide which
-    predictions get a label, those of the exploration slice alone."""
-
-    def __init__(self, believed: LabelLog, policy: FeedbackPolicy) -> None:
-        super().__init__(believed, policy, lambda: ())
-
-    def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        told = self._labels.read(start_ms, end_ms)
-        if not self._policy.selective:
-            return told
-        return told.filter(feedback.explored(self._labels.signals(start_ms, end_ms)))
 
 
 class Feedback:

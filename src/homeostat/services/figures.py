@@ -11,6 +11,7 @@ from homeostat.domain.monitor import SEVERITIES
 from homeostat.domain.policy import Policy
 from homeostat.domain.rollout import Rollout, Route, Status
 from homeostat.domain.units import ALL, DAY_MS
+from homeostat.engines.feedback import suspicions
 from homeostat.ports import Clock, Journal, LabelLog, Rollouts, Router
 
 TRAININGS = ("done", "failed")
@@ -48,6 +49,7 @@ class Gauges:
             lanes=self._lanes(next((one for one in reversed(releases) if one.status.open), None)),
             trainings={what: len(self._journal.read(self._policy.name, f"training.{what}")) for what in TRAININGS},
             label_ms=self._label(),
+            held=self._held(),
             log=self._log(),
         )
 
@@ -61,6 +63,13 @@ class Gauges:
     def _lanes(self, release: Rollout | None) -> Mapping[str, str]:
         looks = self._journal.read(self._policy.name, LOOK, release.id) if release else ()
         return {lane["name"]: lane["verdict"] for lane in looks[-1].body["lanes"]} if looks else {}
+
+    def _held(self) -> Mapping[str, bool]:
+        """Of those that the policy names, and those that are, or were, suspicious."""
+        events = self._journal.read(self._policy.name, "feedback.")
+        holds = suspicions(event for event in events if "from_ms" in event.body)
+        now = {one.source for one in holds if one.held and one.until_ms is None}
+        return {name: name in now for name in sorted({*self._policy.feedback.sources, *(one.source for one in holds)})}
 
     def _label(self) -> int | None:
         """When the newest one came; it is sought in twice the label horizon and a day."""

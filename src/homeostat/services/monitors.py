@@ -15,7 +15,7 @@ import numpy as np
 from homeostat.domain.errors import NotFound
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Measurement, Verdict
-from homeostat.domain.monitor import Alert, Reading, Window
+from homeostat.domain.monitor import Alert, Reading, Window, of_rows
 from homeostat.domain.moved import Explained
 from homeostat.domain.policy import Policy
 from homeostat.domain.units import DAY_MS
@@ -27,6 +27,7 @@ from homeostat.engines.groups import Group
 from homeostat.ports import Clock, Journal, LabelLog
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champion, Champions
+from homeostat.services.counts import Counts
 from homeostat.services.drifts import KIND, Drifts
 from homeostat.services.estimates import Estimates
 from homeostat.services.performance import SILENT, Performances
@@ -34,6 +35,7 @@ from homeostat.services.quarantine import Quarantine
 from homeostat.services.scored import labelled
 from homeostat.services.windows import Windows
 
+METRIC = "monitor.metric"
 CATCH_UP = 31
 """Windows that are made up for after a standstill."""
 
@@ -60,6 +62,8 @@ class Monitors:
         self.champions, self.drifts, self.performances = champions, drifts, performances
         self.alerts, self.quarantine, self.estimates, self.explain = alerts, quarantine, estimates, explain
         self._ends: dict[tuple[str, int], int] = {}
+        self.counts = Counts(policy, windows.log)
+        self._waiting: dict[tuple[int, int], list[Window]] = {}
 
     def watch(self) -> tuple[Reading, ...]:
         """Judge every window that has become due: drift when it has passed, the metric when its labels are mature.
@@ -75,9 +79,11 @@ class Monitors:
                     break
                 if length == min(self.policy.monitor.windows):
                     self.quarantine.judge(champion, start, start + length)
-                readings += self._drift(champion, start, start + length)
-            for start in self._due("monitor.metric", length, self.policy.data.label_horizon, champion):
-                readings += self._metric(champion, start, start + length)
+                readings += self._drift(champion, Window(start, start + length))
+            for start in self._due(METRIC, length, self.policy.data.label_horizon, champion):
+                readings += self._metric(champion, Window(start, start + length))
+        for count in self.policy.monitor.rows:
+            readings += self._watch_rows(champion, count)
         self._alert_performance()
         return tuple(readings)
 
@@ -92,19 +98,52 @@ class Monitors:
             yield start
             self._ends[kind, length] = start + length
 
-    def _drift(self, champion: Champion, start: int, end: int) -> Sequence[Reading]:
-        judged = self.drifts.judge(champion, start, end)
+    def _watch_rows(self, champion: Champion, count: int) -> Iterator[Reading]:
+        """Windows of so many answers since the champion's release started: drift when the last one was given, the
+        metric when its labels are mature."""
+        version, horizon = champion.arm.version, self.policy.data.label_horizon
+        if (version, count) not in self._waiting:
+            self._recall(champion, count)
+        waiting, now = self._waiting[version, count], self.clock.now_ms()
+        for _ in range(CATCH_UP):
+            window = self.counts.next(champion, count, now)
+            if window is None:
+                break
+            yield from self._drift(champion, window)
+            self.counts.done(window)
+            waiting.append(window)
+        while waiting and waiting[0].end_ms + horizon <= now:
+            yield from self._metric(champion, waiting[0])
+            waiting.pop(0)
+
+    def _recall(self, champion: Champion, count: int) -> None:
+        """Which windows of so many answers were judged, and which of them wait for their labels."""
+        version, series = champion.arm.version, of_rows(count)
+        judged, measured = (
+            [one.body for one in self.journal.read(self.policy.name, kind, series) if one.body["version"] == version]
+            for kind in (KIND, METRIC)
+        )
+        done = {body["end_ms"] for body in measured}
+        waiting = [Window(body["start_ms"], body["end_ms"], 0, count) for body in judged if body["end_ms"] not in done]
+        self._waiting = {key: kept for key, kept in self._waiting.items() if key[0] == version}
+        self._waiting[version, count] = waiting
+        self.counts.begin(champion, count, max((champion.started_ms, *(body["end_ms"] for body in judged))))
+
+    def _drift(self, champion: Champion, due: Window) -> Sequence[Reading]:
+        judged = self.drifts.judge(champion, due)
         if judged is None:
             return ()
-        found, window = self.windows.read(champion, start, end), Window(start, end, judged.rows)
-        self.alerts.drifted(judged.readings, start, end, lambda: found.example, champion.importance)
-        estimated = self.estimates.judge(champion, window, found.inputs, found.output, judged.readings)
+        found = self.windows.read(champion, due.start_ms, due.end_ms, judged.rows)
+        window = replace(due, rows=judged.rows)
+        self.alerts.drifted(judged.readings, window, lambda: found.example, champion.importance)
+        estimated = self.estimates.judge(champion, window, found, judged.readings)
         self._record(KIND, window, judged.readings, champion, {"profile": judged.profile})  # the window is done with
         return [*judged.readings, *estimated]
 
-    def _metric(self, champion: Champion, start: int, end: int) -> Sequence[Reading]:
+    def _metric(self, champion: Champion, window: Window) -> Sequence[Reading]:
         """The policy's metric on the rows of the window that have a label, and in each declared segment."""
-        found, schema = self.windows.read(champion, start, end), champion.bundle.schema
+        start, schema = window.start_ms, champion.bundle.schema
+        found = self.windows.read(champion, start, window.end_ms, self._known(window))
         rows = found.rows
         if rows.is_empty():
             return ()
@@ -113,14 +152,19 @@ class Monitors:
         measured = metrics.measure(metric, y, output)
         known = bool(np.isfinite(measured.value))
         some = f"{measured.n:,} labels of {len(rows):,} answers"
-        words = f"{measured} of {len(rows):,}" if known else f"{metric} can't be measured on {some}"
+        words = f"{measured} of {len(rows):,}{found.words}" if known else f"{metric} can't be measured on {some}"
         verdict = Verdict.OK if known else Verdict.UNKNOWN
         reading = Reading(measured.metric, "metric", verdict, measured.value if known else 0.0, 1.0, words)
         inputs = found.inputs.filter(rows["id"].is_in(joined["id"].to_list()))
         parts = by_segment(schema, self.policy.monitor.segments, metric, inputs, y, output)
         readings = [reading, *(_of_segment(group, one) for group, one in parts)]
-        self._record("monitor.metric", Window(start, end, len(joined)), readings, champion)
+        self._record(METRIC, replace(window, rows=len(joined)), readings, champion)
         return readings
+
+    def _known(self, window: Window) -> int:
+        """How many answers it holds, as its drift was judged on all of them; 0: that was not seen."""
+        judged = self.journal.read(self.policy.name, KIND, window.series)
+        return next((int(one.body["rows"]) for one in reversed(judged) if one.body["end_ms"] == window.end_ms), 0)
 
     def _record(
         self,
@@ -130,13 +174,12 @@ class Monitors:
         champion: Champion,
         more: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        length = window.end_ms - window.start_ms
         harm = [reading.reason for reading in readings if reading.verdict is Verdict.HARM]
-        text = "; ".join(harm) or (readings[0].reason if kind == "monitor.metric" else "no drift")
+        text = "; ".join(harm) or (readings[0].reason if kind == METRIC else "no drift")
         body = {**asdict(window), "version": champion.arm.version, "readings": [asdict(r) for r in readings], **more}
-        key = f"{kind}:{length}:{window.end_ms}"
+        key = f"{kind}:{window.series}:{window.end_ms}"
         at = self.clock.now_ms()
-        self.journal.append(Event(at, self.policy.name, kind, key, str(length), text, body))
+        self.journal.append(Event(at, self.policy.name, kind, key, window.series, text, body))
 
     def _alert_performance(self) -> None:
         performance, now = self.performances.now(), self.clock.now_ms()

@@ -58,12 +58,12 @@ class Performances:
         self._known: tuple[tuple[str, int, tuple[Fault, ...]], Performance] | None = None
 
     def now(self) -> Performance | None:
-        """The champion on all mature labels of rows it scored since it was trained, whatever was tried meanwhile. None:
-        nothing is served."""
+        """The champion on all mature labels of rows it scored since it was trained, or taken back, whatever was tried
+        meanwhile. None: nothing is served."""
         champion = self.champions.now()
         if champion is None:
             return None
-        since = champion.bundle.trained_until_ms
+        since = max(champion.bundle.trained_until_ms, champion.again_ms)
         tried = self._tried(champion)
         key = f"{champion.arm.bundle[:12]}:{tried}"
         now = self.clock.now_ms()
@@ -84,8 +84,7 @@ class Performances:
         ended = [event.at_ms for event in trained if event.body["run"] != champion.bundle.run]
         releases = self.rollouts.all(self.policy.name)
         ended += [release.ended_ms for release in releases if release.candidate.run in runs and release.ended_ms]
-        newer = [at for at in ended if at > champion.bundle.trained_until_ms]
-        return max((champion.bundle.trained_until_ms, *newer))
+        return max((champion.bundle.trained_until_ms, champion.again_ms, *ended))
 
     def _change(
         self, champion: Champion, begins: tuple[int, int], end: int, now: int, broken: Sequence[Fault]

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from homeostat import codec
 from homeostat.domain.bundle import Bundle, Version
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.errors import HomeostatError
@@ -17,7 +18,7 @@ from homeostat.domain.rollout import Status
 from homeostat.domain.schema import Schema
 from homeostat.domain.trigger import Probed, Remembered
 from homeostat.engines import labels, metrics, probe
-from homeostat.engines.evaluation import comparable
+from homeostat.engines.evaluation import Evaluation, comparable
 from homeostat.engines.split import LEAST_TRAIN
 from homeostat.engines.transform import matrix
 from homeostat.ports import Clock, Rollouts, Router, Runtime, StepCache
@@ -78,30 +79,32 @@ class Probes:
         except HomeostatError as error:
             return Probed(False, f"no model can be fitted: {error.what}")
 
-    def remembered(self) -> Remembered | None:
-        """The earlier version that is surely better than the champion on the newest labels: a season that returns, or a
-        champion that was a mistake. None where there is none."""
+    def remembered(self, since_ms: int, least: float) -> Remembered | None:
+        """The earlier version that is surely better than the champion on the newest labels, and as good as when it was
+        made: a season that returns, or a champion that was a mistake. Labels from before a change at `since_ms` (0:
+        none is known) speak for the world that went: they don't count, where enough have come since. None where there
+        is no such version, or the champion loses less than `least` there."""
         try:
             frame = self.data.newest()
             schema = self.training.schema(frame)
-            found = self._newest(frame, schema)
+            found = self._newest(frame, schema, since_ms)
         except HomeostatError:
             return None
-        if isinstance(found, Probed):
+        if isinstance(found, Probed) or found.losses.mean() < least:
             return None
         earlier = [one for one in self._earlier() if self._fresh(one, found, schema)]
         tried = [Remembered(one, self._beside(one, found, len(earlier))) for one in earlier]
         better = [one for one in tried if one.probed.helps]
         return max(better, key=lambda one: one.probed.gain, default=None)
 
-    def _newest(self, frame: pl.DataFrame, schema: Schema) -> _Newest | Probed:
+    def _newest(self, frame: pl.DataFrame, schema: Schema, since_ms: int = 0) -> _Newest | Probed:
         route = self.router.read().routes.get(self.policy.name)
         if route is None:
             return Probed(True, "nothing is served yet")
         champion = self.bundles.load(route.champion.bundle)
         if not comparable(champion.schema, schema):
             return Probed(True, "the champion knows other inputs or other classes than these rows")
-        start = probe.newest(frame[EVENT_MS].to_numpy(), self.policy.train.holdout)
+        start = probe.newest(frame[EVENT_MS].to_numpy(), self.policy.train.holdout, since_ms)
         rows = frame[start:].filter(pl.col(EVENT_MS) > champion.trained_until_ms)
         if len(rows) < probe.LEAST:
             needed = f"{probe.LEAST} are needed"
@@ -154,7 +157,11 @@ class Probes:
     def _beside(self, version: Version, found: _Newest, tried: int) -> Probed:
         bundle = self.bundles.load(version.bundle)
         losses = self._losses(found.champion, bundle.schema, found.rows, self._output(bundle, found.rows))
-        return _judged(f"version {version.number}, which served before,", found.losses, losses, probe.SURE * tried)
+        made = codec.decode(self.bundles.file(bundle, "evaluation.json"), Evaluation).loss
+        ordinary = made.scaled(bundle.loss_scale / found.champion.loss_scale).worse(probe.ORDINARY)
+        who = f"version {version.number}, which served before,"
+        judged = _judged(who, found.losses, losses, probe.SURE * tried)
+        return replace(judged, helps=judged.helps and float(losses.mean()) <= ordinary)
 
     def _output(self, bundle: Bundle, rows: pl.DataFrame) -> Array:
         x = matrix(bundle.schema, rows.select(bundle.schema.names).to_dict())

@@ -6,6 +6,7 @@ simply run again, and only what was not finished is made.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,7 +20,7 @@ from homeostat.domain.dataset import EVENT_MS, DatasetVersion
 from homeostat.domain.errors import PipelineError
 from homeostat.domain.gate import GateResult, Verdict
 from homeostat.domain.policy import Policy, TrainPolicy
-from homeostat.domain.run import RunRecord, RunResult, worst
+from homeostat.domain.run import RunRecord, RunResult, Step, worst
 from homeostat.domain.schema import Schema
 from homeostat.domain.units import DAY_MS
 from homeostat.engines import evaluation, labels
@@ -119,10 +120,12 @@ class Runs:
             partial(evaluation.evaluate, self.policy, prepared.schema, prepared.parts, output),
         )
         judged = self._judged(prepared, output, evaluated)
-        rules = repr((self.policy.gates, self.policy.monitor.windows, sorted(self.policy.log.hidden), own))
+        watched = self.policy.monitor.windows, *([self.policy.monitor.rows] if self.policy.monitor.rows else [])
+        rules = repr((self.policy.gates, *watched, sorted(self.policy.log.hidden), own))
         identity = self._key("run", tested.fitted.key, prepared.key, rules)[:12]
         if worst(one.verdict for one in judged.gates) in (Verdict.HARM, Verdict.INVALID):
-            return RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, judged.gates, None)
+            done = (prepared.dataset, steps.done, evaluated.measurements, judged.gates)
+            return RunResult(identity, *done, None, fitted=_fitted(prepared.parts, steps.done))
         final = self._train(prepared, prepared.parts.window, "refit", steps) if self.policy.train.refit else tested
         bundle = steps(
             "bundle",
@@ -130,7 +133,8 @@ class Runs:
             partial(self._bundle, identity, prepared, tested, final, judged, steps),
         )
         version = self._registered(identity, bundle, final.onnx)
-        return RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, judged.gates, version)
+        done = (prepared.dataset, steps.done, evaluated.measurements, judged.gates)
+        return RunResult(identity, *done, version, fitted=_fitted(prepared.parts, steps.done))
 
     def _prepare(self, train: TrainPolicy, steps: Steps, swept: bool) -> Prepared:
         dataset = self.data.snapshot()
@@ -213,7 +217,8 @@ class Runs:
         now, code, evaluated, gates = self.clock.now_ms(), self.code.state(), judged.evaluated, judged.gates
         record = RunRecord(identity, now, prepared.dataset, code, final.fitted.params, evaluated.measurements, gates)
         result = RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, gates, None)
-        profile = reference(schema, window, self._output(final.onnx, schema, window), self.policy.monitor.windows)
+        watched = self.policy.monitor
+        profile = reference(schema, window, self._output(final.onnx, schema, window), watched.windows, watched.rows)
         manifest = Bundle(
             model=self.policy.name,
             schema=schema,
@@ -274,3 +279,9 @@ class Runs:
 
     def _key(self, step: str, *inputs: str) -> str:
         return step_key(step, {str(i): key for i, key in enumerate(inputs)}, self.training.environment)
+
+
+def _fitted(parts: Split, done: Sequence[Step]) -> int:
+    """The rows of all fits, those that the cache had too: a crash in between changes nothing that is told."""
+    rows = {"model": len(parts.train), "model (refit)": len(parts.window)}
+    return sum(rows.get(step.name, 0) for step in done)

@@ -19,7 +19,7 @@ def scored_by(log: pl.DataFrame, version: int) -> pl.DataFrame:
     tests = pl.col("release").str.starts_with(PINNED)
     seen = pl.col("role").is_in([Role.ANSWER.value, Role.SHADOW.value]) & ~tests
     rows = log.filter(seen & (pl.col("version") == version) & (pl.col("status") == "ok"))
-    return rows.unique("id", keep="first", maintain_order=True).sort("at_ms", maintain_order=True)
+    return rows.filter(pl.col("id").is_first_distinct()).sort("at_ms", maintain_order=True)
 
 
 def inputs_of(log: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:

@@ -137,8 +137,8 @@ class Suspicions:
         others = given.filter(pl.col("source") != source).unique("id", keep="last", maintain_order=True)
         if mine.height < LEAST_ROWS:
             return None
-        rows = self.log.read(self.policy.name, start_ms - self.policy.data.label_horizon - DAY_MS, end_ms)
-        rows = rows.filter((pl.col("role") == Role.ANSWER.value) & (pl.col("status") == "ok"))
+        rows = self._answers(given["id"].unique(), start_ms - self.policy.data.label_horizon - DAY_MS, end_ms)
+        rows = rows.filter(pl.col("status") == "ok")
         comparable = np.isfinite(output_of(bundle.schema, rows)).all(axis=1)  # by a version with as many classes
         rows = rows.filter(pl.Series(comparable, dtype=pl.Boolean))
         own, theirs = self._told(bundle, rows, mine), self._told(bundle, rows, others)
@@ -146,6 +146,17 @@ class Suspicions:
             return None
         n, noisy, loss = own
         return Measured(n, noisy, None) if theirs is None else Measured(n, noisy - theirs[1], loss - theirs[2])
+
+    def _answers(self, ids: pl.Series, start_ms: int, end_ms: int) -> pl.DataFrame:
+        """The answers to these, of that time: read day by day, the newest first, until all are found. Labels come
+        mostly soon, and a horizon may be long."""
+        found, begin = [self.log.read(self.policy.name, end_ms, end_ms)], end_ms
+        while begin > start_ms and len(ids):
+            end, begin = begin, max(start_ms, begin - DAY_MS)
+            mine = (pl.col("role") == Role.ANSWER.value) & pl.col("id").is_in(ids.implode())
+            found.append(self.log.read(self.policy.name, begin, end).filter(mine))
+            ids = ids.filter(~ids.is_in(found[-1]["id"].implode()))
+        return pl.concat(found[::-1], how="diagonal_relaxed")
 
     def _told(self, bundle: Bundle, rows: pl.DataFrame, labels: pl.DataFrame) -> tuple[int, float, float] | None:
         """How many of these labels have their prediction among the rows, their noise, and the loss of what was

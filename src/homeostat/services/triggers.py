@@ -13,11 +13,12 @@ from homeostat.domain.policy import OtherWindow, Policy
 from homeostat.domain.rollout import Rollout, Status
 from homeostat.domain.trigger import PREVIOUS, REFIT, SWEEP, Probed, Remembered, Trigger
 from homeostat.domain.units import show_duration
+from homeostat.engines import probe
 from homeostat.engines import trigger as rule
 from homeostat.engines.trigger import NotFired, TriggerSeen
 from homeostat.ports import Clock, Journal, Rollouts
 from homeostat.services.alerts import Alerts
-from homeostat.services.performance import Performance
+from homeostat.services.performance import SILENT, Performance
 from homeostat.services.probe import costs
 
 PERSON = "healing"
@@ -36,9 +37,17 @@ class _Attempt:
     run: str
 
 
+def remembered_since(journal: Journal, release: Rollout) -> int:
+    """When the change began for which the release takes an earlier version back; 0 for every other release."""
+    fired = journal.read(release.model, "trigger.fired", release.by.removeprefix("trigger "))
+    causes = (Trigger(**event.body) for event in fired)
+    return next((cause.since_ms for cause in causes if cause.remedy.startswith(PREVIOUS)), 0)
+
+
 class Triggers:
     """`performance` gives the champion's change since it was made (None: nothing is served); `refit` (of a window, with
-    a sweep or without) and `remembered` what remedies would bring; `estimated` an estimated drop of it."""
+    a sweep or without) and `remembered` (since a change, where the champion loses at least so much) what remedies would
+    bring; `estimated` an estimated drop of it."""
 
     def __init__(
         self,
@@ -48,7 +57,7 @@ class Triggers:
         clock: Clock,
         performance: Callable[[], Performance | None],
         refit: Callable[[int, bool], Probed],
-        remembered: Callable[[], Remembered | None],
+        remembered: Callable[[int, float], Remembered | None],
         alerts: Alerts,
         estimated: Callable[[], Estimated | None],
     ) -> None:
@@ -94,16 +103,17 @@ class Triggers:
         """Fired, but its remedy neither done nor failed."""
         return next((one.cause for one in self._attempts() if not one.ended), None)
 
-    def done(self, trigger: Trigger, run: str = "", failure: str = "", note: str = "") -> None:
-        """The trigger's remedy ended: with a run and what came of it (`note`), or with what went wrong. Said twice, it
-        is written once."""
+    def done(self, trigger: Trigger, run: str = "", failure: str = "", note: str = "", fitted: int = 0) -> None:
+        """The trigger's remedy ended: with a run that fitted so many rows and what came of it (`note`), or with what
+        went wrong. Said twice, it is written once."""
         kind = "remedy" if trigger.remedy.startswith(PREVIOUS) else "training"
         made = f"Run {run} was trained: {trigger.reason}." if kind == "training" else f"{trigger.reason}."
         text = failure or " ".join(part for part in (made if run else "", note) if part)
-        self._end(f"{kind}.{'failed' if failure else 'done'}", trigger, run, text)
+        self._end(f"{kind}.{'failed' if failure else 'done'}", trigger, run, text, fitted)
 
-    def _end(self, kind: str, trigger: Trigger, run: str, text: str) -> None:
-        key, body = f"{kind.partition('.')[0]}:{trigger.key}", {"run": run, "trigger": trigger.key}
+    def _end(self, kind: str, trigger: Trigger, run: str, text: str, fitted: int) -> None:
+        key = f"{kind.partition('.')[0]}:{trigger.key}"
+        body = {"run": run, "trigger": trigger.key, "rows": fitted}
         self.journal.append(Event(self.clock.now_ms(), self.policy.name, kind, key, trigger.key, text, body))
 
     def _seen(self) -> TriggerSeen:
@@ -127,6 +137,7 @@ class Triggers:
             declined=tuple((cause.kind, cause.at_ms) for cause in declined),
             failed=self._failed(),
             estimated=self.estimated(),
+            silent=performance.silent if performance and performance.silent >= SILENT else 0,
         )
 
     def _failed(self) -> int:
@@ -176,8 +187,11 @@ class Triggers:
         self._write("trigger.declined", f"declined:{cause.key}:{at}", cause.key, text, replace(cause, at_ms=at))
 
     def _previous(self, cause: Trigger, seen: TriggerSeen) -> tuple[str, Probed] | None:
-        """Only against harm: an earlier version is no step forward."""
-        found = self.remembered() if seen.harmed and cause.kind == "performance" else None
+        """Only against harm, or where the newest labels are clearly those of another world: an earlier version is no
+        step forward."""
+        if cause.kind != "performance" or seen.change is None:
+            return None
+        found = self.remembered(cause.since_ms, 0.0 if seen.harmed else probe.turned(seen.change.baseline))
         return (f"{PREVIOUS}:{found.version.number}", found.probed) if found else None
 
     def _training(self, remedy: str | OtherWindow) -> tuple[str, Probed]:

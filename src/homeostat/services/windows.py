@@ -14,15 +14,24 @@ from homeostat.ports import PredictionLog
 from homeostat.services.champion import Champion
 from homeostat.services.scored import inputs_of, scored_by
 
+MOST = 200_000
+"""Rows of a window that estimates and metrics look at."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
     """What one version scored in a stretch of time: n `rows` of the log, their `inputs` as served, a column a field
-    (null where the log does not hold them), and the `output` (n, c)."""
+    (null where the log does not hold them), and the `output` (n, c). `share` of them, chosen by their ids."""
 
     rows: pl.DataFrame
     inputs: pl.DataFrame
     output: NDArray[np.float64]
+    share: float = 1.0
+
+    @property
+    def words(self) -> str:
+        """Says aloud that it is a part."""
+        return f" (a sample by id, {self.share:.2%})" if self.share < 1 else ""
 
     @property
     def example(self) -> str:
@@ -37,17 +46,18 @@ class Windows:
         self.policy, self.log = policy, log
         self._last: tuple[tuple[int, int, int], Rows] | None = None
 
-    def read(self, champion: Champion, start_ms: int, end_ms: int) -> Rows:
-        """The champion's, in order of time."""
+    def read(self, champion: Champion, start_ms: int, end_ms: int, known: int = 0) -> Rows:
+        """The champion's, in order of time. `known`: how many there are, as far as that is known; of more than `MOST` a
+        sample of so many, so that no window is too large for the memory."""
         which = champion.arm.version, start_ms, end_ms
         if self._last is None or self._last[0] != which:
-            self._last = which, self._read(champion, start_ms, end_ms)
+            self._last = which, self._read(champion, start_ms, end_ms, min(1.0, MOST / max(known, 1)))
         return self._last[1]
 
-    def _read(self, champion: Champion, start_ms: int, end_ms: int) -> Rows:
-        log, schema = self.log.read(self.policy.name, start_ms, end_ms), champion.bundle.schema
+    def _read(self, champion: Champion, start_ms: int, end_ms: int, share: float) -> Rows:
+        log, schema = self.log.read(self.policy.name, start_ms, end_ms, True, share), champion.bundle.schema
         rows = scored_by(log, champion.arm.version)
         inputs = inputs_of(log, rows) if len(rows) else pl.DataFrame()
         shown = set(inputs.columns) - self.policy.log.hidden
         columns = {name: inputs[name] if name in shown else pl.Series([None] * len(rows)) for name in schema.names}
-        return Rows(rows, pl.DataFrame(columns), output_of(schema, rows))
+        return Rows(rows, pl.DataFrame(columns), output_of(schema, rows), share)

@@ -195,6 +195,11 @@ def stack(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat([part for part in parts if part.height] or [flat([])], how="diagonal_relaxed")
 
 
+def part(share: float) -> pl.Expr:
+    """The rows of about so many of the ids: whether one is among them hangs on nothing but the id."""
+    return pl.col("id").hash(0) < pl.lit(int(share * 2**64), pl.UInt64)
+
+
 def shown(rows: pl.DataFrame) -> pl.DataFrame:
     """`LOG_COLUMNS`: the inputs gathered in their struct. A field that is null in every row has type Null."""
     inputs = [name for name in rows.columns if name.startswith(IN)]
@@ -274,14 +279,17 @@ def since_then(stored: pl.LazyFrame, rows: pl.DataFrame) -> pl.LazyFrame:
 
 def all_labels(rows: pl.DataFrame) -> pl.DataFrame:
     """`LABEL_COLUMNS`, from rows in order of arrival: all, in order of time."""
-    return rows.sort("at_ms", maintain_order=True).select(
-        pl.col(name).fill_null("") if name == "source" else name for name in LABEL_COLUMNS
-    )
+    return arrived_labels(rows.sort("at_ms", maintain_order=True))
+
+
+def arrived_labels(rows: pl.DataFrame) -> pl.DataFrame:
+    """`LABEL_COLUMNS`, in the order of the rows."""
+    return rows.select(pl.col(name).fill_null("") if name == "source" else name for name in LABEL_COLUMNS)
 
 
 def last_labels(rows: pl.DataFrame) -> pl.DataFrame:
     """`LABEL_COLUMNS`: the last of each id."""
-    return all_labels(rows).unique("id", keep="last", maintain_order=True)
+    return all_labels(rows).filter(pl.col("id").is_last_distinct())
 
 
 def all_events(rows: pl.DataFrame) -> pl.DataFrame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import polars as pl
 
 from homeostat.domain.prediction import LabelBatch, LogBatch, SignalBatch
@@ -28,7 +29,7 @@ class _Grown:
         """Two binary searches while time only went forward, a scan otherwise."""
         if not self._ordered:
             return self.frame.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
-        start, end = (int(self.frame["at_ms"].search_sorted(ms, side="left")) for ms in (start_ms, end_ms))
+        start, end = np.searchsorted(self.frame["at_ms"].to_numpy(), (start_ms, end_ms)).tolist()
         return self.frame.slice(start, max(end - start, 0))
 
 
@@ -66,10 +67,11 @@ class MemoryLog:
             self._models[batch.model] = _Rows()
         self._models[batch.model].waiting.append((self._count, batch))
 
-    def read(self, model: str, start_ms: int, end_ms: int, inputs: bool = True) -> pl.DataFrame:
+    def read(self, model: str, start_ms: int, end_ms: int, inputs: bool = True, share: float = 1.0) -> pl.DataFrame:
         del inputs  # they are there
         rows = self._models.get(model)
-        return frames.shown(rows.all().between(start_ms, end_ms) if rows else frames.flat([]))
+        found = rows.all().between(start_ms, end_ms) if rows else frames.flat([])
+        return frames.shown(found if share >= 1 else found.filter(frames.part(share)))
 
     def find(self, prediction_id: str) -> pl.DataFrame:
         for which in frames.lookups(prediction_id):
@@ -107,11 +109,20 @@ class MemoryLabels:
     def received(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         return frames.all_labels(self._between(start_ms, end_ms))
 
+    def mark(self) -> int:
+        return self._all().frame.height
+
+    def arrived(self, mark: int, start_ms: int) -> pl.DataFrame:
+        return frames.arrived_labels(self._all().frame.slice(mark).filter(pl.col("at_ms") >= start_ms))
+
     def _between(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+        return self._all().between(start_ms, end_ms)
+
+    def _all(self) -> _Grown:
         if self._waiting:
             self._grown.add(frames.label_rows(self._waiting))
             self._waiting = []
-        return self._grown.between(start_ms, end_ms)
+        return self._grown
 
     def append_signals(self, batch: SignalBatch) -> None:
         self._signals.append((0, batch))

@@ -6,6 +6,7 @@ that is compacted meanwhile is seen twice and dropped once, never missed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from homeostat.stores.segments import Rules, Writer
 
 _PART = 50_000  # rows of a table whose inputs are Python objects at the same time
 _FOREVER = (-(2**62), 2**62)
+_LATE_NS = 60_000_000_000  # how much later than its stamp a frame may be seen
 RULES = Rules()
 
 
@@ -59,8 +61,8 @@ class SegmentLog:
         else:
             self._health.good()
 
-    def read(self, model: str, start_ms: int, end_ms: int, inputs: bool = True) -> pl.DataFrame:
-        return self._select(f"predictions/{model}", start_ms, end_ms, inputs=inputs)
+    def read(self, model: str, start_ms: int, end_ms: int, inputs: bool = True, share: float = 1.0) -> pl.DataFrame:
+        return self._select(f"predictions/{model}", start_ms, end_ms, inputs=inputs, share=share)
 
     def waits(self, model: str, end_ms: int) -> bool:
         """Rows from before `end_ms` are not in the table yet."""
@@ -82,9 +84,16 @@ class SegmentLog:
         self._writer.close()
 
     def _select(
-        self, table: str, start_ms: int, end_ms: int, which: pl.Expr | None = None, inputs: bool = True
+        self,
+        table: str,
+        start_ms: int,
+        end_ms: int,
+        which: pl.Expr | None = None,
+        inputs: bool = True,
+        share: float = 1.0,
     ) -> pl.DataFrame:
         rule = pl.col("at_ms").is_between(start_ms, end_ms, closed="left")
+        rule = rule if share >= 1 else rule & frames.part(share)
         recent = [part.filter(rule) for part in self._stream.rows(table, start_ms, end_ms)]
         stored = self._tables.read(table)
         if which is not None:
@@ -128,6 +137,14 @@ class SegmentLabels:
     def received(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         return frames.all_labels(self._labels(start_ms, end_ms))
 
+    def mark(self) -> int:
+        return time.time_ns() - _LATE_NS
+
+    def arrived(self, mark: int, start_ms: int) -> pl.DataFrame:
+        since = pl.col("stamp") > mark
+        recent = [part.filter(since) for part in self._stream.rows("labels", start_ms, _FOREVER[1])]
+        return frames.arrived_labels(self._received("labels", [frames.label_rows([]), *recent], start_ms, since=since))
+
     def append_signals(self, batch: SignalBatch) -> None:
         """Errors: OSError."""
         self._signals.append(frames.pack_signals(self._mask(batch) if self._mask else batch))
@@ -146,9 +163,17 @@ class SegmentLabels:
         recent = self._signal_stream.rows("signals", start_ms, end_ms)
         return self._received("signals", [frames.signal_rows([]), *recent], start_ms, end_ms)
 
-    def _received(self, table: str, parts: list[pl.DataFrame], start_ms: int, end_ms: int) -> pl.DataFrame:
+    def _received(
+        self,
+        table: str,
+        parts: list[pl.DataFrame],
+        start_ms: int,
+        end_ms: int = _FOREVER[1],
+        since: pl.Expr | None = None,
+    ) -> pl.DataFrame:
         """The table's rows and `parts`, in order of arrival."""
         rule = pl.col("at_ms").is_between(start_ms, end_ms, closed="left")
+        rule = rule if since is None else rule & since
         stored = self._tables.read(table)
         old = (
             []

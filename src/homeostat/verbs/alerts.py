@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from homeostat.domain.event import Event
-from homeostat.domain.monitor import Alert
-from homeostat.engines.budget import weekly
+from homeostat.domain.monitor import Alert, of_rows
+from homeostat.engines.budget import WEEK_MS, weekly
+from homeostat.services.drifts import KIND
 from homeostat.services.telling import commands
 from homeostat.wiring.system import System
 
@@ -39,8 +40,16 @@ class AlertVerbs:
 
     def list(self, over: bool = False) -> Open:
         """The open ones, or every one there was (`over`), oldest first."""
-        alerts, policy = self._system().alerts, self._system().policy
-        return Open(alerts.all() if over else alerts.open(), alerts.paused(), weekly(policy.monitor))
+        alerts, watched = self._system().alerts, self._system().policy.monitor
+        budget = weekly(watched, counted=sum(map(self._lately, watched.rows)))
+        return Open(alerts.all() if over else alerts.open(), alerts.paused(), budget)
+
+    def _lately(self, count: int) -> int:
+        """Windows of so many rows in the last week."""
+        system = self._system()
+        since = system.clock.now_ms() - WEEK_MS
+        events = system.stores.journal.read(system.policy.name, KIND, of_rows(count))
+        return sum(event.at_ms > since for event in events)
 
     def show(self, name: str) -> Shown:
         """By its name (A3). Errors: `NotFound`."""

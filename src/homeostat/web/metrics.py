@@ -62,6 +62,9 @@ def _model(model: str, figures: Figures) -> Iterator[Metric]:
     yield _counter("homeostat_trainings", "Trainings that a trigger started.", ["model", "outcome"], trainings)
     labels = [] if figures.label_ms is None else [([model], figures.label_ms / 1_000)]
     yield _gauge("homeostat_label_timestamp_seconds", "When the newest label came, since 1970.", ["model"], labels)
+    held = [([model, source], is_held) for source, is_held in figures.held.items()]
+    said = "1: labels that the source gives now are held back."
+    yield _gauge("homeostat_labels_held", said, ["model", "source"], held)
 
 
 def _release(model: str, figures: Figures) -> Iterator[Metric]:

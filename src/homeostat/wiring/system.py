@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import socket
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -18,19 +15,17 @@ from numpy.typing import NDArray
 from homeostat.adapters.clock import SimulatedClock, SystemClock
 from homeostat.adapters.code import ProjectCode
 from homeostat.adapters.convert import OnnxConverter
-from homeostat.adapters.environment import environment
+from homeostat.adapters.environment import environment, machine
 from homeostat.adapters.hooks import ProjectHooks
 from homeostat.adapters.notify import AppriseChannels, channel_name
 from homeostat.adapters.pipeline import HamiltonPipeline
 from homeostat.adapters.plane import HttpPlane, announced
 from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.adapters.source import Source
-from homeostat.adapters.tracking import MlflowTracker
 from homeostat.control import Control
 from homeostat.domain.bundle import Bundle
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.estimate import Estimated
-from homeostat.domain.figures import LogFigures
 from homeostat.domain.policy import Policy
 from homeostat.domain.rollout import Rollout
 from homeostat.domain.scenario import Injection
@@ -38,26 +33,17 @@ from homeostat.domain.schema import Schema
 from homeostat.engines import inject
 from homeostat.engines.transform import matrix
 from homeostat.ports import (
-    Blobs,
     Clock,
     Code,
-    Counted,
     Hook,
-    Journal,
-    LabelLog,
     Pipeline,
     Plane,
-    PredictionLog,
-    Rollouts,
-    Router,
-    StepCache,
-    Tables,
-    Tracker,
 )
 from homeostat.rehearsal import Loop, Rehearsal
 from homeostat.services.alerts import Alerts
 from homeostat.services.analysis import Analyses
 from homeostat.services.backtest import Backtests
+from homeostat.services.believed import BelievedLabels, JudgedLabels
 from homeostat.services.bundles import Bundles
 from homeostat.services.champion import Champions
 from homeostat.services.classes import NewClasses
@@ -65,10 +51,9 @@ from homeostat.services.data import Data
 from homeostat.services.drifts import Drifts
 from homeostat.services.estimates import Estimates
 from homeostat.services.experiments import Experiments
-from homeostat.services.feedback import BelievedLabels, Feedback, JudgedLabels
+from homeostat.services.feedback import Feedback
 from homeostat.services.figures import Gauges
 from homeostat.services.label_set import LabelSets
-from homeostat.services.leader import Leader
 from homeostat.services.monitors import Monitors
 from homeostat.services.moves import Moves
 from homeostat.services.performance import Performances
@@ -77,99 +62,19 @@ from homeostat.services.quarantine import Quarantine
 from homeostat.services.rollouts import Releases
 from homeostat.services.runs import Runs
 from homeostat.services.skew import Skew
+from homeostat.services.surroundings import Surroundings
 from homeostat.services.suspicion import Suspicions
 from homeostat.services.telling import Teller
 from homeostat.services.tokens import Tokens
 from homeostat.services.trace import Traces
 from homeostat.services.training import Rows, Training, native
-from homeostat.services.triggers import Triggers
+from homeostat.services.triggers import Triggers, remembered_since
 from homeostat.services.windows import Windows
 from homeostat.serving import messages
 from homeostat.serving.tick import Engine
-from homeostat.stores import sql
-from homeostat.stores.blobs import FileBlobs
-from homeostat.stores.cache import FileCache
-from homeostat.stores.days import DayTables
 from homeostat.stores.files import write_atomic
-from homeostat.stores.health import figures, troubles
-from homeostat.stores.memory import MemoryJournal, MemoryRollouts, MemoryRouter
-from homeostat.stores.memory_data import MemoryBlobs, MemoryCache, MemoryTables
-from homeostat.stores.memory_log import MemoryCounts, MemoryLabels, MemoryLog
-from homeostat.stores.memory_tracker import MemoryTracker
-from homeostat.stores.routing import FileRouter
-from homeostat.stores.tables import DeltaTables
-from homeostat.stores.tallies import SegmentCounts, Tallies
 from homeostat.wiring import STATE
-from homeostat.wiring.plane import database, logs
-
-
-@dataclass(frozen=True)
-class Stores:
-    """Where everything is kept. `leader`: of a control plane. `troubles`: what is wrong with the log itself, cause →
-    evidence; `counted`: what was counted of the log; `log_figures`: how the log stands."""
-
-    tables: Tables
-    blobs: Blobs
-    cache: StepCache
-    log: PredictionLog
-    labels: LabelLog
-    journal: Journal
-    rollouts: Rollouts
-    router: Router
-    tracker: Tracker
-    counted: Counted = field(default_factory=MemoryCounts)
-    leader: Leader | None = None
-    troubles: Callable[[], Mapping[str, str]] = dict
-    log_figures: Callable[[], LogFigures] = LogFigures
-
-
-def embedded(root: Path, worker: str, policy: Policy, leads: bool = False) -> Stores:
-    """In the project's state folder: SQLite, local Delta tables, files. `worker` names the writer of log segments.
-    With `leads` journal, records and routing document are written only while this process leads."""
-    state = root / STATE
-    state.mkdir(mode=0o700, exist_ok=True)
-    log, labels = logs(state, worker, policy)
-    control = sql.connect(database(state, policy))
-    leader = Leader(sql.SqlLeases(control), policy.name, _here(), _monotonic_ms) if leads else None
-    term = leader.term if leader else None
-    return Stores(
-        tables=DeltaTables(state / "tables"),
-        blobs=FileBlobs(state / "blobs"),
-        cache=FileCache(state / "cache"),
-        log=log,
-        labels=labels,
-        journal=sql.SqlJournal(control, term),
-        rollouts=sql.SqlRollouts(control, term),
-        router=FileRouter(state / "routing.json", term),
-        tracker=MlflowTracker(f"sqlite:///{state / 'mlflow.db'}", state / "mlflow"),
-        counted=SegmentCounts(Tallies(state / "tables", DayTables(state / "tables")), log.waits),
-        leader=leader,
-        troubles=partial(troubles, state / "log"),
-        log_figures=partial(figures, state / "log"),
-    )
-
-
-def _here() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def _monotonic_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
-
-
-def in_memory() -> Stores:
-    """For a rehearsal: it touches nothing that production uses."""
-    return Stores(
-        tables=MemoryTables(),
-        blobs=MemoryBlobs(),
-        cache=MemoryCache(),
-        log=MemoryLog(),
-        labels=MemoryLabels(),
-        journal=MemoryJournal(),
-        rollouts=MemoryRollouts(),
-        router=MemoryRouter(),
-        tracker=MemoryTracker(),
-    )
+from homeostat.wiring.stores import Stores, embedded, in_memory
 
 
 class System:
@@ -281,8 +186,8 @@ class System:
 
     @cached_property
     def backtests(self) -> Backtests:
-        s = self.stores
-        return Backtests(self.policy, s.log, self.judged, self.bundles, OnnxRuntime(), self.clock)
+        s, since = self.stores, partial(remembered_since, self.stores.journal)
+        return Backtests(self.policy, s.log, self.judged, self.bundles, OnnxRuntime(), self.clock, since)
 
     @cached_property
     def champions(self) -> Champions:
@@ -380,17 +285,8 @@ class System:
     @cached_property
     def experiments(self) -> Experiments:
         s = self.stores
-        return Experiments(
-            self.policy,
-            s.journal,
-            s.router,
-            self.plane,
-            s.log,
-            self.labels,
-            s.tracker,
-            s.rollouts,
-            self.clock,
-        )
+        seen = s.log, self.labels, s.tracker, s.rollouts, self.clock
+        return Experiments(self.policy, s.journal, s.router, self.plane, *seen)
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -408,8 +304,14 @@ class System:
             self.suspicions,
             self.classes,
             self.teller,
+            self.surroundings,
             self.clock,
         )
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        s, here = self.stores, self.environment + machine()
+        return Surroundings(self.policy, s.journal, s.rollouts, self.bundles, self.clock, here)
 
     @cached_property
     def teller(self) -> Teller:

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import hypergeom
 
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.errors import Corrupt
@@ -207,6 +208,25 @@ def test_the_distance_from_cells_is_that_of_the_rows() -> None:
 )
 def test_the_exact_test_is_fishers(table: tuple[float, float, float, float], p: float) -> None:
     assert p_exact(*table) == pytest.approx(p)
+
+
+@pytest.mark.parametrize("count", [19_000, 19_990, 20_300, 20_999])
+def test_of_a_million_rows_only_counts_that_can_happen_are_summed(count: int) -> None:
+    """Beside all of them, 9 million to compare with."""
+    law = hypergeom(10_000_000, 180_000 + count, 1_000_000)
+    exact = min(1.0, 2 * min(law.cdf(count), law.sf(count - 1)))
+    assert p_exact(count, 1_000_000, 180_000, 9_000_000) == pytest.approx(exact, rel=1e-5)
+
+
+def test_many_cells_add_up_as_few_do() -> None:
+    rng, layout = np.random.default_rng(2), NumberLayout(0.0, 1.35)
+    parts = [layout.count(pl.Series(rng.standard_normal(3_000))) for _ in range(4)]
+    few = Numbers.total([Numbers.total(parts[:2]), Numbers.total(parts[2:])])
+    assert sum(len(one.cells) for one in parts) > 4_096 > max(len(one.cells) for one in parts)
+    many = Numbers.total(parts)
+    assert many.present == 12_000
+    assert np.array_equal(many.cells, few.cells)
+    assert np.array_equal(many.counts, few.counts)
 
 
 @given(st.integers(1, 10**7), st.integers(1, 10**7), st.floats(0, 10), st.integers(1, 500))

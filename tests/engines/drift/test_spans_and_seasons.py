@@ -28,6 +28,19 @@ def made(schema: Schema, days: int, columns: dict[str, pl.Series], windows: tupl
     return reference(schema, frame, np.zeros((len(frame), 1)), windows)
 
 
+def test_windows_of_so_many_rows_are_calibrated_as_long_as_they_take() -> None:
+    """100 rows of 240 a day take ten hours; what other windows know is as it was."""
+    values = {"x": pl.Series(np.random.default_rng(1).standard_normal(30 * A_DAY))}
+    frame = pl.DataFrame({**values, EVENT_MS: np.arange(30 * A_DAY) * (DAY_MS // A_DAY)})
+    plain = made(NUMBER, 30, values)
+    known = reference(NUMBER, frame, np.zeros((len(frame), 1)), (DAY_MS,), (100,))
+    (own, *_) = sorted(set(known.calibrations) - set(plain.calibrations))
+    assert own == pytest.approx(10 * HOUR_MS, rel=0.01)
+    assert all(known.calibrations[length] == one for length, one in plain.calibrations.items())
+    assert known.calibration(11 * HOUR_MS) == known.calibrations[own]
+    assert known.seasons == plain.seasons
+
+
 def seen(known: Reference, columns: dict[str, pl.Series]) -> Profile:
     frame = pl.DataFrame(columns)
     return profile(known, frame, np.zeros((len(frame), 1)))

@@ -157,10 +157,13 @@ class Rare:
 
 def p_exact(count: float, rows: float, other_count: float, other_rows: float) -> float:
     """Two-sided p, twice the smaller tail, of `count` out of `rows` beside `other_count` out of `other_rows`; each
-    is rounded, since rows worth less than themselves are fractions."""
+    is rounded, since rows worth less than themselves are fractions. Counts farther from the expected one than 40
+    standard deviations and 40 rows have no chance that a float can hold: they are left out."""
     n, others = round(rows), round(other_rows)
     k, drawn = min(round(count), n), min(round(count), n) + min(round(other_count), others)
-    low, high = max(0, drawn - others), min(drawn, n)
+    mean = n * drawn / max(1, n + others)
+    far = 40 * (1 + np.sqrt(mean * (n + others - drawn) / max(1, n + others)))
+    low, high = max(0, drawn - others, int(mean - far)), min(drawn, n, int(mean + far))
     at = np.arange(low, high + 1)
     log_p = _choose(n, at) + _choose(others, drawn - at) - _choose(n + others, np.array(drawn))
     share = np.exp(log_p)

@@ -19,7 +19,7 @@ CELLS = 65_536
 CHUNK = 65_536  # rows: the work on a chunk stays in the processor's cache
 _SIGN = 0x8000
 _NEGATIVE_INFINITY, _POSITIVE_INFINITY = 0xFFFF - 0xFF80, 0x7F80 + _SIGN
-_DENSE = 4_096  # rows from which counting all cells is cheaper than sorting
+_DENSE = 4_096  # rows, or cells, from which counting all cells is cheaper than sorting
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,12 @@ class Numbers:
     @staticmethod
     def total(parts: Sequence[Numbers]) -> Numbers:
         """All of them together."""
+        if sum(len(part.cells) for part in parts) >= _DENSE:
+            totals = np.zeros(CELLS, np.int64)
+            for part in parts:
+                totals[part.cells] += part.counts
+            cells = np.flatnonzero(totals)
+            return Numbers(cells, totals[cells], sum(part.missing for part in parts))
         cells, inverse = np.unique(np.concatenate([part.cells for part in parts]), return_inverse=True)
         counts = np.bincount(inverse, np.concatenate([part.counts for part in parts]), len(cells)).astype(np.int64)
         return Numbers(cells, counts, sum(part.missing for part in parts))

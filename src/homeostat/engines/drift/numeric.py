@@ -94,8 +94,9 @@ def numbers(column: Column) -> Numbers:
 
 
 def distance(reference: Numbers, window: Numbers) -> float:
-    """D = max |F(x) - G(x)| over all cells."""
-    cells = np.union1d(reference.cells, window.cells)
+    """D = max |F(x) - G(x)| over all cells: between those of the window its own F stays and the other rises, so that
+    the largest is in one of them or just before it."""
+    cells = np.concatenate([window.cells, window.cells - 1])
     return float(np.max(np.abs(_below(reference, cells) - _below(window, cells)), initial=0.0))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -20,7 +20,7 @@ from homeostat.engines.drift.reference import Calibration, Profile, Reference, S
 from homeostat.engines.drift.spans import SPANS
 from homeostat.engines.drift.texts import CategoryLayout, Layout, layout_of_texts
 
-__all__ = ["PREDICTION", "Profile", "Reference", "profile", "reference"]
+__all__ = ["PREDICTION", "Profile", "Reference", "Windows", "profile", "reference", "reference_of"]
 
 PREDICTION = "@prediction"
 """The subject under which the model's answers are profiled, beside the fields of the schema."""
@@ -52,7 +52,7 @@ class _Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class _Windows:
+class Windows:
     """Windows of one length in order of time. `starts_ms` None: there are too few of them, and these are parts of the
     whole."""
 
@@ -67,28 +67,46 @@ class _Windows:
 
 
 def reference(
-    schema: Schema, frame: pl.DataFrame, output: Array, windows_ms: Sequence[int] = (DAY_MS, 7 * DAY_MS)
+    schema: Schema,
+    frame: pl.DataFrame,
+    output: Array,
+    windows_ms: Sequence[int] = (DAY_MS, 7 * DAY_MS),
+    windows_rows: Sequence[int] = (),
 ) -> Reference:
     """What ordinary rows look like: the n rows of a prepared frame with the model's output (n, c) on them.
 
     The wobble is measured between whole windows of each length, aligned to UTC days; where the frame holds fewer
-    than 5 of them, between 10 equal parts of it. Of merged windows, between all runs of so many.
+    than 5 of them, between 10 equal parts of it. Of merged windows, between all runs of so many. Windows of so many
+    rows are measured as those of the time that so many take in this frame.
     """
     columns = _columns(schema, frame, output)
     found = {name: _layout(column) for name, column in columns.items()}
     layouts = {name: layout for name, (layout, _) in found.items()}
     rows = _Rows(columns, layouts, frozenset(name for name, (_, chosen) in found.items() if chosen))
-    whole = rows.profile(np.arange(len(frame)))
     events = frame[EVENT_MS].to_numpy()
+    span_ms = int(np.ptp(events)) if len(events) else 0
+    counted = frozenset(max(1, span_ms * count // len(frame)) for count in windows_rows) - frozenset(windows_ms)
+    windows = [_windows(rows, events, length) for length in [*dict.fromkeys(windows_ms), *sorted(counted)]]
+    return reference_of(layouts, rows.profile(np.arange(len(frame))), windows, span_ms, counted)
+
+
+def reference_of(
+    layouts: Mapping[str, Layout],
+    whole: Profile,
+    windows: Sequence[Windows],
+    span_ms: int,
+    counted: Collection[int] = (),
+) -> Reference:
+    """The same of rows that are counted already: the `whole` of them, over `span_ms`, and its windows of each length.
+    Those of the `counted` lengths stand for so many rows, and have no seasons."""
     alone: dict[int, Calibration] = {}
     merged: dict[int, Calibration] = {}
-    found_seasons: list[Season] = []
-    for length in windows_ms:
-        windows = _windows(rows, events, length)
-        merged |= _calibrations(whole, windows, layouts)
-        alone[length] = merged[length]
-        found_seasons += _seasons(whole, windows, alone[length], int(np.ptp(events)) if len(events) else 0)
-    return Reference(layouts, whole, dict(sorted((merged | alone).items())), tuple(found_seasons))
+    found: list[Season] = []
+    for some in windows:
+        merged |= _calibrations(whole, some, layouts)
+        alone[some.length_ms] = merged[some.length_ms]
+        found += () if some.length_ms in counted else _seasons(whole, some, alone[some.length_ms], span_ms)
+    return Reference(layouts, whole, dict(sorted((merged | alone).items())), tuple(found))
 
 
 def profile(
@@ -124,7 +142,7 @@ def _layout(column: pl.Series) -> tuple[Layout, bool]:
     return (layout_of_texts(column.gather_every(2))[0], True) if chosen else (layout, False)
 
 
-def _windows(rows: _Rows, events: NDArray[np.int64], length: int) -> _Windows:
+def _windows(rows: _Rows, events: NDArray[np.int64], length: int) -> Windows:
     """The whole ones, the newest of them. The first and the last are cut by the frame's ends unless it starts and ends
     with them, so they are left out."""
     number = events // length
@@ -133,12 +151,12 @@ def _windows(rows: _Rows, events: NDArray[np.int64], length: int) -> _Windows:
     whole = [part for part in np.split(inner, begins) if len(part)][-_MOST_WINDOWS:]
     if len(whole) < _LEAST_WINDOWS:
         parts = np.array_split(np.arange(len(events)), _PARTS)
-        return _Windows(length, None, [rows.profile(part) for part in parts])
+        return Windows(length, None, [rows.profile(part) for part in parts])
     starts = np.array([number[part[0]] * length for part in whole])
-    return _Windows(length, starts, [rows.profile(part) for part in whole])
+    return Windows(length, starts, [rows.profile(part) for part in whole])
 
 
-def _calibrations(whole: Profile, windows: _Windows, layouts: Mapping[str, Layout]) -> dict[int, Calibration]:
+def _calibrations(whole: Profile, windows: Windows, layouts: Mapping[str, Layout]) -> dict[int, Calibration]:
     """By length: of these windows, and of as many merged ones as there are enough of."""
     spans = [k for k in SPANS if k == 1 or len(windows.profiles) >= _LEAST_RUNS * k]
     found: dict[int, dict[str, float]] = {k: {} for k in spans}
@@ -153,7 +171,7 @@ def _asked(layouts: Mapping[str, Layout]) -> Iterator[tuple[str, str]]:
     return ((subject, name) for subject, one in layouts.items() for name in TESTS if TESTS[name].applies(one))
 
 
-def _seasons(whole: Profile, windows: _Windows, plain: Calibration, span_ms: int) -> Iterator[Season]:
+def _seasons(whole: Profile, windows: Windows, plain: Calibration, span_ms: int) -> Iterator[Season]:
     """Those of windows of one length that tell more than all windows do."""
     if windows.starts_ms is None:
         return
@@ -165,7 +183,7 @@ def _seasons(whole: Profile, windows: _Windows, plain: Calibration, span_ms: int
 
 
 def _season(
-    whole: Profile, windows: _Windows, plain: Calibration, cycle: str, slots: NDArray[np.int64]
+    whole: Profile, windows: Windows, plain: Calibration, cycle: str, slots: NDArray[np.int64]
 ) -> Season | None:
     """None: no test gains by it."""
     count = {int(slot): int((slots == slot).sum()) for slot in np.unique(slots)}

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from homeostat.domain.failures import Failures, Mode
 from homeostat.domain.gate import Measurement
 from homeostat.domain.moved import Explained, Part
-from homeostat.domain.report import Delays, MonitorReport, Needs
+from homeostat.domain.report import Delays, MonitorReport, Stretch
 from homeostat.engines.moved import SEGMENT
 from homeostat.engines.report import words
+from homeostat.engines.report.needs import needs
 from homeostat.engines.report.page import Block, Cell, Column, Details, Facts, Figure, Section, Table, Text, page
 from homeostat.engines.report.plot import Limit, Look, Point, Series, lines
 from homeostat.engines.report.small import Bar, bars
@@ -23,7 +24,7 @@ def monitor_report(found: MonitorReport) -> str:
         Section(f"{words.metric(found.now.metric)} over time", list(_course(found))),
         Section("Where it fails", list(_failures(found.failures))),
         Section("Labels and calibration", [_labels(found)]),
-        Section("What it needs", list(_needs(found.needs))),
+        Section("What it needs", list(needs(found.needs))),
     ]
     span = f"{words.day(found.from_ms)} to {words.day(found.until_ms)}"
     return page(f"{found.model}, version {found.version}, {span}", monitor_sentence(found), sections)
@@ -82,6 +83,12 @@ def _course(found: MonitorReport) -> Iterator[Block]:
         level = (Limit(found.holdout.value, "holdout", "ok"),) if found.holdout else ()
         look = Look(words.metric(found.now.metric), "The metric in each window", limits=level)
         yield Figure(lines(series, (), look), found.note if estimated else "")
+    yield _every(found.windows, "Every window")
+    for count, some in found.counted.items():
+        yield _every(some, f"Every window of {count:,} answers")
+
+
+def _every(stretches: Sequence[Stretch], title: str) -> Details:
     columns = [Column("Window"), Column("by labels", True), Column("estimated", True), Column("answers", True)]
     columns += [Column("labels", True), Column("of its labels expected to be in", True)]
     rows = [
@@ -93,9 +100,9 @@ def _course(found: MonitorReport) -> Iterator[Block]:
             f"{one.measured.n:,}" if one.measured else "0",
             words.percent(one.mature) if one.mature is not None else "unknown",
         )
-        for one in found.windows
+        for one in stretches
     ]
-    yield Details("Every window", [Table(columns, rows, empty="Nothing was answered.")])
+    return Details(title, [Table(columns, rows, empty="Nothing was answered.")])
 
 
 def _edge(value: float) -> float | None:
@@ -172,26 +179,6 @@ def delay_sentence(one: Delays) -> str:
     law = f"half come within {words.duration(one.half_ms)}, 95 % within {words.duration(one.most_ms)}"
     horizon = f"{words.percent(one.at_horizon)} are there at the horizon of {words.duration(one.horizon_ms)}"
     return f"{came}; of those that come, {law}; {horizon}."
-
-
-def _needs(found: Needs) -> Iterator[Block]:
-    yield Text(needs_sentence(found))
-    ranked = sorted(found.importance, key=lambda name: -found.importance[name])
-    columns = [Column("Input"), Column("loss rises by, without it", True), Column(f"in version {found.before}", True)]
-    rows = [
-        (name, words.number(found.importance[name]), words.number(found.earlier.get(name)))
-        for name in ranked[: 2 * SHOWN]
-    ]
-    shown = [row if found.before else row[:2] for row in rows]
-    yield Table(columns if found.before else columns[:2], shown, empty="Not measured: made by an older version.")
-
-
-def needs_sentence(found: Needs) -> str:
-    """Does it rest on the same inputs as the version before?"""
-    if found.agreement is None:
-        return "There is no version before to compare with."
-    alike = f"rank correlation {words.number(found.agreement)} with version {found.before}"
-    return f"It rests on {'much the same' if found.agreement >= 0.7 else 'other'} inputs: {alike}."
 
 
 def explain_report(found: Explained) -> str:

@@ -11,12 +11,14 @@ from markupsafe import Markup
 from homeostat.domain.backtest import Backtested
 from homeostat.domain.event import Event
 from homeostat.domain.outlook import FUTURES, Assumed, Forecast, Outlook
+from homeostat.domain.report import Needs
 from homeostat.domain.rollout import Lane, Rollout, Status
 from homeostat.domain.units import show_share
 from homeostat.engines.looks import FLOOR
 from homeostat.engines.report import outlook as ahead
 from homeostat.engines.report import svg, words
 from homeostat.engines.report.backtest import backtest_section
+from homeostat.engines.report.needs import needs
 from homeostat.engines.report.outlook import Says, says
 from homeostat.engines.report.page import Badge, Block, Cell, Column, Details, Facts, Figure, Section, Table, Text, page
 from homeostat.engines.report.plot import EventKind, Limit, Look, Mark, Point, Series, lines
@@ -38,7 +40,8 @@ class Snapshot:
 @dataclass(frozen=True, slots=True)
 class ReleaseView:
     """`snapshots` of live requests, in order of time; `backtest`: of recorded ones, before them. `holds`: why it holds
-    now, "" when it is over. `tolerated`: by a lane's name, the value at which the candidate is as bad as it may be."""
+    now, "" when it is over. `needs`: what the candidate needs, beside the champion. `tolerated`: by a lane's name, the
+    value at which the candidate is as bad as it may be."""
 
     rollout: Rollout
     snapshots: Sequence[Snapshot]
@@ -47,6 +50,7 @@ class ReleaseView:
     outlook: Outlook | None = None
     tolerated: Mapping[str, float] = field(default_factory=dict)
     backtest: Backtested | None = None
+    needs: Needs | None = None
 
     @property
     def latest(self) -> tuple[Lane, ...]:
@@ -72,6 +76,7 @@ def release_report(view: ReleaseView) -> str:
         *([Section("What comes next", _next(rollout, view.outlook))] if view.outlook else []),
         *(Section(says(name).title, _lane(view, name)) for name in view.names),
         *([backtest_section(view.backtest)] if view.backtest else []),
+        *([Section("What it needs", list(needs(view.needs)))] if view.needs else []),
         Section("History", [_history(view.history), _looks(view), _record(rollout), _method()]),
     ]
     title = f"Release {rollout.id} of {rollout.model}: {_versions(rollout)}"
