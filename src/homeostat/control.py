@@ -12,7 +12,7 @@ from homeostat.domain.bundle import Version
 from homeostat.domain.errors import HomeostatError, Refused
 from homeostat.domain.rollout import Do, Move, Rollout
 from homeostat.domain.run import RunResult
-from homeostat.domain.trigger import PREVIOUS, Trigger
+from homeostat.domain.trigger import PREVIOUS, SWEEP, Trigger
 from homeostat.engines.report import run_sentence
 from homeostat.ports import Clock
 from homeostat.services.classes import NewClasses
@@ -104,7 +104,7 @@ class Control:
             self.triggers.done(trigger, run=version.run, note=self._start(version, by))
             return
         try:
-            result = self.runs.run(window_ms=int(which)) if which else self.runs.run()
+            result = self.runs.run(window_ms=int(which) if which else None, swept=what == SWEEP)
         except HomeostatError as error:
             self.triggers.done(trigger, failure=str(error))
             return

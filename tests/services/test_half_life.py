@@ -34,7 +34,7 @@ def test_a_model_with_a_half_life_follows_a_world_that_turned(tmp_path: Path) ->
         system = projects.system(projects.make(tmp_path / name, frame, policy, WEIGHED))
         rows = system.data.newest()
         known, new = rows[-20 * 72 : -72], rows[-72:]
-        likely = system.fit(known)(new)[:, 1]
+        likely = system.fit(known)[1](new)[:, 1]
         missed[name] = float(np.mean(np.abs(likely - new["fraud"].cast(pl.Float64).to_numpy())))
     assert missed["half"] < 0.8 * missed["alike"]
 

@@ -151,7 +151,8 @@ class World:
             raise NotFound("no label")
         return found
 
-    def _refit(self, window_ms: int) -> Probed:
+    def _refit(self, window_ms: int, sweep: bool) -> Probed:
+        assert not sweep
         self.probed.append(window_ms)
         return self.would_help.get(window_ms, Probed(False, "no gain", rows=9))
 

@@ -27,6 +27,7 @@ class ProjectCode:
         self._root = root.resolve()
         self._loaded: dict[tuple[str, str], ModuleType] = {}
         self._own: dict[str, ModuleType] = {}
+        self._state = ""
 
     def module(self, name: str) -> ModuleType:
         sources = self.sources()
@@ -36,6 +37,8 @@ class ProjectCode:
             "\0".join(f"{key}\0{text}" for key, text in sorted(sources.items())).encode()
         ).hexdigest()
         if (name, state) not in self._loaded:
+            if state != self._state:
+                self._state, self._own = state, {}  # the sources have changed: everything is imported afresh
             self._loaded[name, state] = self._imported(name)
         return self._loaded[name, state]
 
@@ -89,7 +92,6 @@ class ProjectCode:
         return found
 
     def _imported(self, name: str) -> ModuleType:
-        self._own = {}  # the sources may have changed: everything is imported afresh
         with self.at_home():
             try:
                 return importlib.import_module(name)

@@ -173,13 +173,13 @@ class OtherWindow:
 class RetrainPolicy:
     """What may start a training: `performance`, a `Schedule`; a manual one is always possible. `only_if_it_helps`: a
     probe must show that a model fitted now is better. `remedies`: what is tried, in this order: a training (`refit`,
-    or with another window), an earlier version (`previous`), a `person`. `price`: of an hour of training, in any
-    currency."""
+    with another window, or after a `sweep` of parameters), an earlier version (`previous`), a `person`. `price`: of an
+    hour of training, in any currency."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
     when: tuple[str | Schedule, ...] = ("performance",)
     only_if_it_helps: bool = False
-    remedies: tuple[Literal["refit", "previous", "person"] | OtherWindow, ...] = ("refit", "person")
+    remedies: tuple[Literal["refit", "sweep", "previous", "person"] | OtherWindow, ...] = ("refit", "person")
     cooldown: Millis = 7 * DAY_MS
     budget: Budget = field(default_factory=Budget)
     price: float = 0.0

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from homeostat.domain.bundle import Version
 
-REFIT, PREVIOUS = "refit", "previous"
-"""Remedies: a training, and the release of an earlier version."""
+REFIT, SWEEP, PREVIOUS = "refit", "sweep", "previous"
+"""Remedies: a training, one with other parameters, and the release of an earlier version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """`key` identifies the cause: a second trigger with the same key does not fire. `since_ms`: when the world most
     likely began to change, 0 where the champion shows no sign of that. `remedy`: what is done about it: `refit`,
-    `window:` with milliseconds, or `previous:` with the version's number."""
+    `sweep`, `window:` with milliseconds, or `previous:` with the version's number."""
 
     key: str
     kind: str

@@ -22,6 +22,7 @@ from homeostat.engines.evaluation import Evaluation, comparable
 from homeostat.engines.split import LEAST_TRAIN
 from homeostat.engines.transform import matrix
 from homeostat.ports import Clock, Rollouts, Router, Runtime, StepCache
+from homeostat.services import sweep
 from homeostat.services.bundles import Bundles
 from homeostat.services.data import Data, content_digest
 from homeostat.services.release_seen import refusal
@@ -64,16 +65,17 @@ class Probes:
         self.policy, self.data, self.training, self.bundles = policy, data, training, bundles
         self.runtime, self.router, self.rollouts, self.cache, self.clock = runtime, router, rollouts, cache, clock
 
-    def refit(self, window_ms: int) -> Probed:
-        """A training on the newest `window_ms` (0: all). What a probe can't tell, since the champion can't answer these
-        rows, a training must; where nothing can be fitted, none would help."""
+    def refit(self, window_ms: int, swept: bool = False) -> Probed:
+        """A training on the newest `window_ms` (0: all); with `swept`, of the parameters that a sweep finds. What a
+        probe can't tell, since the champion can't answer these rows, a training must; where nothing can be fitted, none
+        would help."""
         try:
             frame = self.data.newest()
             schema = self.training.schema(frame)
             found = self._newest(frame, schema)
             if isinstance(found, Probed):
                 return found
-            return self._fitted(found, schema, window_ms)
+            return self._fitted(found, schema, window_ms, swept)
         except HomeostatError as error:
             return Probed(False, f"no model can be fitted: {error.what}")
 
@@ -110,19 +112,35 @@ class Probes:
         losses = self._losses(champion, champion.schema, rows, self._output(champion, rows))
         return _Newest(champion, frame[:start], rows, losses)
 
-    def _fitted(self, found: _Newest, schema: Schema, window_ms: int) -> Probed:
+    def _fitted(self, found: _Newest, schema: Schema, window_ms: int, swept: bool) -> Probed:
         newest = int(found.rows[EVENT_MS][-1])
         known = found.known.filter(pl.col(EVENT_MS) > newest - window_ms) if window_ms else found.known
         if len(known) < LEAST_TRAIN:
             return Probed(False, f"there are {len(known)} labels to learn from; {LEAST_TRAIN} are needed")
         started = self.clock.timer_ns()
         steps = Steps(self.cache, self.clock, lambda _done, _total, _doing: None, 1)
-        fitted = self.training.fit(Rows(known, content_digest(known)), schema, steps, " (probe)")
+        rows, champion = Rows(known, content_digest(known)), found.champion
+        chosen = (
+            sweep.sweep(self.training, rows, schema, steps)
+            if swept
+            else sweep.kept(self.bundles, champion, self.training)
+        )
+        fitted = self.training.fit(rows, schema, steps, " (probe)", chosen.values)
         seconds = (self.clock.timer_ns() - started) / 1e9
         x = matrix(schema, found.rows.select(schema.names).to_dict())
         losses = self._losses(found.champion, schema, found.rows, native(fitted.estimator, schema, x))
-        made = _judged("a model fitted on the rows before", found.losses, losses, probe.HELPS)
-        return replace(made, rows=len(known), seconds=seconds, price=seconds / HOUR_S * self.policy.retrain.price)
+        who = (
+            f"a model fitted on the rows before, {sweep.told(chosen.values)},"
+            if swept
+            else "a model fitted on the rows before"
+        )
+        made = _judged(who, found.losses, losses, probe.HELPS)
+        return replace(
+            made,
+            rows=len(known) * (1 + swept * chosen.tried),
+            seconds=seconds,
+            price=seconds / HOUR_S * self.policy.retrain.price,
+        )
 
     def _earlier(self) -> Iterator[Version]:
         """That served before the champion, the last ones first; a bundle that was refused since is none."""

@@ -35,7 +35,7 @@ from homeostat.engines.report import RunExtra, run_report
 from homeostat.engines.split import Split, split
 from homeostat.engines.transform import matrix
 from homeostat.ports import Clock, Code, Converter, Progress, Router, Runtime, StepCache, Tracker
-from homeostat.services import holdout
+from homeostat.services import holdout, sweep
 from homeostat.services.bundles import Bundles
 from homeostat.services.data import Data
 from homeostat.services.steps import Steps
@@ -62,6 +62,7 @@ class Prepared:
     parts: Split
     schema: Schema
     key: str
+    swept: sweep.Swept
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +105,13 @@ class Runs:
         self.converter, self.runtime, self.bundles, self.tracker = converter, runtime, bundles, tracker
         self.router, self.clock, self.environment = router, clock, environment
 
-    def run(self, progress: Progress = _quiet, window_ms: int | None = None) -> RunResult:
-        """`window_ms`: look back another time than the policy's. Errors: `CheckFailed` and `DataError` from the data,
+    def run(self, progress: Progress = _quiet, window_ms: int | None = None, swept: bool = False) -> RunResult:
+        """`window_ms`: look back another time than the policy's; `swept`: with parameters that are looked for anew,
+        else with the champion's. Errors: `CheckFailed` and `DataError` from the data,
         `PipelineError` from the project's code; nothing is registered then."""
         steps = Steps(self.cache, self.clock, progress, _STEPS)
         train, own = self.policy.train, self.training.metrics()
-        prepared = self._prepare(train if window_ms is None else replace(train, window=window_ms), steps)
+        prepared = self._prepare(train if window_ms is None else replace(train, window=window_ms), steps, swept)
         tested = self._train(prepared, prepared.parts.train, "train", steps)
         output = self._output(tested.onnx, prepared.schema, prepared.parts.holdout)
         evaluated = steps(
@@ -134,16 +136,28 @@ class Runs:
         done = (prepared.dataset, steps.done, evaluated.measurements, judged.gates)
         return RunResult(identity, *done, version, fitted=_fitted(prepared.parts, steps.done))
 
-    def _prepare(self, train: TrainPolicy, steps: Steps) -> Prepared:
+    def _prepare(self, train: TrainPolicy, steps: Steps, swept: bool) -> Prepared:
         dataset = self.data.snapshot()
         frame = self.data.read(dataset)
         self.training.check(Rows(frame, dataset.digest), steps)
         parts, schema = split(train, frame), self.training.schema(frame)
-        return Prepared(dataset, parts, schema, digest([dataset.digest, repr(train), repr(schema)]))
+        key = digest([dataset.digest, repr(train), repr(schema)])
+        found = self._swept(Rows(parts.train, f"train/{key}"), schema, steps) if swept else self._kept()
+        return Prepared(dataset, parts, schema, key, found)
+
+    def _swept(self, rows: Rows, schema: Schema, steps: Steps) -> sweep.Swept:
+        """On what the evaluated model learns from alone: the holdout judges what was found."""
+        return sweep.sweep(self.training, rows, schema, steps)
+
+    def _kept(self) -> sweep.Swept:
+        route = self.router.read().routes.get(self.policy.name)
+        champion = self.bundles.load(route.champion.bundle) if route else None
+        return sweep.kept(self.bundles, champion, self.training)
 
     def _train(self, prepared: Prepared, frame: pl.DataFrame, name: str, steps: Steps) -> Trained:
         note = "" if name == "train" else f" ({name})"
-        fitted = self.training.fit(Rows(frame, f"{name}/{prepared.key}"), prepared.schema, steps, note)
+        rows, values = Rows(frame, f"{name}/{prepared.key}"), prepared.swept.values
+        fitted = self.training.fit(rows, prepared.schema, steps, note, values)
         key = self._key("convert", fitted.key)
         convert = partial(self._converted, fitted, prepared.schema, prepared.parts.holdout)
         return Trained(fitted, steps(f"convert{note}", key, convert))
@@ -228,6 +242,8 @@ class Runs:
             "environment.txt": self.environment.encode(),
             "report.html": run_report(result, RunExtra(self.policy.name, now, code)).encode(),
         }
+        if prepared.swept.values:
+            files[sweep.FILE] = codec.encode(prepared.swept)
         return self.bundles.save(manifest, files)
 
     def _evaluation(self, prepared: Prepared, tested: Trained, judged: Judged) -> Evaluation:

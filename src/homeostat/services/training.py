@@ -15,6 +15,7 @@ from homeostat.domain.dataset import ENTITY, EVENT_MS
 from homeostat.domain.errors import DataError, HomeostatError, PipelineError
 from homeostat.domain.policy import Policy
 from homeostat.domain.schema import Schema, Task
+from homeostat.domain.trigger import SWEEP
 from homeostat.engines import infer, labels, metrics
 from homeostat.engines.checks import check
 from homeostat.engines.plan import CodeIndex, digest, step_key
@@ -24,6 +25,10 @@ from homeostat.ports import Code, Pipeline
 Array = NDArray[np.float64]
 Make = Callable[[str, str, Callable[[], Any]], Any]
 """(step, key, how to make it) → its result: `Steps`, or one that makes it every time."""
+
+
+PARAMS, SPACE = "params", "space"
+"""Functions of a pipeline: its parameters, and what a sweep may try of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +86,39 @@ class Training:
         key = step_key(self._index().digest(module, name), {"rows": rows.key}, self.environment)
         make("checks", key, partial(self._passed, rows.frame))
 
-    def fit(self, rows: Rows, schema: Schema, make: Make, note: str = "") -> Fitted:
-        """`note` tells the steps of two trainings of one run apart. Errors: `PipelineError`, `DataError`."""
+    def declared(self) -> None:
+        """What the policy names of the project's code is there. Errors: `PipelineError`."""
+        self.metrics()
+        if SWEEP in self.policy.retrain.remedies:
+            self.space()
+
+    def space(self) -> dict[str, list[Any]]:
+        """Parameter → the values that a sweep may try. Errors: `PipelineError`."""
+        where = self.policy.train.pipeline
+        found = getattr(self.code.module(where), SPACE, None)
+        space = found() if callable(found) else None
+        if (
+            not isinstance(space, Mapping)
+            or not space
+            or not all(isinstance(one, list) and one for one in space.values())
+        ):
+            raise PipelineError(
+                f"a sweep needs what it may try, and {where} has no function {SPACE}() that says so",
+                where=f"homeostat.yaml: retrain.remedies; {where}",
+                way_out=f'Write def {SPACE}(): return {{"num_leaves": [7, 15, 31]}}, of parameters of params().',
+            )
+        return dict(space)
+
+    def parameters(self) -> str:
+        """The digest of the code that says which parameters there are."""
+        index, module = self._index(), self.policy.train.pipeline
+        return digest(index.digest(module, name) for name in (PARAMS, SPACE))
+
+    def fit(
+        self, rows: Rows, schema: Schema, make: Make, note: str = "", values: Mapping[str, Any] | None = None
+    ) -> Fitted:
+        """`note` tells the steps of two trainings of one run apart; `values` take the place of what `params()` says.
+        Errors: `PipelineError`, `DataError`."""
         y = self._truth(schema, rows.frame)
         given = {
             "train": rows.frame,
@@ -103,6 +139,9 @@ class Training:
             code = digest([step, index.digest(module, function)])  # a decorated function may make several steps
             keys[step] = step_key(code, {name: keys[name] for name in inputs}, self.environment)
             taken.update(inputs)
+            if step == PARAMS and values:
+                keys[step] = digest([keys[step], repr(sorted(values.items()))])
+                return self._changed(make(f"{step}{note}", keys[step], compute), values)
             return make(f"{step}{note}", keys[step], compute)
 
         made = self._run(given, through)
@@ -112,8 +151,20 @@ class Training:
                 where=module,
                 way_out="Give model() a parameter weight, (rows,), and pass it on: fit(x, y, sample_weight=weight).",
             )
-        params = {str(name): str(value) for name, value in made.get("params", {}).items()}
+        if values and PARAMS not in taken:
+            raise PipelineError("a sweep changes what params() makes, and no function takes it", where=module)
+        params = {str(name): str(value) for name, value in made.get(PARAMS, {}).items()}
         return Fitted(made["model"], params, keys["model"])
+
+    def _changed(self, params: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+        unknown = sorted(set(values) - set(params))
+        if unknown:
+            raise PipelineError(
+                f"{SPACE}() names {unknown[0]!r}, which params() does not make",
+                where=self.policy.train.pipeline,
+                way_out=f"Parameters: {', '.join(map(str, params))}.",
+            )
+        return {**params, **values}
 
     def _run(self, given: Mapping[str, Any], through: Any) -> Mapping[str, Any]:
         module = self.code.module(self.policy.train.pipeline)

@@ -11,7 +11,7 @@ from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import OtherWindow, Policy
 from homeostat.domain.rollout import Rollout, Status
-from homeostat.domain.trigger import PREVIOUS, REFIT, Probed, Remembered, Trigger
+from homeostat.domain.trigger import PREVIOUS, REFIT, SWEEP, Probed, Remembered, Trigger
 from homeostat.domain.units import show_duration
 from homeostat.engines import probe
 from homeostat.engines import trigger as rule
@@ -45,9 +45,9 @@ def remembered_since(journal: Journal, release: Rollout) -> int:
 
 
 class Triggers:
-    """`performance` gives the champion's change since it was made (None: nothing is served); `refit` (of a window) and
-    `remembered` (since a change, where the champion loses at least so much) what remedies would bring; `estimated` an
-    estimated drop of it."""
+    """`performance` gives the champion's change since it was made (None: nothing is served); `refit` (of a window, with
+    a sweep or without) and `remembered` (since a change, where the champion loses at least so much) what remedies would
+    bring; `estimated` an estimated drop of it."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Triggers:
         rollouts: Rollouts,
         clock: Clock,
         performance: Callable[[], Performance | None],
-        refit: Callable[[int], Probed],
+        refit: Callable[[int, bool], Probed],
         remembered: Callable[[int, float], Remembered | None],
         alerts: Alerts,
         estimated: Callable[[], Estimated | None],
@@ -196,11 +196,11 @@ class Triggers:
 
     def _training(self, remedy: str | OtherWindow) -> tuple[str, Probed]:
         window = remedy.window if isinstance(remedy, OtherWindow) else self.policy.train.window
-        name = f"window:{window}" if isinstance(remedy, OtherWindow) else REFIT
+        name = f"window:{window}" if isinstance(remedy, OtherWindow) else remedy
         if not self.policy.retrain.only_if_it_helps:
             return name, Probed(True, "")
-        found = self.refit(window)
-        span = f"over {show_duration(window) if window else 'all rows'}: " if name != REFIT else ""
+        found = self.refit(window, name == SWEEP)
+        span = f"over {show_duration(window) if window else 'all rows'}: " if name not in (REFIT, SWEEP) else ""
         return name, replace(found, reason=span + found.reason)
 
     def _probe(self, cause: Trigger, remedy: str, found: Probed) -> None:

@@ -96,7 +96,7 @@ class System:
         self.policy, self.code, self.source, self.stores, self.clock = policy, code, source, stores, clock
         self.ids, self.environment, self.hook = ids, environment(), hook
         self.plane: Plane = plane or self.engine
-        Training(policy, code, self.pipeline, "").metrics()  # those of the project's own are known from here on
+        Training(policy, code, self.pipeline, "").declared()  # metrics of the project's own are known from here on
 
     @cached_property
     def pipeline(self) -> Pipeline:
