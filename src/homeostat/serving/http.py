@@ -150,7 +150,7 @@ class Connection(asyncio.Protocol):
         self._slots: deque[Slot] = deque()
         self._deaf = self._paused = False
         self._since = hub.loop.time()
-        self._begun = False
+        self._begun = self._active = False
         self._url, self._declared, self._expects = b"", 0, False
         self._headers = dict[str, str]()
         self._head, self._body, self._size = 0, list[bytes](), 0
@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
                 self._unknown(data, end)
                 return
             self._known = known = found
-        self._since = hub.loop.time()
+        self._active = True
         self._submit(known, data[len(known.raw) :], hub.draining, False)
 
     def _unknown(self, data: bytes, end: int) -> None:
@@ -290,6 +290,8 @@ class Connection(asyncio.Protocol):
             self._resume()
 
     def expire(self, now: float) -> None:
+        if self._active:  # since the last look
+            self._active, self._since = False, now
         waited = now - self._since
         if self._begun and waited > self._limits.slow_s:
             self._refuse(Refusal(408, "the request took too long to arrive", rule="time"))

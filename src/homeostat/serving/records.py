@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -103,7 +104,7 @@ class Records:
         """The answer to each row by itself, where one version made them all; made once. All texts are made in one call
         each: no newline stands within a prediction."""
         if tick.alone is None:
-            start, end = _encode(_Body(tick.release, tick.versions[0], [])).removesuffix(b"]}"), b"]}"
+            start, end = _start(tick.release, tick.versions[0]), b"]}"
             predictions = _encode_lines(self.said(tick)).removesuffix(b"\n")
             bodies = (start + predictions.replace(b"\n", end + b"\n" + start) + end).split(b"\n")
             tick.alone = [Response(200, *one) for one in zip(bodies, tick.each_lines(), strict=True)]
@@ -142,6 +143,12 @@ class Record:
 
     def refuse(self, error: Refusal) -> Response:
         return refused(error)
+
+
+@lru_cache(64)
+def _start(release: str, version: int) -> bytes:
+    """Of an answer: all but its predictions and `]}`."""
+    return _encode(_Body(release, version, [])).removesuffix(b"]}")
 
 
 def _names(rows: Sequence[Row], place: int) -> list[str | None]:

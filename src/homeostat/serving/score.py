@@ -89,6 +89,10 @@ class Batch:
     x: NDArray[np.float32]
     faults: dict[int, Fault] = field(default_factory=dict)
 
+    def of(self, rows: Index) -> NDArray[np.float32]:
+        """`x` of ascending rows."""
+        return self.x if len(rows) == len(self.x) else self.x[rows]
+
 
 def gather(loaded: Loaded, rows: Sequence[Row], ids: list[str], keys: list[str | None]) -> Batch:
     """Decoded rows → arrays, and what is wrong with them. What a row has beyond the schema's fields is left out."""
@@ -280,7 +284,7 @@ def score(served: Served, batch: Batch, clock: Clock, within: Callable[[Loaded |
     route, n = served.route, len(batch.ids)
     if not (route.weight or route.more):  # nearly always
         scored = Scored.blank(np.zeros(n, np.int64), None)
-        _champion(served, scored, attempt(served.champion, np.arange(n), batch.x.__getitem__, clock))
+        _champion(served, scored, attempt(served.champion, np.arange(n), batch.of, clock))
         return scored
     scored = _assigned(route, batch)
     unanswered = scored.arm == 0
@@ -296,7 +300,7 @@ def score(served: Served, batch: Batch, clock: Clock, within: Callable[[Loaded |
             unanswered[rows[~made.good]] = True
     rest: Index = np.flatnonzero(unanswered)
     if len(rest):
-        _champion(served, scored, attempt(served.champion, rest, batch.x.__getitem__, clock))
+        _champion(served, scored, attempt(served.champion, rest, batch.of, clock))
     return scored
 
 
@@ -323,7 +327,7 @@ def input_of(loaded: Loaded | None, served: Served, batch: Batch, rows: Index) -
     """The model's input: the champion's when both have one schema. A field that the champion does not have is null:
     nobody could send it yet."""
     if loaded is None or loaded.schema == served.champion.schema:
-        return batch.x[rows]
+        return batch.of(rows)
     absent = (None,) * len(batch.ids)
     columns: Mapping[str, Sequence[Value]] = {name: batch.columns.get(name, absent) for name in loaded.schema.names}
     return matrix(loaded.schema, columns)[rows]

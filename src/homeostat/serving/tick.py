@@ -341,7 +341,7 @@ class Engine:
     def _shadowed(self, served: Served, batch: Batch, arm: int, rows: Index, at_ms: int) -> LogBatch | None:
         """Rows of one arm, scored by the other."""
         if arm:
-            made = attempt(served.champion, rows, batch.x.__getitem__, self._clock)
+            made = attempt(served.champion, rows, batch.of, self._clock)
             return shadowed(served, at_ms, batch, arm, served.champion, served.route.champion, made)
         if served.candidate is None or served.route.candidate is None:
             return None
