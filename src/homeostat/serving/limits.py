@@ -23,6 +23,11 @@ class Fault:
     message: str
 
 
+def every(flags: NDArray[np.bool_]) -> bool:
+    """`flags.all()`, in a fifth of the time where they are few."""
+    return b"\0" not in flags.tobytes()
+
+
 class Limits:
     """What the schema allows, prepared for `faults`."""
 
@@ -35,7 +40,7 @@ class Limits:
 
     def sound(self, x: NDArray[np.float64]) -> bool:
         """No null, and no number that breaks a rule: so it is nearly always. `x`: see `faults`."""
-        return bool(((x >= self._floor) & (x <= self._ceiling)).all())
+        return every((x >= self._floor) & (x <= self._ceiling))
 
     def kept(self, texts: Mapping[str, Sequence[Value]], columns: Sequence[NDArray[np.float64]]) -> bool:
         """No row of many breaks a rule: a look at the smallest and largest number of each of the k columns, and at

@@ -34,8 +34,9 @@ class Page:
 
     def answered(self, batch: Batch, scored: Scored) -> None:
         """Every row of the batch, and the failed attempts beside them. Before anything else."""
-        n, names = len(batch.ids), self._arms
-        arms = [names[chosen] for chosen in scored.arm.tolist()] if scored.arm.any() else [names[0]] * n
+        n, names, route = len(batch.ids), self._arms, self._served.route
+        split = route.weight or route.more
+        arms = [names[chosen] for chosen in scored.arm.tolist()] if split else [names[0]] * n
         who = (batch.ids, batch.keys, scored.version, arms, [Role.ANSWER.value] * n, scored.status, scored.us)
         self._add((*who, scored.score, scored.label, scored.scores), batch.columns)
         self._kept = () if scored.kept is None else scored.kept.tolist()

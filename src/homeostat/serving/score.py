@@ -20,7 +20,7 @@ from homeostat.engines.transform import codes, matrix, narrow
 from homeostat.ports import Clock
 from homeostat.serving.bundles import Loaded
 from homeostat.serving.columns import columns_of
-from homeostat.serving.limits import Fault
+from homeostat.serving.limits import Fault, every
 from homeostat.serving.messages import Row
 
 OK, ERROR, NONFINITE, TIMEOUT, MEMORY = "ok", "error", "nonfinite", "timeout", "memory"
@@ -126,7 +126,7 @@ class Attempt:
     whole: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.whole = bool(self.good.all())
+        self.whole = every(self.good)
 
 
 AGAIN_NS = 20_000_000
@@ -192,7 +192,9 @@ def _attempted(
     if output is None:
         columns = width(loaded.schema) if loaded else 1
         return Attempt(rows, np.full((len(rows), columns), np.nan), np.zeros(len(rows), bool), status, us)
-    return Attempt(rows, output, np.asarray(np.isfinite(output).all(axis=1)), NONFINITE, us)
+    finite = np.isfinite(output)
+    good = np.ones(len(rows), np.bool_) if every(finite) else np.asarray(finite.all(axis=1))
+    return Attempt(rows, output, good, NONFINITE, us)
 
 
 def _call(
