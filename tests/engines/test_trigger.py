@@ -11,7 +11,7 @@ from homeostat.domain.policy import Budget, RetrainPolicy, Schedule
 from homeostat.domain.trigger import Trigger
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.change import Change
-from homeostat.engines.trigger import NotFired, TriggerSeen, fire
+from homeostat.engines.trigger import NotFired, TriggerSeen, fire, rests, trained
 
 HARM = Change(Verdict.HARM, "the loss rose", 120.0, 100.0, 3, 0.2, 0.1, 500, 5)
 NOW = 30 * DAY_MS  # a Saturday, midnight
@@ -35,6 +35,18 @@ def test_a_cause_is_held_back_and_the_rule_named(seen: TriggerSeen, rule: str) -
     assert isinstance(outcome, NotFired)
     assert (outcome.rule, outcome.cause) == (rule, "performance:abc:0")
     assert outcome.reason.startswith("not retrained, because")
+
+
+def test_what_was_taken_back_was_not_trained() -> None:
+    policy = RetrainPolicy(cooldown=10 * DAY_MS)
+    assert trained(50, [10, 30], [40]) == 30
+    assert trained(50, [10, 45], [40]) == 50
+    assert trained(50, [], [40]) == trained(50, [60], [70]) == 50
+    taken = replace(SEEN, taken=(NOW - 4 * DAY_MS,), trained_ms=NOW - 20 * DAY_MS)
+    assert isinstance(fire(policy, taken), Trigger)
+    assert rests(policy, taken)
+    assert not rests(policy, replace(taken, now_ms=NOW + 6 * DAY_MS))
+    assert not rests(policy, SEEN)
 
 
 def test_an_estimated_drop_fires_where_the_policy_asks_for_it() -> None:

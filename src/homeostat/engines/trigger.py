@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
@@ -23,14 +23,14 @@ class TriggerSeen:
     """Everything a decision may look at.
 
     `change` is the champion's since it was made or an attempt to replace it ended, and `change_key` names that;
-    `trained_ms`: when the champion was trained and released; `trainings`: when each training was triggered, in order;
-    `fired`: the keys of the causes that fired; `asked`: manual orders that did not fire yet; `release`: the open
-    release, "" when there is none; `watched_ms`: from when on `change` was measured; `began_ms`: when the change began
-    that the last trigger answered, 0 for none; `declined`: when a cause of which kind was answered with "it would not
-    help", since the last training; `failed`: so many trainings and releases in a row, these being the last, brought no
-    new champion; `harmed`: it is worse since it was made, whatever was tried;
-    `estimated`: an estimated drop, None when there is none; `silent`: so many days that are due have no label that
-    counts, 0 where that is too few to mean anything.
+    `trained_ms`: when the champion was trained and released, see `trained`; `trainings`: when each training was
+    triggered, in order, `taken`: when an earlier version was taken back; `fired`: the keys of the causes that fired;
+    `asked`: manual orders that did not fire yet; `release`: the open release, "" when there is none; `watched_ms`: from
+    when on `change` was measured; `began_ms`: when the change began that the last trigger answered, 0 for none;
+    `declined`: when a cause of which kind was answered with "it would not help", since the last training; `failed`: so
+    many trainings and releases in a row, these being the last, brought no new champion; `harmed`: it is worse since it
+    was made, whatever was tried; `estimated`: an estimated drop, None when there is none; `silent`: so many days that
+    are due have no label that counts, 0 where that is too few to mean anything.
     """
 
     now_ms: int
@@ -38,6 +38,7 @@ class TriggerSeen:
     change_key: str
     trained_ms: int
     trainings: tuple[int, ...] = ()
+    taken: tuple[int, ...] = ()
     fired: frozenset[str] = frozenset()
     asked: tuple[Trigger, ...] = ()
     release: str = ""
@@ -208,6 +209,20 @@ def _forbidden(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> NotF
 def _doubled(times: int) -> int:
     """How a wait grows: 1, 1, 2, 4, …"""
     return int(2 ** min(max(times - 1, 0), LONGEST))
+
+
+def trained(released_ms: int, trainings: Sequence[int], taken: Sequence[int]) -> int:
+    """When the champion was trained and its release began; one that was taken back is as old as the last training
+    before that, for nothing was trained for it."""
+    before = max((at for at in trainings if at <= released_ms), default=0)
+    back = max((at for at in taken if at <= released_ms), default=0)
+    return before if before and back > before else released_ms
+
+
+def rests(policy: RetrainPolicy, seen: TriggerSeen) -> bool:
+    """An earlier version was taken back within the cooldown. That trained nothing, so that trainings need not wait for
+    it; but if it did not help, the next one would not."""
+    return seen.now_ms - max(seen.taken, default=seen.now_ms - policy.cooldown) < policy.cooldown
 
 
 def called(policy: RetrainPolicy, seen: TriggerSeen) -> str:

@@ -119,6 +119,8 @@ class Triggers:
     def _seen(self) -> TriggerSeen:
         fired = self._read("trigger.fired")
         keys = frozenset(cause.key for cause in fired)
+        taken = tuple(cause.at_ms for cause in fired if cause.remedy.startswith(PREVIOUS))
+        trained = tuple(cause.at_ms for cause in fired if cause.at_ms not in taken)
         performance = self.performance()
         last = max((cause.at_ms for cause in fired), default=0)
         declined = [cause for cause in self._read("trigger.declined") if cause.at_ms > last]
@@ -127,8 +129,9 @@ class Triggers:
             change=performance.fresh if performance else None,
             harmed=performance is not None and performance.change.verdict is Verdict.HARM,
             change_key=performance.key if performance else "",
-            trained_ms=performance.trained_ms if performance else 0,
-            trainings=tuple(cause.at_ms for cause in fired),
+            trained_ms=rule.trained(performance.trained_ms, trained, taken) if performance else 0,
+            trainings=trained,
+            taken=taken,
             fired=keys,
             asked=tuple(cause for cause in self._read("trigger.asked") if cause.key not in keys),
             release=next((r.id for r in self.rollouts.all(self.policy.name) if r.status.open), ""),
@@ -189,7 +192,7 @@ class Triggers:
     def _previous(self, cause: Trigger, seen: TriggerSeen) -> tuple[str, Probed] | None:
         """Only against harm, or where the newest labels are clearly those of another world: an earlier version is no
         step forward."""
-        if cause.kind != "performance" or seen.change is None:
+        if cause.kind != "performance" or seen.change is None or rule.rests(self.policy.retrain, seen):
             return None
         found = self.remembered(cause.since_ms, 0.0 if seen.harmed else probe.turned(seen.change.baseline))
         return (f"{PREVIOUS}:{found.version.number}", found.probed) if found else None
