@@ -52,9 +52,9 @@ def test_an_event_of_an_entity_belongs_to_its_last_prediction() -> None:
         ("", "k", "bought", 1, 25), ("", "k", "bought", 1, 19), ("", "k", "bought", 1, 9), ("", "m", "x", 1, 30)
     )
     assert sorted(attributed(rows, said).rows()) == [
-        ("a", "bought", 19, 10),
-        ("b", "bought", 25, 20),
-        ("d", "x", 30, 19),
+        ("a", "bought", 1.0, 19, 10),
+        ("b", "bought", 1.0, 25, 20),
+        ("d", "x", 1.0, 30, 19),
     ]
 
 
