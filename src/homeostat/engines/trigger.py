@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-
-from cronsim import CronSim, CronSimError
 
 from homeostat.domain.errors import ConfigError
 from homeostat.domain.estimate import Estimated
@@ -15,6 +12,7 @@ from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import OtherWindow, RetrainPolicy, Schedule
 from homeostat.domain.trigger import Trigger
 from homeostat.domain.units import DAY_MS, duration_ms, is_duration, show_duration
+from homeostat.engines import cron
 from homeostat.engines.change import Change
 
 
@@ -94,16 +92,8 @@ def schedule(seen: TriggerSeen, expression: str) -> Trigger | NotFired:
     last = max((seen.trained_ms, *seen.trainings, *(at for kind, at in seen.declined if kind == "schedule")))
     if is_duration(expression):
         return _aged(seen, int(str(duration_ms(expression))), last)
-    now = datetime.fromtimestamp(seen.now_ms / 1000, UTC)
-    try:
-        tick = next(CronSim(expression, now.replace(microsecond=0) + timedelta(seconds=1), reverse=True))
-    except (CronSimError, StopIteration) as error:
-        raise ConfigError(
-            f"{expression!r} is not a schedule: {error}",
-            where="retrain.when",
-            way_out='Write five cron fields, as "0 3 * * MON", or an age, as 30d.',
-        ) from error
-    tick_ms = int(tick.timestamp() * 1000)
+    way_out = 'Write five cron fields, as "0 3 * * MON", or an age, as 30d.'
+    tick_ms = cron.newest(expression, seen.now_ms, "retrain.when", way_out)
     if tick_ms <= last:
         return NotFired(f"trained since the last tick of {expression}")
     return Trigger(f"schedule:{expression}:{tick_ms}", "schedule", f"schedule {expression}", seen.now_ms)
