@@ -6,7 +6,6 @@ simply run again, and only what was not finished is made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,7 +19,7 @@ from homeostat.domain.dataset import EVENT_MS, DatasetVersion
 from homeostat.domain.errors import PipelineError
 from homeostat.domain.gate import GateResult, Verdict
 from homeostat.domain.policy import Policy, TrainPolicy
-from homeostat.domain.run import RunRecord, RunResult, Step, worst
+from homeostat.domain.run import RunRecord, RunResult, worst
 from homeostat.domain.schema import Schema
 from homeostat.domain.units import DAY_MS
 from homeostat.engines import evaluation, labels
@@ -125,7 +124,7 @@ class Runs:
         identity = self._key("run", tested.fitted.key, prepared.key, rules)[:12]
         if worst(one.verdict for one in judged.gates) in (Verdict.HARM, Verdict.INVALID):
             done = (prepared.dataset, steps.done, evaluated.measurements, judged.gates)
-            return RunResult(identity, *done, None, fitted=_fitted(prepared.parts, steps.done))
+            return RunResult(identity, *done, None, fitted=len(prepared.parts.train))
         final = self._train(prepared, prepared.parts.window, "refit", steps) if self.policy.train.refit else tested
         bundle = steps(
             "bundle",
@@ -134,7 +133,8 @@ class Runs:
         )
         version = self._registered(identity, bundle, final.onnx)
         done = (prepared.dataset, steps.done, evaluated.measurements, judged.gates)
-        return RunResult(identity, *done, version, fitted=_fitted(prepared.parts, steps.done))
+        fitted = len(prepared.parts.train) + (len(prepared.parts.window) if self.policy.train.refit else 0)
+        return RunResult(identity, *done, version, fitted=fitted)
 
     def _prepare(self, train: TrainPolicy, steps: Steps, swept: bool) -> Prepared:
         dataset = self.data.snapshot()
@@ -279,9 +279,3 @@ class Runs:
 
     def _key(self, step: str, *inputs: str) -> str:
         return step_key(step, {str(i): key for i, key in enumerate(inputs)}, self.training.environment)
-
-
-def _fitted(parts: Split, done: Sequence[Step]) -> int:
-    """The rows of all fits, those that the cache had too: a crash in between changes nothing that is told."""
-    rows = {"model": len(parts.train), "model (refit)": len(parts.window)}
-    return sum(rows.get(step.name, 0) for step in done)
