@@ -108,7 +108,8 @@ class Control:
         except HomeostatError as error:
             self.triggers.done(trigger, failure=str(error))
             return
-        self.triggers.done(trigger, run=result.id, note=self._release(result, by), fitted=result.fitted)
+        self.triggers.fitted(trigger, result.fitted)
+        self.triggers.done(trigger, run=result.id, note=self._release(result, by))
 
     def _versions(self) -> Sequence[Version]:
         return self.releases.tracker.versions(self.releases.model)

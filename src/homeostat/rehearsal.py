@@ -247,9 +247,10 @@ def _settled(event: Event) -> bool:
 
 def _cost(events: Sequence[Event]) -> tuple[int, int, int]:
     """→ trainings, the rows of all fits, and how many of these were probes."""
-    trained = [event.body.get("rows", 0) for event in events if event.kind.startswith("training.")]
+    trainings = sum(event.kind.startswith("training.") for event in events)
+    trained = [event.body["rows"] for event in events if event.kind == "cost.training"]
     asked = [event.body["rows"] for event in events if event.kind == "probe.made" and event.body["rows"]]
-    return len(trained), sum(trained) + sum(asked), len(asked)
+    return trainings, sum(trained) + sum(asked), len(asked)
 
 
 @dataclass(frozen=True)

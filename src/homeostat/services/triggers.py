@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from homeostat.domain.estimate import Estimated
 from homeostat.domain.event import Event
@@ -103,18 +104,23 @@ class Triggers:
         """Fired, but its remedy neither done nor failed."""
         return next((one.cause for one in self._attempts() if not one.ended), None)
 
-    def done(self, trigger: Trigger, run: str = "", failure: str = "", note: str = "", fitted: int = 0) -> None:
-        """The trigger's remedy ended: with a run that fitted so many rows and what came of it (`note`), or with what
-        went wrong. Said twice, it is written once."""
+    def fitted(self, trigger: Trigger, rows: int) -> None:
+        """The trigger's run fitted so many rows. Said before its release is asked for: after a crash from there on, the
+        run is not asked again."""
+        self._end("cost.training", trigger, f"The training fitted {rows:,} rows.", {"rows": rows})
+
+    def done(self, trigger: Trigger, run: str = "", failure: str = "", note: str = "") -> None:
+        """The trigger's remedy ended: with a run and what came of it (`note`), or with what went wrong. Said twice, it
+        is written once."""
         kind = "remedy" if trigger.remedy.startswith(PREVIOUS) else "training"
         made = f"Run {run} was trained: {trigger.reason}." if kind == "training" else f"{trigger.reason}."
         text = failure or " ".join(part for part in (made if run else "", note) if part)
-        self._end(f"{kind}.{'failed' if failure else 'done'}", trigger, run, text, fitted)
+        self._end(f"{kind}.{'failed' if failure else 'done'}", trigger, text, {"run": run})
 
-    def _end(self, kind: str, trigger: Trigger, run: str, text: str, fitted: int) -> None:
+    def _end(self, kind: str, trigger: Trigger, text: str, body: Mapping[str, Any]) -> None:
         key = f"{kind.partition('.')[0]}:{trigger.key}"
-        body = {"run": run, "trigger": trigger.key, "rows": fitted}
-        self.journal.append(Event(self.clock.now_ms(), self.policy.name, kind, key, trigger.key, text, body))
+        said = {"trigger": trigger.key, **body}
+        self.journal.append(Event(self.clock.now_ms(), self.policy.name, kind, key, trigger.key, text, said))
 
     def _seen(self) -> TriggerSeen:
         fired = self._read("trigger.fired")
