@@ -205,7 +205,8 @@ class Releases:
         champion = serves.candidate if serves else None
         recent = self.log.read(self.model, now - LOOK_BACK_MS, now + 1)
         recorded = self.backtests is not None and not answered(recent).is_empty()
-        way, notes = steps.plan(self.policy.release, traffic(recent, now), champion is None, recorded)
+        rules = steps.with_shadow(self.policy.release) if rollout.background else self.policy.release
+        way, notes = steps.plan(rules, traffic(recent, now), champion is None, recorded)
         slow_us = slow_limit(recent, champion.number) if champion else 0
         against = f"version {champion.number}" if champion else "nobody"
         reason = f"Version {rollout.candidate.number} against {against}: {', '.join(map(str, way))}."
