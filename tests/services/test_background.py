@@ -25,7 +25,7 @@ POLICY = projects.POLICY.replace("window: 20d, holdout: 3d", "window: 5d, holdou
 
 
 def lived(root: Path, when: str, change: int | None, turns: int, look: Callable[[System], object] = id) -> System:
-    """The first turns of the life of `lives` under a policy that retrains by these reasons; `look` is called after each."""
+    """The first turns of the life of `lives` under a policy that retrains by these reasons; `look` comes after each."""
     text = POLICY.replace("[performance, {schedule: 10d}]", when)
     projects.make(root, projects.rows(DAYS, A_DAY, change), text)
     policy = read_policy(root)
@@ -89,6 +89,6 @@ def test_one_that_is_never_better_is_replaced_and_leaves_no_trace_on_other_cause
     events = [event.kind for event in journal.read("cards")]
     assert not {"trigger.held", "release.waiting", "release.rolled_back"} & set(events)
     assert not journal.read("cards", "alert.")
-    line = next(text for text in shown if "challenger" in text)
+    line = next(text for text in shown if "version 2" in text)
     assert "Release R2, version 2, a challenger trained in the background: running." in line
     assert "Background challengers: 0 % of 5 % of a core used in the last 7 d." in line
