@@ -61,12 +61,13 @@ class Probed:
 @dataclass(frozen=True, slots=True)
 class Spent:
     """On the challengers of the background: `used` of `budget`, both shares of one core's time in the last week; the
-    last one took `last` of it. `release`: the challenger's that is in shadow now, "" where there is none."""
+    last one took `last` of it. `waits_for`: the next one, for the release of the last one, in shadow now, or for an
+    experiment; "" for neither."""
 
     budget: float
     used: float
     last: float
-    release: str
+    waits_for: str
 
     @property
     def room(self) -> bool:

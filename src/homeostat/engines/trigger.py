@@ -130,8 +130,8 @@ def background(seen: TriggerSeen, _: str) -> Trigger | NotFired:
     each at most for what came: labels count when their day is complete."""
     if seen.change is None or seen.spent is None:
         return NotFired("nothing is served yet")
-    if under_way := seen.release or seen.spent.release:
-        return NotFired(f"release {under_way} is under way")
+    if under_way := seen.release or seen.spent.waits_for:
+        return NotFired(f"{under_way} is under way")
     if seen.silent or not seen.labels:
         return NotFired("no new label that counts")
     if not seen.spent.room:

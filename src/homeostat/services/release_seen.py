@@ -211,6 +211,12 @@ def before(rollout: Rollout, records: Sequence[Rollout]) -> Rollout | None:
     return serving([one for one in records if one.id != rollout.id])
 
 
+def experiment(journal: Journal, model: str) -> str:
+    """The one under way, while which no release begins; "" for none."""
+    begun, ended = (journal.read(model, f"experiment.{what}") for what in ("started", "ended"))
+    return begun[-1].subject if len(begun) > len(ended) else ""
+
+
 def refusal(bundle: str, records: Sequence[Rollout]) -> Rollout | None:
     """The release in which this bundle was refused, unless a person let it in again since. One that has served, and
     may serve now, is not refused by being taken out of the queue."""

@@ -32,6 +32,7 @@ from homeostat.ports import Clock, Journal, Rollouts
 from homeostat.services.alerts import Alerts
 from homeostat.services.performance import SILENT, Performance
 from homeostat.services.probe import costs
+from homeostat.services.release_seen import experiment
 
 PERSON = "healing"
 """The title of the alert that calls a person."""
@@ -134,7 +135,8 @@ class Triggers:
         shares = [(one.at_ms, one.body["seconds"] * 1_000 / ACCOUNT_MS) for one in costs]
         used = sum(share for at, share in shares if at > since)
         shadowed = next((one.id for one in self._records() if one.status.open and one.gives_way), "")
-        return Spent(budget, used, shares[-1][1] if shares else 0.0, shadowed)
+        waits_for = shadowed or experiment(self.journal, self.policy.name)
+        return Spent(budget, used, shares[-1][1] if shares else 0.0, waits_for)
 
     def done(self, trigger: Trigger, run: str = "", failure: str = "", note: str = "") -> None:
         """The trigger's remedy ended: with a run and what came of it (`note`), or with what went wrong. Said twice, it
