@@ -189,7 +189,7 @@ def _attempted(
             us = (clock.timer_ns() - began) // 1_000
 
     started = clock.timer_ns()
-    output, status = _called(loaded, len(rows), call, within)
+    output, status = _call(loaded, len(rows), call, within)
     us = (clock.timer_ns() - started) // 1_000 if us < 0 else us
     if output is None:
         columns = width(loaded.schema) if loaded else 1
@@ -199,7 +199,7 @@ def _attempted(
     return Attempt(rows, output, good, NONFINITE, us)
 
 
-def _called(
+def _call(
     loaded: Loaded | None, n: int, call: Callable[[Model], Output], within: Within
 ) -> tuple[Output | None, str]:
     if loaded is None:
