@@ -199,9 +199,7 @@ def _attempted(
     return Attempt(rows, output, good, NONFINITE, us)
 
 
-def _call(
-    loaded: Loaded | None, n: int, call: Callable[[Model], Output], within: Within
-) -> tuple[Output | None, str]:
+def _call(loaded: Loaded | None, n: int, call: Callable[[Model], Output], within: Within) -> tuple[Output | None, str]:
     if loaded is None:
         return None, ERROR
     try:
