@@ -79,7 +79,7 @@ def test_the_background_spends_its_budget_and_no_more() -> None:
             world.triggers.done(fired, failure="its gates refused it")
             world.restart()
     spent = world.triggers.spent()
-    assert str(spent) == "2.2 % of 3 % of a core used in the last 7 d"
+    assert str(spent) == "2.2 % of 3 % of a core used in the last 7 d; no room for one more, which takes 1.1 %"
     assert all(b - a >= 7 for a, b in zip(trained, trained[2:], strict=False))
     assert len(trained) == 6
     assert world.journal.read(MODEL, "cost.training")[0].text == "The training fitted 900 rows in 1.85 h of CPU time."

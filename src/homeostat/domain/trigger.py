@@ -76,7 +76,8 @@ class Spent:
 
     def __str__(self) -> str:
         last = f"used in the last {show_duration(ACCOUNT_MS)}"
-        return f"{_percent(self.used)} of {_percent(self.budget)} of a core {last}"
+        full = "" if self.room else f"; no room for one more, which takes {_percent(self.last)}"
+        return f"{_percent(self.used)} of {_percent(self.budget)} of a core {last}{full}"
 
 
 def _percent(share: float) -> str:

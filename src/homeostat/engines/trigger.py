@@ -135,7 +135,7 @@ def background(seen: TriggerSeen, _: str) -> Trigger | NotFired:
     if seen.silent or not seen.labels:
         return NotFired("no new label that counts")
     if not seen.spent.room:
-        return NotFired(f"no room for a challenger in the background: {seen.spent}")
+        return NotFired(f"no challenger in the background: {seen.spent}")
     champion = seen.change_key.partition(":")[0]
     reason = f"a challenger in the background: {seen.labels:,} labels since the champion was trained; {seen.spent}"
     return Trigger(f"{BACKGROUND}:{champion}:{seen.labels}", BACKGROUND, reason, seen.now_ms)
