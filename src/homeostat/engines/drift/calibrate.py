@@ -62,9 +62,9 @@ def wobble(tables: Tables, merged: int = 1, slots: NDArray[np.int64] | None = No
     `tables` (w, b): rows of window w in bin b, in order of time. For shares p of a window of n rows, q of the N others
     and r of all, d = sum (p - q)^2 / r has expectation sum r (1 - r) / r (1/n + 1/N) = (b - 1)(1/n + 1/N) when all rows
     are independent; T is the mean of d minus that. With `ranks` d is the one part of it that moves the mean score: the
-    square of sum s (p - q) over the variance of the normal score s, with expectation 1/n + 1/N. `merged`: a window is so many
-    in a row; they overlap. `slots` (w,), without merging: the others are those of the
-    same slot. Fewer than two windows with rows tell nothing: 0.
+    square of sum s (p - q) over the variance of the normal score s, with expectation 1/n + 1/N. `merged`: a window is
+    so many in a row; they overlap. `slots` (w,), without merging: the others are those of the same slot. Fewer than two
+    windows with rows tell nothing: 0.
     """
     blocks = _blocks(tables, merged)
     own = np.zeros(len(tables), np.int64) if slots is None else slots

@@ -43,8 +43,8 @@ class Distribution:
 
 class Level:
     """Have the values risen or fallen, taken together? Normal scores of their ranks (van der Waerden 1952): stronger on
-    shifts than D, and it wobbles in one direction alone, so that many merged windows stay worth much. A D or a mean rank
-    can't go further than 1, so that days which wander by a third of that would hide every shift; scores go on."""
+    shifts than D, and it wobbles in one direction alone, so that many merged windows stay worth much. A D or a mean
+    rank can't go further than 1, so that days which wander by a third of that would hide every shift; scores go on."""
 
     least_effect = 0.04
     ranks = True
