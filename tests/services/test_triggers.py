@@ -6,6 +6,7 @@ from itertools import pairwise
 from watching import MODEL, POLICY, World
 
 from homeostat.domain.bundle import Version
+from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import Background, OtherWindow, RetrainPolicy
 from homeostat.domain.trigger import Probed, Remembered
@@ -88,6 +89,21 @@ def test_the_background_spends_its_budget_and_no_more() -> None:
     assert performance.tried_ms == performance.since_ms  # its evidence is not begun anew
     assert not world.alerts.open()
     assert World().triggers.spent() is None
+
+
+def test_the_background_waits_while_an_experiment_is_under_way() -> None:
+    world = World(replace(POLICY, retrain=RetrainPolicy(when=(Background(0.03),))))
+
+    def told(what: str) -> None:
+        world.journal.append(Event(world.clock.now, MODEL, f"experiment.{what}", f"E1:{what}", "E1", "", {}))
+
+    told("started")
+    for _ in range(3):
+        world.day(0.1)
+    assert world.triggers.pending() is None
+    told("ended")
+    world.day(0.1)
+    assert world.triggers.pending() is not None
 
 
 def careful(*remedies: str | OtherWindow) -> World:
