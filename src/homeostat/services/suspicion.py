@@ -161,6 +161,8 @@ class Suspicions:
     def _told(self, bundle: Bundle, rows: pl.DataFrame, labels: pl.DataFrame) -> tuple[int, float, float] | None:
         """How many of these labels have their prediction among the rows, their noise, and the loss of what was
         answered; None where they are too few."""
+        if labels.height < LEAST_ROWS:
+            return None
         known, truth = labelled(bundle.schema, rows, labels)
         if len(known) < LEAST_ROWS:
             return None
