@@ -4,11 +4,11 @@ One LightGBM model behind every server: the limit (an echo on our own stack), ou
 FastAPI, the products, each with its first core to itself and wrk on the second. `--quick`: 64 connections and one
 worker only. The rows with two workers share both cores with wrk: compare them with each other only.
 
-`ours_vs_echo`, `ours_vs_hand` and `log_cost` (against ours with a log that drops) come from alternating rounds, since
-machines are noisy: the ratio of the medians. `cpu_vs` compares CPU time a request, steadier when other things run.
-`best_peer` is the quickest of the products as they ship (MLflow, BentoML, LitServe, MLServer) and of FastAPI as
-tutorials have it. `ours_vs_tuned` is against MLServer with its pool switched off, `ours_vs_hand` against the skilled
-hand's. What can't be installed or started is named with its reason.
+`ours_vs_echo`, `ours_vs_hand` and `log_cost` (against ours with a log that drops) come from short alternating rounds,
+since machines are noisy: the median of the rounds' ratios; `within`: the middle half of them. `cpu_vs` compares CPU
+time a request, steadier when other things run. `best_peer` is the quickest of the products as they ship (MLflow,
+BentoML, LitServe, MLServer) and of FastAPI as tutorials have it. `ours_vs_tuned` is against MLServer with its pool
+switched off, `ours_vs_hand` against the skilled hand's. What can't be installed or started is named with its reason.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 from bench.serve import world
 from bench.serve.measure import Measured
@@ -29,7 +31,7 @@ from bench.serve.race import Effort, Race
 from bench.serve.servers import PRODUCTS, SERVERS, TITLES, TUNED
 from bench.serve.stages import Shares
 
-FULL, QUICK = Effort((1, 8, 64, 256), (1, 2), 5, 5), Effort((64,), (1,), 3, 2)
+FULL, QUICK = Effort((1, 8, 64, 256), (1, 2), 25, 5), Effort((64,), (1,), 6, 2)
 
 
 def main() -> None:
@@ -55,11 +57,14 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _summary(race: Race) -> dict[str, object]:
+def _summary(race: Race) -> dict[str, Any]:
     rows = {key: row for (key, workers, level), row in race.rows.items() if (workers, level) == (1, 64)}
     at, cpu = {key: row.rps for key, row in rows.items()}, {key: row.cpu_us for key, row in rows.items()}
     best = max((key for key in PRODUCTS if key in at), key=lambda key: at[key], default=None)
-    ours, unlogged = at.get("ours"), at.get("unlogged")
+    ours = at.get("ours")
+    rounds = {other: race.ratios("ours", other) for other in ("echo", "hand", "unlogged")}
+    alternating = {other: median(ratios) if ratios else None for other, ratios in rounds.items()}
+    log = alternating["unlogged"]
     levels: dict[str, dict[str, dict[int, object]]] = {}
     for (key, workers, level), row in sorted(race.rows.items()):
         levels.setdefault(key, {}).setdefault(f"workers_{workers}", {})[level] = asdict(row)
@@ -68,22 +73,33 @@ def _summary(race: Race) -> dict[str, object]:
         "best_peer": best,
         "ours_vs_best_peer": _ratio(ours, at.get(best or "")),
         "ours_vs_tuned": _ratio(ours, at.get(TUNED)),
-        "ours_vs_hand": _ratio(ours, at.get("hand")),
-        "ours_vs_echo": _ratio(ours, at.get("echo")),
+        "ours_vs_hand": alternating["hand"],
+        "ours_vs_echo": alternating["echo"],
         "ours_vs": {key: _ratio(ours, rps) for key, rps in at.items() if key != "ours"},
         "cpu_vs": {key: cpu_us / cpu["ours"] for key, cpu_us in cpu.items() if key != "ours" and "ours" in cpu},
-        "log_cost": 1 - ours / unlogged if ours and unlogged else None,
+        "log_cost": None if log is None else 1 - log,
+        "within": {
+            "ours_vs_hand": _middle(rounds["hand"]),
+            "ours_vs_echo": _middle(rounds["echo"]),
+            "log_cost": _middle([1 - ratio for ratio in reversed(rounds["unlogged"])]),
+        },
         "levels": levels,
         "stages": asdict(race.shares) if race.shares else None,
         "failed": race.failed,
     }
 
 
+def _middle(ordered: Sequence[float]) -> tuple[float, float] | None:
+    """The first and the third quartile."""
+    quarter = len(ordered) // 4
+    return (ordered[quarter], ordered[-1 - quarter]) if ordered else None
+
+
 def _ratio(a: float | None, b: float | None) -> float | None:
     return a / b if a and b else None
 
 
-def _shown(race: Race, summary: Mapping[str, object]) -> str:
+def _shown(race: Race, summary: Mapping[str, Any]) -> str:
     names = ("workers", "conns", "req/s", "p50 ms", "p99 ms", "CPU us", "RSS MB", "PSS MB", "start s", "errors")
     lines = [" " * 30 + "".join(f"{name:>9}" for name in names)]
     for (key, workers, level), row in sorted(race.rows.items(), key=_order):
@@ -110,12 +126,13 @@ def _order(item: tuple[tuple[str, int, int], Measured]) -> tuple[int, int, int]:
     return workers, list(SERVERS).index(key), level
 
 
-def _ratios(summary: Mapping[str, object]) -> Iterator[str]:
+def _ratios(summary: Mapping[str, Any]) -> Iterator[str]:
     for name in ("ours_vs_best_peer", "ours_vs_tuned", "ours_vs_hand", "ours_vs_echo", "log_cost"):
-        if isinstance(value := summary[name], float):
-            yield f"{name}: {value:.3g}" + (f" ({summary['best_peer']})" if name == "ours_vs_best_peer" else "")
-    if isinstance(cpu := summary["cpu_vs"], dict):
-        yield "CPU time a request, in ours: " + ", ".join(f"{key} {value:.3g}" for key, value in cpu.items())
+        if (value := summary[name]) is not None:
+            within, best = summary["within"].get(name), name == "ours_vs_best_peer"
+            spread = f" [{within[0]:.3g}, {within[1]:.3g}]" if within else ""
+            yield f"{name}: {value:.3g}{spread}" + (f" ({summary['best_peer']})" if best else "")
+    yield "CPU time a request, in ours: " + ", ".join(f"{key} {value:.3g}" for key, value in summary["cpu_vs"].items())
     yield f"one-minute load average before: {summary['load_before']:.2f}"
 
 

@@ -15,12 +15,13 @@ from bench.serve.stages import Shares, shares
 
 IN_ROUNDS = ("echo", "ours", "unlogged", "hand")
 ONE_WORKER = ("mlserver0",)
+ROUND_S = 1
 Rows = dict[tuple[str, int, int], Measured]  # by name, workers, connections
 
 
 @dataclass(frozen=True)
 class Effort:
-    """`rounds`: how often the alternating servers take turns."""
+    """`rounds`: how often the alternating servers take turns, each for `ROUND_S`; `seconds`: of every other load."""
 
     levels: Sequence[int]
     workers: Sequence[int]
@@ -29,11 +30,13 @@ class Effort:
 
 
 class Race:
-    """`rows` by server, workers and connections; `failed`: why a server has none."""
+    """`rows` by server, workers and connections; `rounds`: what each server reached in each of the alternating
+    rounds; `failed`: why a server has none."""
 
     def __init__(self, made: world.World, home: Path, effort: Effort) -> None:
         self._made, self._home, self._effort = made, home, effort
         self.rows: Rows = {}
+        self.rounds: list[dict[str, Measured]] = []
         self.failed: dict[str, str] = {}
         self.shares: Shares | None = None
 
@@ -58,12 +61,20 @@ class Race:
             for server in servers:
                 with self._noting(server.key):
                     ready[server.key] = stack.enter_context(running(server, 1, self._made.score, self._home))
-            each: dict[str, list[Measured]] = {key: [] for key in ready}
             for _ in range(self._effort.rounds):
+                made = dict[str, Measured]()
                 for key, one in ready.items():
                     with self._noting(key):
-                        each[key].append(one.load(64, self._effort.seconds))
-        self.rows |= {(key, 1, 64): _median(several) for key, several in each.items() if several}
+                        made[key] = one.load(64, ROUND_S)
+                self.rounds.append(made)
+        for key in ready:
+            if several := [made[key] for made in self.rounds if key in made]:
+                self.rows[key, 1, 64] = _median(several)
+
+    def ratios(self, one: str, other: str) -> list[float]:
+        """Of their throughput, round by round: what slows the machine down for a while slows both."""
+        both = [made for made in self.rounds if one in made and other in made]
+        return sorted(made[one].rps / made[other].rps for made in both)
 
     def _shares(self, ours: Server) -> None:
         head = f"POST {ours.path} HTTP/1.1\r\nHost: 127.0.0.1:8000\r\ncontent-type: application/json\r\n"

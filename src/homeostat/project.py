@@ -29,7 +29,7 @@ from homeostat.domain.report import Delays, Needs
 from homeostat.domain.rollout import Lane, Rollout, StepKind
 from homeostat.domain.run import RunResult
 from homeostat.domain.trace import Trace
-from homeostat.domain.trigger import Trigger
+from homeostat.domain.trigger import Spent, Trigger
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.inject import read as read_injections
 from homeostat.engines.lanes import bound
@@ -74,7 +74,8 @@ def _quiet(_done: int, _total: int, _doing: str) -> None:
 @dataclass(frozen=True, slots=True)
 class Status:
     """The state of the loop on one screen. `recent`: the newest things that happened, oldest first; `delays`: how
-    labels come, None before the first answer."""
+    labels come, None before the first answer; `background`: what challengers of the background cost, None where the
+    policy wants none."""
 
     model: str
     standing: Standing | None
@@ -82,6 +83,7 @@ class Status:
     alerts: tuple[Alert, ...]
     recent: tuple[Event, ...]
     delays: Delays | None = None
+    background: Spent | None = None
 
     def json(self) -> Mapping[str, Any]:
         standing, performance = self.standing, self.performance
@@ -93,6 +95,7 @@ class Status:
             "alerts": self.alerts,
             "recent": self.recent,
             "labels": self.delays,
+            "background": self.background,
         }
 
 
@@ -264,7 +267,8 @@ class Project:
         told = [event for event in system.stores.journal.read(self.policy.name) if event.kind != LOOK]
         recent = tuple(told[-RECENT:])
         quality, delays = system.performances.now(), system.analyses.late(LATELY_MS)
-        return Status(self.policy.name, standing, quality, system.alerts.open(), recent, delays)
+        spent = system.triggers.spent()
+        return Status(self.policy.name, standing, quality, system.alerts.open(), recent, delays, spent)
 
 
 SEEN = ("release.evidence", "release.verdict", LOOK)

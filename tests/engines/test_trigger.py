@@ -7,8 +7,8 @@ import pytest
 from homeostat.domain.errors import ConfigError
 from homeostat.domain.estimate import Estimated
 from homeostat.domain.gate import Verdict
-from homeostat.domain.policy import Budget, RetrainPolicy, Schedule
-from homeostat.domain.trigger import Trigger
+from homeostat.domain.policy import Background, Budget, RetrainPolicy, Schedule
+from homeostat.domain.trigger import Spent, Trigger
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.change import Change
 from homeostat.engines.trigger import NotFired, TriggerSeen, fire, rests, trained
@@ -59,6 +59,51 @@ def test_an_estimated_drop_fires_where_the_policy_asks_for_it() -> None:
     assert outcome.reason.startswith("estimated roc_auc")
     assert isinstance(fire(policy, calm), NotFired)
     assert isinstance(fire(RetrainPolicy(), seen), NotFired)
+
+
+KEPT = RetrainPolicy(when=(Background(0.05), "performance"), budget=Budget(0))
+CALM = replace(
+    SEEN, change=replace(HARM, verdict=Verdict.OK, evidence=1.0), labels=96, spent=Spent(0.05, 0.02, 0.02, "")
+)
+
+
+def test_the_background_trains_on_what_came_and_within_its_own_budget_alone() -> None:
+    outcome = fire(KEPT, replace(CALM, trained_ms=NOW - DAY_MS, failed=3))
+    assert isinstance(outcome, Trigger)
+    assert (outcome.key, outcome.kind) == ("background:abc:96", "background")
+    assert outcome.reason.endswith(
+        "96 labels since the champion was trained; 2 % of 5 % of a core used in the last 7 d"
+    )
+    for seen in (
+        replace(CALM, fired=frozenset({outcome.key})),
+        replace(CALM, change_key="abc:7", fired=frozenset({outcome.key})),  # an attempt for a cause: nothing came
+        replace(CALM, change=None),
+        replace(CALM, labels=0),
+        replace(CALM, silent=3),
+        replace(CALM, release="R3"),
+        replace(CALM, spent=Spent(0.05, 0.0, 0.0, "R3")),
+        replace(CALM, spent=Spent(0.05, 0.031, 0.02, "")),
+    ):
+        held = fire(KEPT, seen)
+        assert isinstance(held, NotFired)
+        assert not held.cause
+
+
+def test_a_cause_goes_before_the_background_and_takes_its_place() -> None:
+    harmed = replace(CALM, change=HARM, spent=Spent(0.05, 0.0, 0.0, "R3"))
+    assert isinstance(fire(KEPT, harmed), NotFired)
+    outcome = fire(replace(KEPT, budget=Budget(9)), harmed)
+    assert isinstance(outcome, Trigger)
+    assert outcome.kind == "performance"
+    held = fire(KEPT, replace(CALM, change=HARM))  # its budget is spent: the background has another
+    assert isinstance(held, Trigger)
+    assert held.kind == "background"
+
+
+@pytest.mark.parametrize("when", ["background", "schedule", "performence"])
+def test_a_reason_that_is_none_says_how_it_is_written(when: str) -> None:
+    with pytest.raises(ConfigError, match=r"background: 5%"):
+        fire(RetrainPolicy(when=(when,)), SEEN)
 
 
 def test_a_cause_fires_once() -> None:

@@ -243,7 +243,7 @@ def test_an_alert_of_a_count_of_rows_closes_by_the_same_count() -> None:
 def test_a_slow_drift_is_found_by_counts_of_rows_together() -> None:
     world = World(replace(POLICY, monitor=MonitorPolicy((7 * DAY_MS,), rows=(96,))))
     for day in range(11):
-        world.day(shift=0.2 if day > 2 else 0.0)
+        world.day(shift=0.25 if day > 2 else 0.0)
     read = [one for event in world.journal.read(MODEL, "monitor.drift", "96 rows") for one in event.body["readings"]]
     assert {one["windows"] for one in read if (one["subject"], one["verdict"]) == ("amount", "harm")} & {4, 16}
 

@@ -19,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 from worlds import GOOD, World, logistic
 
 from homeostat.domain.errors import Refused
+from homeostat.domain.feedback import Exploration, FeedbackPolicy
 from homeostat.serving.grpc.messages import MESSAGES
 from homeostat.serving.grpc.server import door, submitted
 from homeostat.serving.grpc.translate import RPCS
@@ -137,6 +138,20 @@ class TestAnswers:
         told = dict(call.trailing_metadata())
         assert told == {"x-prediction-id": "t-0,t-1,t-2", "x-release-id": "R1", "x-model-version": "1"}
         assert [row["inputs"]["class"] for row in plane.world.rows()] == [None, 0.5, 1.0]
+
+    def test_the_exploration_slice_is_told(self) -> None:
+        world = World(told=FeedbackPolicy(selective=True, exploration=Exploration(5_000, "no")))
+        world.route(world.bundle(logistic))
+        plane = Plane(world, Limits())
+        with grpc.insecure_channel(f"127.0.0.1:{plane.grpc_port}") as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            _, call = stub.ModelInfer.with_call(typed(*TYPED, id="t"))
+        plane.shut()
+        plane.close()
+        told = dict(call.trailing_metadata())
+        marked = [row["id"] for row in world.labels.signals(0, 2**62).to_dicts()]
+        assert (told["x-explore"].split(","), told["x-explore-as"]) == (marked, "no")
+        assert 0 < len(marked) < len(TYPED[0][3])
 
     def test_the_same_key_gives_the_same_ids(self, plane: Plane, stub: Any) -> None:
         for _ in range(2):

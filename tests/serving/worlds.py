@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from homeostat import codec
 from homeostat.adapters.runtime import OnnxRuntime
 from homeostat.domain.bundle import Bundle
+from homeostat.domain.feedback import FeedbackPolicy
 from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.ports import Model, PredictionLog, Tracing
@@ -80,10 +81,11 @@ class World:
     timeout_s: float | None = None
     memory: float = math.inf
     tracing: Tracing | None = None
+    told: FeedbackPolicy | None = None
 
     def __post_init__(self) -> None:
         ports = self.blobs, self.runtime, self.log, self.labels, self.clock, self.router, self.ids
-        self.engine = Engine(*ports, timeout_s=self.timeout_s, memory=self.memory, tracing=self.tracing)
+        self.engine = Engine(*ports, timeout_s=self.timeout_s, memory=self.memory, tracing=self.tracing, told=self.told)
 
     def bundle(self, onnx: bytes | Callable[..., Any], schema: Schema = BINARY, **changes: Any) -> str:
         if callable(onnx):

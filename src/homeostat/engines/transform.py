@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,16 @@ def codes(schema: Schema, columns: Mapping[str, Column]) -> NDArray[np.float64]:
         return np.empty((0, 0))
     if isinstance(rows[0], np.ndarray):
         return np.array(rows, np.float64).T
+    n = len(rows[0])
     try:  # a third of the time that numpy takes, and the same numbers
-        pack = struct.Struct(f"{len(rows[0])}d").pack
-        many = len(rows[0]) >= MANY
-        packed = b"".join([_seen(row) or pack(*row) for row in rows] if many else [pack(*row) for row in rows])
+        if n < MANY:
+            packed = struct.pack(f"{len(rows) * n}d", *chain.from_iterable(rows))
+        else:
+            pack = struct.Struct(f"{n}d").pack
+            packed = b"".join([_seen(row) or pack(*row) for row in rows])
     except struct.error:  # a null, or text
         return np.array(rows, np.float64).T
-    return np.frombuffer(packed).reshape(len(rows), -1).T
+    return np.frombuffer(packed).reshape(len(rows), n).T
 
 
 def narrow(x: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from homeostat.domain.schema import Value
 from homeostat.engines.answer import answers, width
 from homeostat.engines.routing import arms, kept
 from homeostat.engines.transform import codes, matrix, narrow
-from homeostat.ports import Clock
+from homeostat.ports import Clock, Model
 from homeostat.serving.bundles import Loaded
 from homeostat.serving.columns import columns_of
 from homeostat.serving.limits import Fault, every
@@ -106,8 +106,9 @@ def gather(loaded: Loaded, rows: Sequence[Row], ids: list[str], keys: list[str |
 
 def _inputs(loaded: Loaded, columns: dict[str, Sequence[Value]], exact: NDArray[np.float64]) -> Inputs:
     """As the log packs them soonest: `exact` is without a null."""
-    block, others = exact.T, {name: columns[name] for name, place in loaded.places.items() if place is None}
-    if others:
+    block, others = exact.T, dict[str, Sequence[Value]]()
+    if None in loaded.places.values():
+        others = {name: columns[name] for name, place in loaded.places.items() if place is None}
         block = block[[i for i, place in enumerate(loaded.places.values()) if place is not None]]
     return Inputs(loaded.places, block.reshape(-1).data, len(exact), others)
 
@@ -177,18 +178,19 @@ def _attempted(
     loaded: Loaded | None, x: Callable[[Index], NDArray[np.float32]], clock: Clock, within: Within, rows: Index
 ) -> Attempt:
     """One call."""
-    took_ns: list[int] = []
+    us = -1
 
-    def timed(call: Call) -> Output:
+    def call(model: Model) -> Output:
+        nonlocal us
         began = clock.timer_ns()
         try:
-            return call()
+            return model(x(rows))
         finally:
-            took_ns.append(clock.timer_ns() - began)
+            us = (clock.timer_ns() - began) // 1_000
 
     started = clock.timer_ns()
-    output, status = _call(loaded, rows, x, lambda call: within(partial(timed, call)))
-    us = (took_ns[0] if took_ns else clock.timer_ns() - started) // 1_000
+    output, status = _call(loaded, len(rows), call, within)
+    us = (clock.timer_ns() - started) // 1_000 if us < 0 else us
     if output is None:
         columns = width(loaded.schema) if loaded else 1
         return Attempt(rows, np.full((len(rows), columns), np.nan), np.zeros(len(rows), bool), status, us)
@@ -197,25 +199,20 @@ def _attempted(
     return Attempt(rows, output, good, NONFINITE, us)
 
 
-def _call(
-    loaded: Loaded | None,
-    rows: Index,
-    x: Callable[[Index], NDArray[np.float32]],
-    within: Within,
-) -> tuple[Output | None, str]:
+def _call(loaded: Loaded | None, n: int, call: Callable[[Model], Output], within: Within) -> tuple[Output | None, str]:
     if loaded is None:
         return None, ERROR
     try:
-        output = within(lambda: loaded.model(x(rows)))
+        output = within(partial(call, loaded.model))
     except TimeoutError:
         return None, TIMEOUT
     except OutOfRoom:
         return None, MEMORY
     except Exception:  # a model may raise anything
-        if len(rows) == 1:
+        if n == 1:
             _log.exception("bundle %s failed", loaded.id[:12])
         return None, ERROR
-    return (output if output.shape == (len(rows), width(loaded.schema)) else None), ERROR
+    return (output if output.shape == (n, width(loaded.schema)) else None), ERROR
 
 
 class Patience:

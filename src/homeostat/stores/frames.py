@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from itertools import chain
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
@@ -66,6 +67,7 @@ _SIGNALS: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 _ONCE = frozenset({"model", "at_ms", "release", "weight", "inputs", TRACE})  # not a value a row, or not always
 _EACH = [field.name for field in fields(LogBatch) if field.name not in _ONCE]
+_each = attrgetter(*_EACH)
 
 _TRACE_ID = re.compile(r"[0-9a-f]{32}").fullmatch
 
@@ -105,14 +107,15 @@ def _hook(code: int, data: memoryview) -> Any:
 
 
 def pack(batch: LogBatch) -> bytes:
-    floats = struct.Struct(f"<{len(batch.id)}d").pack
+    n, columns = len(batch.id), _each(batch)
+    floats = struct.Struct(f"<{n}d").pack
     return msgspec.msgpack.encode(
         {
             "model": batch.model,
             "at_ms": batch.at_ms,
             "release": batch.release,
             "weight": batch.weight,
-            **{name: _pack(getattr(batch, name), floats) for name in _EACH},
+            **dict(zip(_EACH, columns if n < _LONG else [_pack(column, floats) for column in columns], strict=True)),
             **_packed(batch.inputs, floats),
             **({TRACE: batch.trace} if batch.trace else {}),
         }

@@ -264,3 +264,16 @@ def test_requests_that_break_a_rule_are_news_until_they_are_ordinary(ordinary: R
     assert alarms(drift(ordinary, window({"amount: high": 12}), 0.01, past=told)) == {("amount", "refused")}
     stored = window({"amount: high": 2})
     assert Profile.from_bytes((stored + stored).to_bytes()).refused == {"amount: high": 4}
+
+
+@pytest.mark.parametrize("how_far", [0.0, 4.0])
+def test_a_shift_is_found_though_days_wander_as_far_as_their_hours(how_far: float) -> None:
+    rng = np.random.default_rng(3)
+    frame, output = days(120, 1, 48)
+    number = frame[EVENT_MS].to_numpy() // DAY_MS
+    wandering = rng.normal(size=len(frame)) + rng.normal(size=120)[number] * 0.7
+    known = reference(SCHEMA, frame.with_columns(amount=wandering), output)
+    today, answers = days(1, 2, 48)
+    moved = rng.normal(size=48) + how_far * 1.2
+    found = drift(known, profile(known, today.with_columns(amount=pl.Series(moved)), answers), 0.01)
+    assert alarms(found) == ({("amount", "level")} if how_far else set())

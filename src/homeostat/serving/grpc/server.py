@@ -26,7 +26,13 @@ _FRAMING = frozenset(
     {"accept", "accept-encoding", "content-encoding", "content-type", "inference-header-content-length"}
 )
 _READ = frozenset(HEADERS) - _FRAMING
-_SAID = frozenset({"retry-after", "traceparent", "tracestate", "x-model-version", "x-prediction-id", "x-release-id"})
+_SAID = frozenset({"retry-after", "traceparent", "tracestate"}) | {
+    "x-explore",
+    "x-explore-as",
+    "x-model-version",
+    "x-prediction-id",
+    "x-release-id",
+}
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     403: grpc.StatusCode.PERMISSION_DENIED,
