@@ -11,6 +11,7 @@ from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import Background, OtherWindow, RetrainPolicy
 from homeostat.domain.trigger import Probed, Remembered
 from homeostat.domain.units import DAY_MS
+from homeostat.engines.probe import worth
 
 
 def worse() -> World:
@@ -153,6 +154,7 @@ def test_remedies_go_in_turn_waits_grow_and_then_a_person_is_called() -> None:
             world.triggers.done(fired, run=f"run-{fired.at_ms}")
     assert [remedy for remedy, _ in tried] == ["refit", f"window:{5 * DAY_MS}", "refit"]
     waited = [(later - earlier) // DAY_MS for (_, earlier), (_, later) in pairwise(tried)]
+    assert world.needed == worth(40, 38)  # two of 40 trainings were spent when it was asked last
     assert waited == [3, 4]  # a cooldown, two; and a day until the evidence, begun anew, shows it again
 
 
