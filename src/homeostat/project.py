@@ -44,6 +44,7 @@ from homeostat.engines.report import (
     release_report,
     run_report,
 )
+from homeostat.engines.steps import margin
 from homeostat.export.monitoring.files import Written, grafana, prometheus
 from homeostat.ports import Progress
 from homeostat.services.backtest import WINDOW_MS
@@ -331,7 +332,8 @@ class ReleaseVerbs:
         """Every verdict over time with its evidence, why it moved or holds, and what would change it. → that, and the
         path of its HTML report. Errors: `NotFound`."""
         found = self._releases.explain(release or self._current())
-        shown = replace(view(found, self._project.policy.release.margin), needs=self._needs(found.rollout))
+        tolerated = margin(self._project.policy.release, found.rollout)
+        shown = replace(view(found, tolerated), needs=self._needs(found.rollout))
         return shown, write_report(self._project.root, f"release-{found.rollout.id}", release_report(shown))
 
     def _needs(self, rollout: Rollout) -> Needs | None:

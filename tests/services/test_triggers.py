@@ -6,10 +6,12 @@ from itertools import pairwise
 from watching import MODEL, POLICY, World
 
 from homeostat.domain.bundle import Version
+from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import Background, OtherWindow, RetrainPolicy
 from homeostat.domain.trigger import Probed, Remembered
 from homeostat.domain.units import DAY_MS
+from homeostat.engines.probe import worth
 
 
 def worse() -> World:
@@ -90,6 +92,21 @@ def test_the_background_spends_its_budget_and_no_more() -> None:
     assert World().triggers.spent() is None
 
 
+def test_the_background_waits_while_an_experiment_is_under_way() -> None:
+    world = World(replace(POLICY, retrain=RetrainPolicy(when=(Background(0.03),))))
+
+    def told(what: str) -> None:
+        world.journal.append(Event(world.clock.now, MODEL, f"experiment.{what}", f"E1:{what}", "E1", "", {}))
+
+    told("started")
+    for _ in range(3):
+        world.day(0.1)
+    assert world.triggers.pending() is None
+    told("ended")
+    world.day(0.1)
+    assert world.triggers.pending() is not None
+
+
 def careful(*remedies: str | OtherWindow) -> World:
     """A world whose champion became worse, and in which a probe is asked first."""
     policy = RetrainPolicy(only_if_it_helps=True, remedies=remedies or ("refit", "person"), cooldown=2 * DAY_MS)
@@ -137,6 +154,7 @@ def test_remedies_go_in_turn_waits_grow_and_then_a_person_is_called() -> None:
             world.triggers.done(fired, run=f"run-{fired.at_ms}")
     assert [remedy for remedy, _ in tried] == ["refit", f"window:{5 * DAY_MS}", "refit"]
     waited = [(later - earlier) // DAY_MS for (_, earlier), (_, later) in pairwise(tried)]
+    assert world.needed == worth(40, 38)  # two of 40 trainings were spent when it was asked last
     assert waited == [3, 4]  # a cooldown, two; and a day until the evidence, begun anew, shows it again
 
 

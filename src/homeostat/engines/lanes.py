@@ -323,7 +323,7 @@ def quality(case: Case, pairs: pl.DataFrame, uneven: str, fair: str = "mature") 
 def _quality_told(
     verdict: Verdict, e: float, n: int, ripe: int, mean: float | None, band: tuple[float, float], margin: float
 ) -> str:
-    found = {Verdict.HARM: "harm", Verdict.OK: "not worse"}.get(verdict, "no harm seen")
+    found = {Verdict.HARM: "harm", Verdict.OK: "not worse" if margin else "better"}.get(verdict, "no harm seen")
     told = f"{found} (E = {number(e)} over {n:,} labels, harm at {1 / QUALITY_ALPHA:.0f})"
     if mean is None:
         return f"{told}; none of the labels is mature"

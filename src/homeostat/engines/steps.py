@@ -250,6 +250,11 @@ def with_shadow(policy: ReleasePolicy) -> ReleasePolicy:
     return replace(policy, steps=tuple(added))
 
 
+def margin(policy: ReleasePolicy, rollout: Rollout) -> float:
+    """The mean difference of losses up to which a candidate is not worse; one that must be better has none."""
+    return 0.0 if rollout.gives_way else policy.margin
+
+
 def _steps(words: Sequence[str]) -> tuple[ReleaseStep, ...]:
     steps: list[ReleaseStep] = []
     for word in words:

@@ -74,6 +74,9 @@ WRITTEN = {
 """Kinds that need a setting."""
 LONGEST = 5
 """So often at most a wait is doubled."""
+ASKED_MS = 4 * DAY_MS
+"""The longest wait after a probe's no. The labels that a probe looks at are those of three days: after four all are
+new."""
 
 
 def performance(seen: TriggerSeen, setting: str) -> Trigger | NotFired:
@@ -95,25 +98,25 @@ def _suspicious(change: Change) -> bool:
 
 
 def schedule(seen: TriggerSeen, expression: str) -> Trigger | NotFired:
-    """The newest tick of a cron expression (UTC) since the champion's training and the last triggered one, where
-    ticks missed meanwhile count once; or the age that the last of these trainings has reached. Errors:
-    `ConfigError`."""
-    last = max((seen.trained_ms, *seen.trainings, *(at for kind, at in seen.declined if kind == "schedule")))
+    """The newest tick of a cron expression (UTC) since the champion's training and the last triggered one, or since a
+    no, where ticks missed meanwhile count once; or the age that the last of these trainings has reached: a no makes it
+    no younger. Errors: `ConfigError`."""
+    last = max((seen.trained_ms, *seen.trainings))
     if is_duration(expression):
         return _aged(seen, int(str(duration_ms(expression))), last)
     way_out = 'Write five cron fields, as "0 3 * * MON", or an age, as 30d.'
     tick_ms = cron.newest(expression, seen.now_ms, "retrain.when", way_out)
-    if tick_ms <= last:
-        return NotFired(f"trained since the last tick of {expression}")
+    if tick_ms <= max((last, *(at for kind, at in seen.declined if kind == "schedule"))):
+        return NotFired(f"trained, or asked, since the last tick of {expression}")
     return Trigger(f"schedule:{expression}:{tick_ms}", "schedule", f"schedule {expression}", seen.now_ms)
 
 
 def _aged(seen: TriggerSeen, age: int, last: int) -> Trigger | NotFired:
     if not seen.trained_ms:
         return NotFired("nothing is served yet")
-    if seen.now_ms - last < age:
-        return NotFired(f"looked at {show_duration(seen.now_ms - last)} ago, less than {show_duration(age)}")
-    old = seen.now_ms - max((seen.trained_ms, *seen.trainings))
+    old = seen.now_ms - last
+    if old < age:
+        return NotFired(f"trained {show_duration(old)} ago, less than {show_duration(age)}")
     reason = f"the last training is {show_duration(old)} old; the schedule is {show_duration(age)}"
     return Trigger(f"schedule:{age}:{last}", "schedule", reason, seen.now_ms)
 
@@ -214,16 +217,22 @@ def _forbidden(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> NotF
         after = f", {seen.failed} times in a row without success" if seen.failed > 1 else ""
         words = f"not retrained, because of the cooldown{after}: {show_duration(rest)} left"
         return NotFired(words, cause.key, f"cooldown {seen.failed}" if after else "cooldown")
-    asked = [at for kind, at in seen.declined if kind == cause.kind]
-    wait = min(DAY_MS * _doubled(len(asked)), max(policy.cooldown, DAY_MS))
+    # whoever asks, it is the same question; but a no from before a change says nothing of it
+    asked = [at for _, at in seen.declined if at >= _began(seen)]
+    wait = min(DAY_MS * _doubled(len(asked)), max(policy.cooldown, DAY_MS), ASKED_MS)
     rest = max(asked, default=seen.now_ms - wait) + wait - seen.now_ms
     if rest > 0:
         return NotFired(f"not asked again whether a training helps for {show_duration(rest)}", cause.key, "back-off")
-    spent = sum(at > seen.now_ms - policy.budget.per for at in seen.trainings)
-    if spent >= policy.budget.trainings:
-        words = f"not retrained, because all {spent} trainings of {show_duration(policy.budget.per)} are spent"
+    if left(policy, seen) <= 0:
+        budget = policy.budget
+        words = f"not retrained, because all {budget.trainings} trainings of {show_duration(budget.per)} are spent"
         return NotFired(words, cause.key, "budget")
     return None
+
+
+def left(policy: RetrainPolicy, seen: TriggerSeen) -> int:
+    """So many trainings of the budget may still be spent now."""
+    return policy.budget.trainings - sum(at > seen.now_ms - policy.budget.per for at in seen.trainings)
 
 
 def _doubled(times: int) -> int:

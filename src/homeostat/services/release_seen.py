@@ -17,6 +17,7 @@ from homeostat.domain.rollout import Rollout, Routing, Seen, Status, StepKind
 from homeostat.domain.units import ALL
 from homeostat.engines.evaluation import Evaluation
 from homeostat.engines.lanes import Case, Findings, Side, judge
+from homeostat.engines.steps import margin
 from homeostat.ports import Blobs, Clock, Journal, Plane, Router
 from homeostat.services.backtest import WINDOW_MS
 from homeostat.services.evidence_log import EvidenceLog, requests_seen
@@ -141,7 +142,7 @@ class Sight:
             candidate=Side(rollout.candidate.number, self.bundle(rollout.candidate.bundle)),
             weight=rollout.step.weight,
             slow_us=rollout.slow_us,
-            margin=0.0 if rollout.gives_way else self.policy.release.margin,
+            margin=margin(self.policy.release, rollout),
             horizon_ms=self.policy.data.label_horizon,
             now_ms=now,
             segments=self.policy.monitor.segments,

@@ -132,8 +132,8 @@ class Suspicions:
         self.alerts.settle(subject, alert, at)
 
     def _before(self, bundle: Bundle, source: str, end: int, days: int) -> list[Measured]:
-        """The windows before, newest first, none that is held back. A person's last word begins their history, and a
-        world that changed."""
+        """The windows before, newest first, none that is held back. Their history begins with a person's last word,
+        or a world that changed."""
         holds = [one for one in self.feedback.suspicions() if one.source == source]
         first = max(self.feedback.accepted_ms(source), self.feedback.cleared_ms(source, TURNED))
         found = []

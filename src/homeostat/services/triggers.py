@@ -59,8 +59,8 @@ def remembered_since(journal: Journal, release: Rollout) -> int:
 
 class Triggers:
     """`performance` gives the champion's change since it was made (None: nothing is served); `refit` (of a window, with
-    a sweep or without) and `remembered` (since a change, where the champion loses at least so much) what remedies would
-    bring; `estimated` an estimated drop of it."""
+    a sweep or without, from which E on it is worth it) and `remembered` (since a change, where the champion loses at
+    least so much) what remedies would bring; `estimated` an estimated drop of it."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Triggers:
         rollouts: Rollouts,
         clock: Clock,
         performance: Callable[[], Performance | None],
-        refit: Callable[[int, bool], Probed],
+        refit: Callable[[int, bool, float], Probed],
         remembered: Callable[[int, float], Remembered | None],
         alerts: Alerts,
         estimated: Callable[[], Estimated | None],
@@ -212,7 +212,7 @@ class Triggers:
         version has to be better than what a training would give, too."""
         asked: list[tuple[str, Probed]] = []
         for remedy in rule.ladder(self.policy.retrain, seen.failed):
-            found = self._previous(cause, seen) if remedy == PREVIOUS else self._training(remedy)
+            found = self._previous(cause, seen) if remedy == PREVIOUS else self._training(remedy, seen)
             if found is None:
                 continue
             asked.append(found)
@@ -239,12 +239,13 @@ class Triggers:
         found = self.remembered(cause.since_ms, 0.0 if seen.harmed else probe.turned(seen.change.baseline))
         return (f"{PREVIOUS}:{found.version.number}", found.probed) if found else None
 
-    def _training(self, remedy: str | OtherWindow) -> tuple[str, Probed]:
+    def _training(self, remedy: str | OtherWindow, seen: TriggerSeen) -> tuple[str, Probed]:
         window = remedy.window if isinstance(remedy, OtherWindow) else self.policy.train.window
         name = f"window:{window}" if isinstance(remedy, OtherWindow) else remedy
         if not self.policy.retrain.only_if_it_helps:
             return name, Probed(True, "")
-        found = self.refit(window, name == SWEEP)
+        needed = probe.worth(self.policy.retrain.budget.trainings, rule.left(self.policy.retrain, seen))
+        found = self.refit(window, name == SWEEP, needed)
         span = f"over {show_duration(window) if window else 'all rows'}: " if name not in (REFIT, SWEEP) else ""
         return name, replace(found, reason=span + found.reason)
 

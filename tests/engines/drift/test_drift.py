@@ -182,11 +182,13 @@ def test_cells_keep_the_order_and_count_each_value_once(
 
 
 def test_counting_many_rows_equals_counting_few() -> None:
-    values = pl.Series(np.random.default_rng(0).standard_cauchy(200_000))
-    layout = NumberLayout(0.0, 2.0)
-    whole = layout.count(values)
-    pieces = [layout.count(values[i : i + 1_000]) for i in range(0, 200_000, 1_000)]
+    drawn = np.random.default_rng(0).standard_cauchy(200_000)
+    drawn[:4] = np.nan, np.inf, -np.inf, 0.0
+    values, layout = pl.Series(drawn), NumberLayout(0.0, 2.0)
+    whole, parts = layout.count(values), np.split(np.arange(200_000), 200)
+    pieces = [layout.count(values.gather(rows)) for rows in parts]
     assert repr(Numbers.total(pieces)) == repr(whole)
+    assert repr(layout.count_each(values, [np.arange(200_000), *parts])) == repr([whole, *pieces])
 
 
 def test_the_distance_from_cells_is_that_of_the_rows() -> None:
