@@ -42,7 +42,7 @@ class Numbers:
             totals = np.zeros(CELLS, np.int64)
             for part in parts:
                 totals[part.cells] += part.counts
-            cells = np.flatnonzero(totals)
+            cells = np.flatnonzero(totals > 0)  # of booleans: ten times faster
             return Numbers(cells, totals[cells], sum(part.missing for part in parts))
         cells, inverse = np.unique(np.concatenate([part.cells for part in parts]), return_inverse=True)
         counts = np.bincount(inverse, np.concatenate([part.counts for part in parts]), len(cells)).astype(np.int64)
@@ -81,7 +81,9 @@ class NumberLayout:
             found = _high_bits(values[start : start + CHUNK], self.center, self.scale)
             if dense:
                 totals += np.bincount(found, minlength=CELLS)
-        cells, counts = (np.flatnonzero(totals), totals[totals > 0]) if dense else np.unique(found, return_counts=True)
+        cells, counts = (
+            (np.flatnonzero(totals > 0), totals[totals > 0]) if dense else np.unique(found, return_counts=True)
+        )
         return _ordered(cells.astype(np.int64), counts.astype(np.int64))
 
 

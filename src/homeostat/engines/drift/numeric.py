@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc, erfc, kolmogorov
 
-from homeostat.engines.drift.calibrate import Worth
+from homeostat.engines.drift.calibrate import Shares, Worth
 from homeostat.engines.drift.counts import Counts, NumberLayout, Numbers
 from homeostat.engines.drift.outcome import Found
 from homeostat.engines.drift.texts import Column, Layout
@@ -35,8 +35,9 @@ class Distribution:
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is D, the largest distance between the distribution functions."""
         old, new = numbers(reference), numbers(window)
-        largest = distance(old, new)
-        middle = "higher" if _above(old, new) > 0.5 else "lower"
+        under, within = _beside(old, new)
+        largest = _distance(under, within, new)
+        middle = "higher" if _above(under, within, new) > 0.5 else "lower"
         words = f"its distribution moved by D = {largest:.2g}, towards {middle} values"
         return Found(largest, p_ks(largest, worth.both), words)
 
@@ -63,9 +64,10 @@ class Level(_Binned):
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is |2 u - 1|, u the chance that a value of the window is above one of the reference."""
         old, new = numbers(reference), numbers(window)
-        above = _above(old, new)
+        under, within = _beside(old, new)
+        above = _above(under, within, new)
         words = f"its values are {'higher' if above > 0.5 else 'lower'}: {above:.0%} of the time above one of before"
-        return Found(abs(2 * above - 1), p_ranks(above, old, new, worth), words)
+        return Found(abs(2 * above - 1), p_ranks(above, old, new, within, worth), words)
 
 
 class Shape(_Binned):
@@ -94,23 +96,29 @@ def numbers(column: Column) -> Numbers:
 
 
 def distance(reference: Numbers, window: Numbers) -> float:
-    """D = max |F(x) - G(x)| over all cells: between those of the window its own F stays and the other rises, so that
-    the largest is in one of them or just before it."""
-    cells = np.concatenate([window.cells, window.cells - 1])
-    return float(np.max(np.abs(_below(reference, cells) - _below(window, cells)), initial=0.0))
+    """D = max |F(x) - G(x)| over all cells."""
+    return _distance(*_beside(reference, window), window)
 
 
-def _below(numbers: Numbers, cells: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The share of rows in each of `cells` or below it."""
-    cumulated = np.concatenate([[0], np.cumsum(numbers.counts)])
-    return np.asarray(cumulated[np.searchsorted(numbers.cells, cells, side="right")] / max(1, numbers.present))
+def _beside(reference: Numbers, window: Numbers) -> tuple[Shares, Shares]:
+    """→ (c,) of the reference the share of rows below each cell of the window, and in it."""
+    at = np.searchsorted(reference.cells, window.cells)
+    counts = np.append(reference.counts, 0) / max(1, reference.present)
+    held = np.append(reference.cells, -1)[at] == window.cells
+    return (np.cumsum(counts) - counts)[at], np.where(held, counts[at], 0.0)
 
 
-def _above(reference: Numbers, window: Numbers) -> float:
+def _distance(under: Shares, within: Shares, window: Numbers) -> float:
+    """Between those cells the window's own share stays and the other rises, so that the largest distance is in one of
+    them or just before it."""
+    cumulated = np.cumsum(window.counts) / max(1, window.present)
+    before = cumulated - window.counts / max(1, window.present)
+    return float(np.max(np.abs(np.concatenate([under - before, under + within - cumulated])), initial=0.0))
+
+
+def _above(under: Shares, within: Shares, window: Numbers) -> float:
     """P(a row of the window > a row of the reference) + half the ties."""
-    high = _below(reference, window.cells)
-    low = _below(reference, window.cells - 1)
-    return float(np.sum((high + low) / 2 * window.counts) / max(1, window.present))
+    return float(np.sum((under + within / 2) * window.counts) / max(1, window.present))
 
 
 def p_ks(largest: float, size: float) -> float:
@@ -120,23 +128,19 @@ def p_ks(largest: float, size: float) -> float:
     return float(kolmogorov((root + 0.12 + 0.11 / root) * largest)) if size >= 1 else 1.0
 
 
-def p_ranks(above: float, reference: Numbers, window: Numbers, worth: Worth) -> float:
+def p_ranks(above: float, reference: Numbers, window: Numbers, within: Shares, worth: Worth) -> float:
     """Two-sided p of u = P(window > reference) + ties / 2 under the normal law: its variance is (1 - sum t^3) / 12 m
-    for shares t of tied values, over both samples. 1 where fewer than 5 rows are expected beside the commonest."""
-    both = Numbers.total([reference, window])
-    share = _share(window, both) * worth.window + _share(reference, both) * worth.reference
-    share /= max(share.sum(), 1e-9)
-    if worth.window * (1 - share.max(initial=0.0)) < LEAST_EXPECTED:  # nearly all are tied: the law is far from normal
+    for shares t of tied values, over both samples. 1 where fewer than 5 rows are expected beside the commonest.
+    `within` (c,): the share of the reference in each cell of the window."""
+    both = worth.window + worth.reference
+    other = worth.reference / both
+    alone = other * reference.counts / max(1, reference.present)
+    shared = other * within + worth.window / both * window.counts / max(1, window.present)
+    commonest = max(alone.max(initial=0.0), shared.max(initial=0.0))
+    if worth.window * (1 - commonest) < LEAST_EXPECTED:  # nearly all are tied: the law is far from normal
         return 1.0
-    tied = float(np.sum(share**3))
+    tied = float(np.sum(alone**3) + np.sum(shared**3 - (other * within) ** 3))
     return float(erfc(abs(above - 0.5) / np.sqrt((1 - tied) / 6 / worth.both)))
-
-
-def _share(part: Numbers, every: Numbers) -> NDArray[np.float64]:
-    """(cells,) the share of the part's rows in each cell of `every`."""
-    found = np.zeros(len(every.cells))
-    found[np.searchsorted(every.cells, part.cells)] = part.counts
-    return found / max(1, part.present)
 
 
 def binned(numbers: Numbers, edges: NDArray[np.int64]) -> Counts:
