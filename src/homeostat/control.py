@@ -14,7 +14,7 @@ from homeostat.domain.rollout import Do, Move, Rollout
 from homeostat.domain.run import RunResult
 from homeostat.domain.trigger import PREVIOUS, SWEEP, Trigger
 from homeostat.engines.report import run_sentence
-from homeostat.ports import Clock
+from homeostat.ports import Meter
 from homeostat.services.classes import NewClasses
 from homeostat.services.experiments import Experiments
 from homeostat.services.feedback import Feedback
@@ -44,7 +44,7 @@ class Control:
     classes: NewClasses
     teller: Teller
     surroundings: Surroundings
-    clock: Clock
+    clock: Meter
 
     def lead(self) -> None:
         """A term of this control plane begins: whoever led before can't change the routing document any more."""
@@ -103,12 +103,14 @@ class Control:
             version = next(one for one in self._versions() if one.number == int(which))
             self.triggers.done(trigger, run=version.run, note=self._start(version, by))
             return
+        started = self.clock.cpu_ns()
         try:
             result = self.runs.run(window_ms=int(which) if which else None, swept=what == SWEEP)
         except HomeostatError as error:
+            self.triggers.fitted(trigger, 0, (self.clock.cpu_ns() - started) / 1e9)
             self.triggers.done(trigger, failure=str(error))
             return
-        self.triggers.fitted(trigger, result.fitted)
+        self.triggers.fitted(trigger, result.fitted, (self.clock.cpu_ns() - started) / 1e9)
         self.triggers.done(trigger, run=result.id, note=self._release(result, by))
 
     def _versions(self) -> Sequence[Version]:

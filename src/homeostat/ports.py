@@ -29,6 +29,14 @@ class Clock(Protocol):
     def timer_ns(self) -> int: ...
 
 
+class Meter(Clock, Protocol):
+    """A clock that also knows what this process has cost."""
+
+    def cpu_ns(self) -> int:
+        """CPU time of all its threads so far."""
+        ...
+
+
 class Tables(Protocol):
     """Tables with versions. A write is atomic: a reader sees all of it or none."""
 

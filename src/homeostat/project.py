@@ -29,7 +29,7 @@ from homeostat.domain.report import Delays, Needs
 from homeostat.domain.rollout import Lane, Rollout, StepKind
 from homeostat.domain.run import RunResult
 from homeostat.domain.trace import Trace
-from homeostat.domain.trigger import Trigger
+from homeostat.domain.trigger import Spent, Trigger
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.inject import read as read_injections
 from homeostat.engines.lanes import bound
@@ -44,6 +44,7 @@ from homeostat.engines.report import (
     release_report,
     run_report,
 )
+from homeostat.engines.steps import margin
 from homeostat.export.monitoring.files import Written, grafana, prometheus
 from homeostat.ports import Progress
 from homeostat.services.backtest import WINDOW_MS
@@ -74,7 +75,8 @@ def _quiet(_done: int, _total: int, _doing: str) -> None:
 @dataclass(frozen=True, slots=True)
 class Status:
     """The state of the loop on one screen. `recent`: the newest things that happened, oldest first; `delays`: how
-    labels come, None before the first answer."""
+    labels come, None before the first answer; `background`: what challengers of the background cost, None where the
+    policy wants none."""
 
     model: str
     standing: Standing | None
@@ -82,6 +84,7 @@ class Status:
     alerts: tuple[Alert, ...]
     recent: tuple[Event, ...]
     delays: Delays | None = None
+    background: Spent | None = None
 
     def json(self) -> Mapping[str, Any]:
         standing, performance = self.standing, self.performance
@@ -93,6 +96,7 @@ class Status:
             "alerts": self.alerts,
             "recent": self.recent,
             "labels": self.delays,
+            "background": self.background,
         }
 
 
@@ -264,7 +268,8 @@ class Project:
         told = [event for event in system.stores.journal.read(self.policy.name) if event.kind != LOOK]
         recent = tuple(told[-RECENT:])
         quality, delays = system.performances.now(), system.analyses.late(LATELY_MS)
-        return Status(self.policy.name, standing, quality, system.alerts.open(), recent, delays)
+        spent = system.triggers.spent()
+        return Status(self.policy.name, standing, quality, system.alerts.open(), recent, delays, spent)
 
 
 SEEN = ("release.evidence", "release.verdict", LOOK)
@@ -327,7 +332,8 @@ class ReleaseVerbs:
         """Every verdict over time with its evidence, why it moved or holds, and what would change it. → that, and the
         path of its HTML report. Errors: `NotFound`."""
         found = self._releases.explain(release or self._current())
-        shown = replace(view(found, self._project.policy.release.margin), needs=self._needs(found.rollout))
+        tolerated = margin(self._project.policy.release, found.rollout)
+        shown = replace(view(found, tolerated), needs=self._needs(found.rollout))
         return shown, write_report(self._project.root, f"release-{found.rollout.id}", release_report(shown))
 
     def _needs(self, rollout: Rollout) -> Needs | None:

@@ -119,7 +119,7 @@ class Rehearsal:
         """Every row once, in event time, with the turns of the control loop between. → the requests that failed."""
         at_ms, requests = rows[EVENT_MS].to_numpy(), self._requests(rows)
         told = rows.select(pl.int_range(pl.len()).alias("row"), TOLD, DUE_MS).sort(DUE_MS, maintain_order=True)
-        due_ms = told[DUE_MS].to_numpy()
+        due_ms, given = told[DUE_MS].to_numpy(), told.select("row", TOLD).rows()
         broken = [one for one in self.injections if one.kind == BROKEN_RELEASE]
         waiting: Sequence[Injection] = sorted(broken, key=lambda one: one.from_ms)
         failed = done = labelled = 0
@@ -129,7 +129,7 @@ class Rehearsal:
                 failed += self._ask(int(at_ms[row]), next(requests))
             matured = int(np.searchsorted(due_ms, turn_ms, side="right"))
             self.loop.clock.move_to(turn_ms)
-            self._label(told[labelled:matured])
+            self._label(given[labelled:matured])
             waiting = self._broken_releases(waiting, turn_ms)
             self.loop.control.turn()
             self.each_turn(turn_ms)
@@ -154,11 +154,9 @@ class Rehearsal:
         self.loop.engine.shadow()
         return response.status != 200
 
-    def _label(self, told: pl.DataFrame) -> None:
+    def _label(self, told: Sequence[tuple[int, Value]]) -> None:
         source = self.policy.feedback.most_trusted or None
-        given = [
-            {"id": f"r{row}", "label": value, "source": source} for row, value in told.select("row", TOLD).iter_rows()
-        ]
+        given = [{"id": f"r{row}", "label": value, "source": source} for row, value in told]
         if given:
             body = msgspec.json.encode({"labels": given})
             response = self.loop.engine.answer([Request("POST", "/v1/feedback", body)])[0]

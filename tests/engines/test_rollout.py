@@ -17,7 +17,7 @@ from homeostat.domain.policy import ReleasePolicy
 from homeostat.domain.rollout import Do, Lane, Move, ReleaseStep, Rollout, Seen, Status, StepKind
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.rollout import MOVES, after, decide
-from homeostat.engines.steps import KINDS, plan
+from homeostat.engines.steps import KINDS, plan, with_shadow
 
 STEPS = (
     ReleaseStep(StepKind.SHADOW, 0),
@@ -139,6 +139,45 @@ def test_the_best_estimate_is_of_live_labels_and_backtest_together(
     lanes = (QUIET, quality(value=live))
     seen = move(policy=policy, lanes=lanes, now_ms=DAY_MS, mature_labels=labels, backtest=backtest)
     assert seen.do is expected
+
+
+CHALLENGER = replace(ROLLOUT, index=0, by="trigger background:abc:96")
+
+
+@pytest.mark.parametrize("on_unknown", ["person", "hold", "best_estimate"])
+def test_a_challenger_of_the_background_answers_nobody_until_it_is_shown_to_be_better(on_unknown: Any) -> None:
+    policy = replace(POLICY, on_unknown=on_unknown, cap_without_labels=10_000)
+
+    def shadow(shadowed: bool = True, **seen: Any) -> Move:
+        return move(CHALLENGER, policy, weight=0, shadow=shadowed, mature_labels=200, **seen)
+
+    promising = (quality(value=-0.1),)
+    assert shadow(lanes=promising).do is Do.HOLD
+    assert shadow(lanes=(quality(bounded=True, verdict=Verdict.OK),)).do is Do.ADVANCE
+    late = {"lanes": promising, "now_ms": 8 * DAY_MS}
+    assert (shadow(**late).do, shadow(**late).shadow) == (Do.ROUTE, False)
+    assert shadow(shadowed=False, **late).do is Do.SUPERSEDE
+    assert move(replace(CHALLENGER, index=1), policy, lanes=promising).do is Do.ADVANCE  # from here on like any other
+
+
+def test_a_challenger_of_the_background_gives_way_while_it_answers_nobody() -> None:
+    assert CHALLENGER.gives_way
+    assert not replace(CHALLENGER, index=1).gives_way
+    assert not replace(CHALLENGER, by="trigger performance:abc:0").gives_way
+    harm = (quality(Verdict.HARM),)
+    paused = replace(POLICY, on_harm="pause")
+    assert move(CHALLENGER, paused, weight=0, shadow=False, lanes=harm).do is Do.ROLL_BACK
+    assert move(ROLLOUT, paused, weight=0, shadow=False, lanes=harm).do is Do.ASK
+
+
+def test_a_challenger_of_the_background_is_in_shadow_whatever_the_policy_says() -> None:
+    for steps, expected in (
+        (("100%",), ["shadow", "100 %"]),
+        (("pause", "backtest", "10%", "100%"), ["pause at 0 %", "backtest", "shadow", "10 %", "100 %"]),
+        (("shadow", "100%"), ["shadow", "100 %"]),
+    ):
+        made, _ = plan(with_shadow(ReleasePolicy(steps=steps)), None, first=False)
+        assert [str(step) for step in made] == expected
 
 
 def test_a_person_is_asked_once() -> None:

@@ -7,11 +7,12 @@ import pytest
 from homeostat.domain.errors import ConfigError
 from homeostat.domain.estimate import Estimated
 from homeostat.domain.gate import Verdict
-from homeostat.domain.policy import Budget, RetrainPolicy, Schedule
-from homeostat.domain.trigger import Trigger
+from homeostat.domain.policy import Background, Budget, RetrainPolicy, Schedule
+from homeostat.domain.trigger import Spent, Trigger
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.change import Change
-from homeostat.engines.trigger import NotFired, TriggerSeen, fire, rests, trained
+from homeostat.engines.probe import HELPS, worth
+from homeostat.engines.trigger import NotFired, TriggerSeen, fire, left, rests, trained
 
 HARM = Change(Verdict.HARM, "the loss rose", 120.0, 100.0, 3, 0.2, 0.1, 500, 5)
 NOW = 30 * DAY_MS  # a Saturday, midnight
@@ -61,6 +62,51 @@ def test_an_estimated_drop_fires_where_the_policy_asks_for_it() -> None:
     assert isinstance(fire(RetrainPolicy(), seen), NotFired)
 
 
+KEPT = RetrainPolicy(when=(Background(0.05), "performance"), budget=Budget(0))
+CALM = replace(
+    SEEN, change=replace(HARM, verdict=Verdict.OK, evidence=1.0), labels=96, spent=Spent(0.05, 0.02, 0.02, "")
+)
+
+
+def test_the_background_trains_on_what_came_and_within_its_own_budget_alone() -> None:
+    outcome = fire(KEPT, replace(CALM, trained_ms=NOW - DAY_MS, failed=3))
+    assert isinstance(outcome, Trigger)
+    assert (outcome.key, outcome.kind) == ("background:abc:96", "background")
+    assert outcome.reason.endswith(
+        "96 labels since the champion was trained; 2 % of 5 % of a core used in the last 7 d"
+    )
+    for seen in (
+        replace(CALM, fired=frozenset({outcome.key})),
+        replace(CALM, change_key="abc:7", fired=frozenset({outcome.key})),  # an attempt for a cause: nothing came
+        replace(CALM, change=None),
+        replace(CALM, labels=0),
+        replace(CALM, silent=3),
+        replace(CALM, release="R3"),
+        replace(CALM, spent=Spent(0.05, 0.0, 0.0, "R3")),
+        replace(CALM, spent=Spent(0.05, 0.031, 0.02, "")),
+    ):
+        held = fire(KEPT, seen)
+        assert isinstance(held, NotFired)
+        assert not held.cause
+
+
+def test_a_cause_goes_before_the_background_and_takes_its_place() -> None:
+    harmed = replace(CALM, change=HARM, spent=Spent(0.05, 0.0, 0.0, "R3"))
+    assert isinstance(fire(KEPT, harmed), NotFired)
+    outcome = fire(replace(KEPT, budget=Budget(9)), harmed)
+    assert isinstance(outcome, Trigger)
+    assert outcome.kind == "performance"
+    held = fire(KEPT, replace(CALM, change=HARM))  # its budget is spent: the background has another
+    assert isinstance(held, Trigger)
+    assert held.kind == "background"
+
+
+@pytest.mark.parametrize("when", ["background", "schedule", "performence"])
+def test_a_reason_that_is_none_says_how_it_is_written(when: str) -> None:
+    with pytest.raises(ConfigError, match=r"background: 5%"):
+        fire(RetrainPolicy(when=(when,)), SEEN)
+
+
 def test_a_cause_fires_once() -> None:
     outcome = fire(RetrainPolicy(), SEEN)
     assert outcome == Trigger("performance:abc:0", "performance", "the loss rose", NOW, since_ms=3 * DAY_MS)
@@ -107,6 +153,34 @@ def test_a_schedule_ticks_in_utc_and_missed_ticks_count_once() -> None:
     on_the_dot = fire(WEEKLY, replace(SEEN, now_ms=monday))
     assert isinstance(on_the_dot, Trigger)
     assert on_the_dot.key == first.key
+
+
+def test_an_old_training_stays_a_reason_and_after_a_no_the_waits_are_the_same_whoever_asks() -> None:
+    policy = RetrainPolicy(when=("performance", Schedule("14d")), cooldown=10 * DAY_MS)
+    made, asked, looks = 100 * DAY_MS, list[tuple[str, int]](), list[tuple[str, int]]()
+    for day in range(1, 32):
+        seen = replace(SEEN, now_ms=made + day * DAY_MS, trained_ms=made, declined=tuple(asked))
+        outcome = fire(policy, seen if day < 14 else replace(seen, change=None))
+        if isinstance(outcome, Trigger):
+            looks.append((outcome.kind, day))
+            asked.append((outcome.kind, seen.now_ms))
+    assert looks == [("performance", 10), ("performance", 11), ("performance", 13)] + [
+        ("schedule", day) for day in (17, 21, 25, 29)
+    ]
+    for since, waits in ((NOW // DAY_MS - 2, True), (NOW // DAY_MS, False)):  # a no speaks for the world that was
+        turned = replace(SEEN, change=replace(HARM, since=since), declined=(("schedule", NOW - DAY_MS // 2),))
+        assert isinstance(fire(policy, turned), NotFired) == waits
+    no = (("schedule", NOW - 4 * DAY_MS),)
+    assert isinstance(fire(WEEKLY, replace(SEEN, trainings=(DAY_MS,), declined=no)), NotFired)  # after Monday's tick
+
+
+def test_the_less_is_left_of_the_budget_the_more_a_fit_must_promise() -> None:
+    policy = RetrainPolicy(budget=Budget(12, 365 * DAY_MS))
+    spent = replace(SEEN, now_ms=400 * DAY_MS, trainings=(0, *range(100 * DAY_MS, 108 * DAY_MS, DAY_MS)))
+    assert left(policy, SEEN) == 12
+    assert left(policy, spent) == 4
+    assert worth(12, 12) == HELPS
+    assert worth(12, 4) == 3 * HELPS
 
 
 @pytest.mark.parametrize("when", ["drift", "schedule", Schedule("0 3 * *")])

@@ -26,7 +26,7 @@ TURNS_MS = range(START_MS, START_MS + (DAYS - WARMUP) * DAY_MS, TURN_MS)
 CHANGES = {
     "margin: 0.05}": "margin: 0.5}",
     "max_hold: 3d": "max_hold: 3d, on_unknown: best_estimate, min_requests: 20",
-    "10d}], cooldown: 4d": "2d}], cooldown: 1d, only_if_it_helps: true, remedies: [previous, refit]",
+    "10d}], cooldown: 4d": "2d}, {background: 5%}], cooldown: 1d, only_if_it_helps: true, remedies: [previous, refit]",
 }
 POLICY = (
     reduce(lambda text, change: text.replace(*change), CHANGES.items(), projects.POLICY) + "monitor: {rows: [100]}\n"

@@ -29,7 +29,7 @@ from homeostat.wiring.system import System
 from world import Calls, Crash, Port
 
 WRITES = {"write", "append", "put", "save", "publish", "log_run", "register", "alias"}
-STEP = 1 if os.environ.get("TURNS") == "all" else 5
+STEP = 1 if os.environ.get("TURNS") == "all" else 9
 
 
 @dataclass

@@ -148,6 +148,29 @@ def test_a_world_that_changes_is_learned() -> None:
     assert world.kinds() == []
 
 
+def some(share: float) -> Wrong:
+    return lambda x, chance: chance.random(len(x)) < share
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, VALUE])
+@pytest.mark.parametrize(("most", "over", "kinds"), [(0.45, 1, 2), (1.0, 24, 4)])
+def test_a_world_that_turns_row_by_row_is_learned_once_most_have(
+    schema: Schema, most: float, over: int, kinds: int
+) -> None:
+    """Until then its labels contradict each other as those of a poisoned source do, and stay held back as long."""
+    world = World(schema=schema)
+    world.live(25)
+    for day in range(24):
+        world.live(1, named=some(most * min(1.0, (day + 1) / over)))
+    seen = ["feedback.suspected", "alert.opened", "feedback.cleared", "alert.closed"]
+    assert world.kinds() == seen[:kinds]
+    (hold,) = world.feedback.holds()
+    if hold.until_ms is not None:
+        assert START + 25 + 13 <= hold.until_ms // DAY_MS <= START + 25 + 22
+    world.live(6, named=some(most))
+    assert world.kinds() == seen[:kinds], "what is left of the noise is its history now"
+
+
 def test_of_two_sources_the_one_that_departs_is_held_back() -> None:
     """All its labels are turned: alike rows agree, and only the other source shows that the world has not turned."""
     world = World(sources=("clerk", "crowd"))

@@ -6,10 +6,12 @@ from itertools import pairwise
 from watching import MODEL, POLICY, World
 
 from homeostat.domain.bundle import Version
+from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
-from homeostat.domain.policy import OtherWindow, RetrainPolicy
+from homeostat.domain.policy import Background, OtherWindow, RetrainPolicy
 from homeostat.domain.trigger import Probed, Remembered
 from homeostat.domain.units import DAY_MS
+from homeostat.engines.probe import worth
 
 
 def worse() -> World:
@@ -67,6 +69,44 @@ def test_a_training_that_registers_nothing_heals_nothing() -> None:
     assert fired.at_ms + 7 * DAY_MS <= again.at_ms <= fired.at_ms + 8 * DAY_MS
 
 
+def test_the_background_spends_its_budget_and_no_more() -> None:
+    """A training of 1.1 % of a week: two in a week, where three would be more than 3 %."""
+    world = World(replace(POLICY, retrain=RetrainPolicy(when=(Background(0.03),))))
+    trained = list[int]()
+    for _ in range(20):
+        world.day(0.1)
+        if fired := world.triggers.pending():
+            trained.append(fired.at_ms // DAY_MS)
+            world.triggers.fitted(fired, 900, 0.011 * 7 * 86_400)
+            world.triggers.done(fired, failure="its gates refused it")
+            world.restart()
+    spent = world.triggers.spent()
+    assert str(spent) == "2.2 % of 3 % of a core used in the last 7 d; no room for one more, which takes 1.1 %"
+    assert all(b - a >= 7 for a, b in zip(trained, trained[2:], strict=False))
+    assert len(trained) == 6
+    assert world.journal.read(MODEL, "cost.training")[0].text == "The training fitted 900 rows in 1.85 h of CPU time."
+    performance = world.performances.now()
+    assert performance is not None
+    assert performance.tried_ms == performance.since_ms  # its evidence is not begun anew
+    assert not world.alerts.open()
+    assert World().triggers.spent() is None
+
+
+def test_the_background_waits_while_an_experiment_is_under_way() -> None:
+    world = World(replace(POLICY, retrain=RetrainPolicy(when=(Background(0.03),))))
+
+    def told(what: str) -> None:
+        world.journal.append(Event(world.clock.now, MODEL, f"experiment.{what}", f"E1:{what}", "E1", "", {}))
+
+    told("started")
+    for _ in range(3):
+        world.day(0.1)
+    assert world.triggers.pending() is None
+    told("ended")
+    world.day(0.1)
+    assert world.triggers.pending() is not None
+
+
 def careful(*remedies: str | OtherWindow) -> World:
     """A world whose champion became worse, and in which a probe is asked first."""
     policy = RetrainPolicy(only_if_it_helps=True, remedies=remedies or ("refit", "person"), cooldown=2 * DAY_MS)
@@ -114,6 +154,7 @@ def test_remedies_go_in_turn_waits_grow_and_then_a_person_is_called() -> None:
             world.triggers.done(fired, run=f"run-{fired.at_ms}")
     assert [remedy for remedy, _ in tried] == ["refit", f"window:{5 * DAY_MS}", "refit"]
     waited = [(later - earlier) // DAY_MS for (_, earlier), (_, later) in pairwise(tried)]
+    assert world.needed == worth(40, 38)  # two of 40 trainings were spent when it was asked last
     assert waited == [3, 4]  # a cooldown, two; and a day until the evidence, begun anew, shows it again
 
 

@@ -104,7 +104,7 @@ class Labels:
 class World:
     """`day` lives one day of traffic and labels; `monitors` and `triggers` are made anew by `restart`.
     `would_help`: what probes of a window (ms) find, `remembered` that of earlier versions; `probed`: the windows asked
-    about."""
+    about; `needed`: the evidence last asked for."""
 
     def __init__(self, policy: Policy = POLICY) -> None:
         self.policy = policy
@@ -119,6 +119,7 @@ class World:
         self.would_help: dict[int, Probed] = {}
         self.remembered: Remembered | None = None
         self.probed: list[int] = []
+        self.needed = 0.0
         self.release("run-1")
         self.restart()
 
@@ -151,8 +152,9 @@ class World:
             raise NotFound("no label")
         return found
 
-    def _refit(self, window_ms: int, sweep: bool) -> Probed:
+    def _refit(self, window_ms: int, sweep: bool, needed: float) -> Probed:
         assert not sweep
+        self.needed = needed
         self.probed.append(window_ms)
         return self.would_help.get(window_ms, Probed(False, "no gain", rows=9))
 

@@ -152,6 +152,11 @@ class TestMemoryLog(LogCases):
     def log(self) -> PredictionLog:
         return MemoryLog()
 
+    @pytest.fixture(params=[False, True])
+    def settle(self, log: PredictionLog, request: pytest.FixtureRequest) -> Callable[[], Any]:
+        """Asked in between, it grows in steps."""
+        return lambda: log.read("price", 0, 99) if request.param else None
+
 
 class TestSegmentLog(LogCases):
     @pytest.fixture

@@ -14,6 +14,9 @@ class SystemClock:
     def timer_ns(self) -> int:
         return time.perf_counter_ns()
 
+    def cpu_ns(self) -> int:
+        return time.process_time_ns()
+
 
 class SimulatedClock:
     """`ports.Clock` that stands still until it is moved, and never goes back. Nothing takes any time on it, so a
@@ -26,6 +29,9 @@ class SimulatedClock:
         return self._now_ms
 
     def timer_ns(self) -> int:
+        return 0
+
+    def cpu_ns(self) -> int:
         return 0
 
     def move_to(self, now_ms: int) -> None:

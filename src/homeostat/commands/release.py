@@ -34,8 +34,9 @@ def release_status(folder: Folder = HERE, as_json: Json = False) -> None:
     """Where the open release stands, else what serves. Example: homeostat release status -p price"""
     from homeostat import terminal
 
-    standing = opened(folder).release.status()
-    show(standing, as_json, lambda: terminal.standing(standing))
+    project = opened(folder)
+    standing = project.release.status()
+    show(standing, as_json, lambda: terminal.standing(standing, project.system.triggers.spent()))
 
 
 @release.command("history")

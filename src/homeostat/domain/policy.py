@@ -153,6 +153,14 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
+class Background:
+    """A challenger is kept training in the background for this share of one core's time, over the last week."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    background: Fraction
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """At most `trainings` in any stretch of `per`."""
 
@@ -171,13 +179,13 @@ class OtherWindow:
 
 @dataclass(frozen=True, slots=True)
 class RetrainPolicy:
-    """What may start a training: `performance`, a `Schedule`; a manual one is always possible. `only_if_it_helps`: a
-    probe must show that a model fitted now is better. `remedies`: what is tried, in this order: a training (`refit`,
-    with another window, or after a `sweep` of parameters), an earlier version (`previous`), a `person`. `price`: of an
-    hour of training, in any currency."""
+    """What may start a training: `performance`, a `Schedule`, `Background`; a manual one is always possible.
+    `only_if_it_helps`: a probe must show that a model fitted now is better. `remedies`: what is tried, in this order: a
+    training (`refit`, with another window, or after a `sweep` of parameters), an earlier version (`previous`), a
+    `person`. `price`: of an hour of training, in any currency."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
-    when: tuple[str | Schedule, ...] = ("performance",)
+    when: tuple[str | Schedule | Background, ...] = ("performance",)
     only_if_it_helps: bool = False
     remedies: tuple[Literal["refit", "sweep", "previous", "person"] | OtherWindow, ...] = ("refit", "person")
     cooldown: Millis = 7 * DAY_MS

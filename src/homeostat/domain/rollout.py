@@ -10,6 +10,7 @@ from math import inf
 from homeostat.domain.bundle import Backtest, Version
 from homeostat.domain.gate import Verdict
 from homeostat.domain.schema import Value
+from homeostat.domain.trigger import in_background
 from homeostat.domain.units import ALL, show_duration, show_share
 
 
@@ -93,6 +94,17 @@ class Rollout:
     @property
     def step(self) -> ReleaseStep:
         return self.steps[self.index]
+
+    @property
+    def background(self) -> bool:
+        """Its candidate was trained in the background, without a cause."""
+        return in_background(self.by.removeprefix("trigger "))
+
+    @property
+    def gives_way(self) -> bool:
+        """A challenger of the background answers nobody until it is shown to be better. Until then whatever has a cause
+        takes its place, and at last a newer one."""
+        return self.background and not self.step.weight
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from homeostat.domain.bundle import Version
+from homeostat.domain.units import DAY_MS, show_duration
 
 REFIT, SWEEP, PREVIOUS = "refit", "sweep", "previous"
 """Remedies: a training, one with other parameters, and the release of an earlier version."""
+
+
+BACKGROUND = "background"
+"""The kind of a trigger without a cause: a challenger is kept training."""
+ACCOUNT_MS = 7 * DAY_MS
+"""The stretch of time over which that is paid for."""
+
+
+def in_background(key: str) -> bool:
+    """Whether the trigger with this key trains the challenger of the background."""
+    return key.startswith(f"{BACKGROUND}:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +56,32 @@ class Probed:
         took = f" in {self.seconds:.2g} s" if self.seconds else ""
         price = f", {self.price:.2g} in money" if self.price else ""
         return f"Cost: {self.rows:,} rows fitted{took}{price}." if self.rows else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """On the challengers of the background: `used` of `budget`, both shares of one core's time in the last week; the
+    last one took `last` of it. `waits_for`: the next one, for the release of the last one, in shadow now, or for an
+    experiment; "" for neither."""
+
+    budget: float
+    used: float
+    last: float
+    waits_for: str
+
+    @property
+    def room(self) -> bool:
+        """For one more that takes what the last one took."""
+        return self.used + self.last < self.budget
+
+    def __str__(self) -> str:
+        last = f"used in the last {show_duration(ACCOUNT_MS)}"
+        full = "" if self.room else f"; no room for one more, which takes {_percent(self.last)}"
+        return f"{_percent(self.used)} of {_percent(self.budget)} of a core {last}{full}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
 
 
 @dataclass(frozen=True, slots=True)

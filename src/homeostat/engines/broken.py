@@ -133,7 +133,12 @@ def _shares(column: pl.Series) -> dict[str, float]:
 
 def runs(column: pl.Series) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Where each run of one value (n rows, nulls left out of the runs) starts and ends, as [start, end)."""
-    changed = (column != column.shift(1)).fill_null(True).to_numpy()
+    if column.dtype == pl.Float64:
+        values = column.to_numpy()  # nulls are NaN, which differs from itself
+        changed = np.ones(len(values), bool)
+        changed[1:] = values[1:] != values[:-1]
+    else:
+        changed = (column != column.shift(1)).fill_null(True).to_numpy()
     starts = np.flatnonzero(changed)
     ends = np.append(starts[1:], len(column)) if len(column) else starts
     held = column.is_not_null().to_numpy()[starts]

@@ -61,6 +61,6 @@ def truth(schema: Schema, labels: Sequence[Value]) -> NDArray[np.float64]:
     neither."""
     if schema.task is Task.REGRESSION:
         return np.array([float(canonical(schema, float(str(label)))) for label in labels], np.float64)
-    texts = [named(schema, label) for label in labels]
-    index = known(schema, texts)
-    return np.array([index[text] for text in texts], np.float64)
+    texts = {(kind, label): named(schema, label) for kind, label in {(type(label), label) for label in labels}}
+    index = known(schema, texts.values())
+    return np.array([index[texts[type(label), label]] for label in labels], np.float64)

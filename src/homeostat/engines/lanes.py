@@ -179,7 +179,7 @@ def slow_counts(calls: pl.DataFrame, slow_us: int) -> list[Count]:
 
 def sample_ratio(rows: pl.DataFrame) -> Lane:
     """Did each arm get its share? Each entity counts once, at the weight it was first seen at: assignment is sticky."""
-    counts = _assigned(rows)
+    counts = _assigned(_split(rows))
     n = sum(count.candidate + count.champion for count in counts)
     e, threshold = evidence.share_evidence(counts), 1 / SAMPLE_ALPHA
     got = sum(count.candidate for count in counts)
@@ -189,8 +189,13 @@ def sample_ratio(rows: pl.DataFrame) -> Lane:
     return Lane("sample_ratio", verdict, told, n, e, threshold)
 
 
-def _assigned(rows: pl.DataFrame) -> list[Count]:
-    answers = rows.filter(_SPLIT & (pl.col("role") == Role.ANSWER.value))
+def _split(rows: pl.DataFrame) -> pl.DataFrame:
+    """The answers while both arms answered."""
+    answers = _SPLIT & (pl.col("role") == Role.ANSWER.value)
+    return rows.lazy().filter(answers).select("id", "entity", "weight", "arm").collect()
+
+
+def _assigned(answers: pl.DataFrame) -> list[Count]:
     seen = answers.filter(pl.col("entity").is_first_distinct())
     return _counts(seen.select(share="weight", candidate=pl.col("arm") == "candidate"))
 
@@ -198,7 +203,8 @@ def _assigned(rows: pl.DataFrame) -> list[Count]:
 def _uneven(rows: pl.DataFrame, labels: pl.DataFrame) -> str:
     """Why the labels of the two arms can't be compared, "" if they can: under equal coverage the labelled entities
     fall on the arms as all do."""
-    counts = _assigned(rows.join(labels, on="id", how="semi")) if labels.height else []
+    told = _split(rows).join(labels.select("id"), on="id", how="semi", maintain_order="left")
+    counts = _assigned(told)
     e = evidence.share_evidence(counts)
     got, n = sum(count.candidate for count in counts), sum(count.candidate + count.champion for count in counts)
     if e < 1 / SAMPLE_ALPHA:
@@ -317,7 +323,7 @@ def quality(case: Case, pairs: pl.DataFrame, uneven: str, fair: str = "mature") 
 def _quality_told(
     verdict: Verdict, e: float, n: int, ripe: int, mean: float | None, band: tuple[float, float], margin: float
 ) -> str:
-    found = {Verdict.HARM: "harm", Verdict.OK: "not worse"}.get(verdict, "no harm seen")
+    found = {Verdict.HARM: "harm", Verdict.OK: "not worse" if margin else "better"}.get(verdict, "no harm seen")
     told = f"{found} (E = {number(e)} over {n:,} labels, harm at {1 / QUALITY_ALPHA:.0f})"
     if mean is None:
         return f"{told}; none of the labels is mature"

@@ -34,9 +34,9 @@ def _auc(positive: NDArray[np.bool_], score: Array) -> float:
     n0 = len(positive) - n1
     if not n1 or not n0:
         return float("nan")
-    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return float((ranks[positive].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
+    every, own = np.sort(score), np.sort(score[positive])
+    ranks = (np.searchsorted(every, own) + np.searchsorted(every, own, side="right") + 1) / 2  # of ties the middle
+    return float((ranks.sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
 
 
 def accuracy(y: Array, output: Array) -> float:

@@ -40,10 +40,16 @@ class CodeIndex:
 
     def __init__(self, sources: Mapping[str, str]) -> None:
         self._modules = {name: _parsed(name, text) for name, text in sources.items()}
+        self._digests: dict[tuple[str, str], str] = {}
 
     def digest(self, module: str, name: str) -> str:
         """Digest of definition `name` of `module`, and of every project definition it reaches. Top-level lines that
         define nothing (a call, a loop) may change anything: they count for each definition of their module."""
+        if (module, name) not in self._digests:
+            self._digests[module, name] = self._digest(module, name)
+        return self._digests[module, name]
+
+    def _digest(self, module: str, name: str) -> str:
         reached: dict[tuple[str, str], str] = {}
         queue = [(module, name)]
         while queue:

@@ -19,9 +19,9 @@ FEW = 50
 LEAST = 20
 """Fewer labels that the champion has not learned from say nothing of it."""
 HELPS = 1.5
-"""E from which a fit is worth its training. Missing a gain costs what the champion loses until the next look; a
-training without one costs a training, and its release finds out: so no more than 3 to 2 is asked for, where a release
-asks for 50."""
+"""E from which a fit is worth its training, while nothing of the budget is spent. Missing a gain costs what the
+champion loses until the next look; a training without one costs a training, and its release finds out: so no more than
+3 to 2 is asked for, where a release asks for 50."""
 SURE = 50.0
 """E from which an earlier version is taken back without a training, for each version that was tried: there are many of
 them, and the best of many looks good by chance. The same that a release calls harm."""
@@ -33,6 +33,12 @@ than ordinary the champion must be whose world has gone, where no alert says so 
 def turned(ordinary: float) -> float:
     """The mean loss of a champion whose world has gone, from the ordinary one."""
     return TURNED * ordinary / (1 - ordinary + TURNED * ordinary)
+
+
+def worth(trainings: int, left: int) -> float:
+    """E from which a fit is worth one of the trainings that are `left` of the budget's `trainings`: the scarcer they
+    are, the more each has to promise, so that they go where the gain is largest."""
+    return HELPS * trainings / left
 
 
 def newest(times: Times, longest_ms: int, since_ms: int = 0) -> int:

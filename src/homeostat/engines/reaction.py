@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Measurement
 from homeostat.domain.scenario import Injection, Reaction
+from homeostat.domain.trigger import BACKGROUND
 from homeostat.engines.inject import BROKEN_RELEASE
 
 ALERT, SCENARIO = "alert.opened", "scenario."
@@ -86,7 +87,7 @@ def _reaction(
         answers = _of_release(one, events)
     deeds: dict[tuple[str, str], Event] = {}
     for event in answers:
-        if event.kind in DEEDS and event.body.get("kind") != "schedule":
+        if event.kind in DEEDS and event.body.get("kind") not in ("schedule", BACKGROUND):
             deeds.setdefault((event.kind, str(event.body.get("rule", ""))), event)
     noticed = _stopped(answers) if one.kind == BROKEN_RELEASE else _alert(one, answers)
     return Reaction(one, noticed, tuple(deeds.values()), *harm)

@@ -12,6 +12,7 @@ from homeostat.domain.units import ALL, show_share
 from homeostat.engines.steps import KINDS, Case, advance, unsettled
 
 _ENDS = {Do.ROLL_BACK: Status.ROLLED_BACK, Do.REJECT: Status.REJECTED, Do.SUPERSEDE: Status.SUPERSEDED}
+_OUT = (Do.REJECT, Do.SUPERSEDE)
 _OPEN = {Do.ADVANCE: Status.RUNNING, Do.PROMOTE: Status.PROMOTED, **_ENDS}
 MOVES: dict[Status, dict[Do, Status]] = {
     Status.QUEUED: {Do.ADVANCE: Status.RUNNING, Do.REJECT: Status.REJECTED, Do.SUPERSEDE: Status.SUPERSEDED},
@@ -52,6 +53,8 @@ def decide(rollout: Rollout, seen: Seen, policy: ReleasePolicy, label_horizon_ms
       passed, if the technical lanes are bounded or the policy says `accept_unknown`. A next step above
       `cap_without_labels`, and 100 %, need settled quality besides. A Pause ends when a person approves.
     - What isn't settled by `max_hold` plus one label horizon is settled by `on_unknown`.
+    - A challenger of the background leaves shadow only when it is shown to be better; what isn't by then ends as if a
+      newer release took its place. Harm asks nobody there.
     """
     case = Case(rollout, seen, policy, label_horizon_ms)
     for rule in RULES:
@@ -96,7 +99,7 @@ def _harmed(case: Case) -> Move | None:
     reason = case.seen.hard_stop or "; ".join(harm)
     if not reason or _excused(case):
         return None
-    if case.policy.on_harm != "pause" or case.seen.newer:
+    if case.policy.on_harm != "pause" or case.seen.newer or case.rollout.gives_way:
         return _withdraw(case, Do.ROLL_BACK, reason)
     if case.rollout.status is Status.WAITING and not (case.seen.weight or case.seen.shadow):
         return Move(Do.HOLD, f"Waiting for a person: {reason}")
@@ -174,11 +177,11 @@ def _frozen(case: Case) -> Move | None:
 def _late(case: Case) -> Move | None:
     """What ends the release is asked before the traffic is brought to what the step needs: it would go to and fro."""
     move = KINDS[case.rollout.step.kind].next(case)
-    return _out_first(case, move) if move.do is Do.REJECT else None
+    return _out_first(case, move) if move.do in _OUT else None
 
 
 def _out_first(case: Case, move: Move) -> Move:
-    return _withdraw(case, move.do, move.reason) if move.do is Do.REJECT else move
+    return _withdraw(case, move.do, move.reason) if move.do in _OUT else move
 
 
 def _routed(case: Case) -> Move | None:

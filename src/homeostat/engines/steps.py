@@ -242,6 +242,19 @@ def plan(
     return tuple(kept), tuple(notes)
 
 
+def with_shadow(policy: ReleasePolicy) -> ReleasePolicy:
+    """The same, with a shadow step before any traffic."""
+    words = [word.strip() for word in policy.steps]
+    after = words.index(BacktestStep.written) + 1 if BacktestStep.written in words else 0
+    added = policy.steps if Shadow.written in words else (*words[:after], Shadow.written, *words[after:])
+    return replace(policy, steps=tuple(added))
+
+
+def margin(policy: ReleasePolicy, rollout: Rollout) -> float:
+    """The mean difference of losses up to which a candidate is not worse; one that must be better has none."""
+    return 0.0 if rollout.gives_way else policy.margin
+
+
 def _steps(words: Sequence[str]) -> tuple[ReleaseStep, ...]:
     steps: list[ReleaseStep] = []
     for word in words:
@@ -308,9 +321,12 @@ def _expected(case: Case) -> str:
 
 
 def _needs_quality(case: Case) -> bool:
-    """Before 100 %, and before more traffic than there is now and than the cap."""
+    """Before 100 %, and before more traffic than there is now and than the cap; before any, where nothing but its
+    quality speaks for the candidate."""
     if case.last:
         return False
+    if case.rollout.gives_way:
+        return True
     following, now = case.rollout.steps[case.rollout.index + 1], case.rollout.step.weight
     return following.kind is StepKind.FULL or following.weight > max(now, case.policy.cap_without_labels)
 
@@ -325,7 +341,7 @@ def _settled(case: Case) -> str:
         return ""
     if lane.bounded:
         return lane.reason
-    if case.policy.on_unknown != "best_estimate":
+    if case.policy.on_unknown != "best_estimate" or case.rollout.gives_way:
         return ""
     enough = case.seen.mature_labels >= (1 if case.overdue else max(case.policy.min_requests, 1))
     if not enough or lane.value is None or not isfinite(lane.value):
@@ -354,10 +370,13 @@ def _doubt(case: Case) -> str:
 
 
 def unsettled(case: Case, reason: str) -> Move:
-    """Hold while there is time; then as `on_unknown` says. `best_estimate` goes on only where `_settled` found so."""
+    """Hold while there is time; then as `on_unknown` says. `best_estimate` goes on only where `_settled` found so. What
+    was trained in the background makes room instead."""
     if not case.overdue:
         return hold(case, reason)
     late = f"{reason}, after {show_duration(case.elapsed_ms)}"
+    if case.rollout.gives_way:
+        return Move(Do.SUPERSEDE, f"Not shown to be better, so a newer one may come: {late}.")
     invalid = any(lane.verdict is Verdict.INVALID for lane in case.seen.lanes)
     if case.policy.on_unknown == "best_estimate" and case.rollout.champion is not None:
         settled = "" if invalid or not case.seen.ready else _settled(case)

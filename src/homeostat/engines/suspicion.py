@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr
+from scipy.special import ndtr, stdtr
 
 Array = NDArray[np.float64]
 FOLDS = 5
@@ -51,6 +51,18 @@ class Jump:
 def noise(x: NDArray[np.float32], told: Array, numbers: bool, scale: float) -> float:
     """The mean contradiction in [0, 1] of labels told (n,) for rows x (n, k), NaN where a value is missing: whether the
     class (its index) is another one than the tree's, or the absolute error over `scale`, at most 1."""
+    rows, expected = foretold(x, told, numbers)
+    return contradiction(told[rows], expected, numbers, scale)
+
+
+def contradiction(told: Array, expected: Array, numbers: bool, scale: float) -> float:
+    """The mean in [0, 1] of `noise`, of labels told (m,) and those that are `expected`."""
+    missed = np.minimum(np.abs(expected - told) / scale, 1.0) if numbers else expected != told
+    return float(np.mean(missed))
+
+
+def foretold(x: NDArray[np.float32], told: Array, numbers: bool) -> tuple[NDArray[np.int64], Array]:
+    """(m,) the rows that are looked at, and what a tree of four fifths of the others says of each."""
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor  # a second: only those who watch need it
 
     kind = DecisionTreeRegressor if numbers else DecisionTreeClassifier
@@ -58,11 +70,21 @@ def noise(x: NDArray[np.float32], told: Array, numbers: bool, scale: float) -> f
     x, told = np.nan_to_num(x[rows], nan=np.nan, posinf=np.nan, neginf=np.nan), told[rows]
     folds = np.random.default_rng(0).permutation(len(told)) % FOLDS
     expected = np.empty(len(told))
+    look = bool(np.isnan(x).any())  # the checks take longer than the trees; they find the missing values, and no more
     for fold in range(FOLDS):
         out = folds == fold
-        expected[out] = kind(min_samples_leaf=3, random_state=0).fit(x[~out], told[~out]).predict(x[out])
-    missed = np.minimum(np.abs(expected - told) / scale, 1.0) if numbers else expected != told
-    return float(np.mean(missed))
+        tree = kind(min_samples_leaf=3, random_state=0).fit(x[~out], told[~out], check_input=look)
+        expected[out] = tree.predict(x[out], check_input=look)
+    return rows, expected
+
+
+def turned(told: Array, expected: Array, answers: Array) -> bool:
+    """The labels (m,) contradict the answers more than each other: what is expected from the others is nearer to them
+    more often than what was answered, by the sign test. Random errors make the one as wrong as the other, until they
+    are the most."""
+    others, own = np.abs(expected - told), np.abs(answers - told)
+    better, worse = int(np.sum(others < own)), int(np.sum(others > own))
+    return float(ndtr((worse - better) / np.sqrt(max(1, better + worse)))) < ALPHA
 
 
 def jump(before: Sequence[float], now: float, n: int) -> Jump | None:

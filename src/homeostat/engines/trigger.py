@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from homeostat.domain.errors import ConfigError
 from homeostat.domain.estimate import Estimated
 from homeostat.domain.gate import Verdict
-from homeostat.domain.policy import OtherWindow, RetrainPolicy, Schedule
-from homeostat.domain.trigger import Trigger
+from homeostat.domain.policy import Background, OtherWindow, RetrainPolicy, Schedule
+from homeostat.domain.trigger import BACKGROUND, Spent, Trigger
 from homeostat.domain.units import DAY_MS, duration_ms, is_duration, show_duration
 from homeostat.engines import cron
 from homeostat.engines.change import Change
@@ -23,12 +23,14 @@ class TriggerSeen:
     `change` is the champion's since it was made or an attempt to replace it ended, and `change_key` names that;
     `trained_ms`: when the champion was trained and released, see `trained`; `trainings`: when each training was
     triggered, in order, `taken`: when an earlier version was taken back; `fired`: the keys of the causes that fired;
-    `asked`: manual orders that did not fire yet; `release`: the open release, "" when there is none; `watched_ms`: from
-    when on `change` was measured; `began_ms`: when the change began that the last trigger answered, 0 for none;
-    `declined`: when a cause of which kind was answered with "it would not help", since the last training; `failed`: so
-    many trainings and releases in a row, these being the last, brought no new champion; `harmed`: it is worse since it
-    was made, whatever was tried; `estimated`: an estimated drop, None when there is none; `silent`: so many days that
-    are due have no label that counts, 0 where that is too few to mean anything.
+    `asked`: manual orders that did not fire yet; `release`: the open release, "" when there is none that keeps its
+    place; `watched_ms`: from when on `change` was measured; `began_ms`: when the change began that the last trigger
+    answered, 0 for none; `declined`: when a cause of which kind was answered with "it would not help", since the last
+    training; `failed`: so many trainings and releases in a row, these being the last, brought no new champion;
+    `harmed`: it is worse since it was made, whatever was tried; `estimated`: an estimated drop, None when there is
+    none; `silent`: so many days that are due have no label that counts, 0 where that is too few to mean anything;
+    `labels`: so many that count came since the champion was trained; `spent`: on challengers of the background, None
+    where the policy wants none.
     """
 
     now_ms: int
@@ -47,6 +49,8 @@ class TriggerSeen:
     harmed: bool = False
     estimated: Estimated | None = None
     silent: int = 0
+    labels: int = 0
+    spent: Spent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +67,16 @@ Kind = Callable[[TriggerSeen, str], Trigger | NotFired]
 
 SIGN = "sign"
 """The setting of `performance` where a probe is asked first."""
+WRITTEN = {
+    "schedule": 'a schedule is written {schedule: "0 3 * * MON"}',
+    BACKGROUND: "the background {background: 5%}",
+}
+"""Kinds that need a setting."""
 LONGEST = 5
 """So often at most a wait is doubled."""
+ASKED_MS = 4 * DAY_MS
+"""The longest wait after a probe's no. The labels that a probe looks at are those of three days: after four all are
+new."""
 
 
 def performance(seen: TriggerSeen, setting: str) -> Trigger | NotFired:
@@ -86,25 +98,25 @@ def _suspicious(change: Change) -> bool:
 
 
 def schedule(seen: TriggerSeen, expression: str) -> Trigger | NotFired:
-    """The newest tick of a cron expression (UTC) since the champion's training and the last triggered one, where
-    ticks missed meanwhile count once; or the age that the last of these trainings has reached. Errors:
-    `ConfigError`."""
-    last = max((seen.trained_ms, *seen.trainings, *(at for kind, at in seen.declined if kind == "schedule")))
+    """The newest tick of a cron expression (UTC) since the champion's training and the last triggered one, or since a
+    no, where ticks missed meanwhile count once; or the age that the last of these trainings has reached: a no makes it
+    no younger. Errors: `ConfigError`."""
+    last = max((seen.trained_ms, *seen.trainings))
     if is_duration(expression):
         return _aged(seen, int(str(duration_ms(expression))), last)
     way_out = 'Write five cron fields, as "0 3 * * MON", or an age, as 30d.'
     tick_ms = cron.newest(expression, seen.now_ms, "retrain.when", way_out)
-    if tick_ms <= last:
-        return NotFired(f"trained since the last tick of {expression}")
+    if tick_ms <= max((last, *(at for kind, at in seen.declined if kind == "schedule"))):
+        return NotFired(f"trained, or asked, since the last tick of {expression}")
     return Trigger(f"schedule:{expression}:{tick_ms}", "schedule", f"schedule {expression}", seen.now_ms)
 
 
 def _aged(seen: TriggerSeen, age: int, last: int) -> Trigger | NotFired:
     if not seen.trained_ms:
         return NotFired("nothing is served yet")
-    if seen.now_ms - last < age:
-        return NotFired(f"looked at {show_duration(seen.now_ms - last)} ago, less than {show_duration(age)}")
-    old = seen.now_ms - max((seen.trained_ms, *seen.trainings))
+    old = seen.now_ms - last
+    if old < age:
+        return NotFired(f"trained {show_duration(old)} ago, less than {show_duration(age)}")
     reason = f"the last training is {show_duration(old)} old; the schedule is {show_duration(age)}"
     return Trigger(f"schedule:{age}:{last}", "schedule", reason, seen.now_ms)
 
@@ -114,6 +126,22 @@ def estimated(seen: TriggerSeen, _: str) -> Trigger | NotFired:
     if seen.estimated is None:
         return NotFired("no estimated drop with drift of inputs that matter")
     return Trigger(f"estimated:{seen.change_key}", "estimated", seen.estimated.reason, seen.now_ms)
+
+
+def background(seen: TriggerSeen, _: str) -> Trigger | NotFired:
+    """Nothing is under way, labels came that no training has seen, and the budget has room for one more. A training
+    each at most for what came: labels count when their day is complete."""
+    if seen.change is None or seen.spent is None:
+        return NotFired("nothing is served yet")
+    if under_way := seen.release or seen.spent.waits_for:
+        return NotFired(f"{under_way} is under way")
+    if seen.silent or not seen.labels:
+        return NotFired("no new label that counts")
+    if not seen.spent.room:
+        return NotFired(f"no challenger in the background: {seen.spent}")
+    champion = seen.change_key.partition(":")[0]
+    reason = f"a challenger in the background: {seen.labels:,} labels since the champion was trained; {seen.spent}"
+    return Trigger(f"{BACKGROUND}:{champion}:{seen.labels}", BACKGROUND, reason, seen.now_ms)
 
 
 def manual(seen: TriggerSeen, _: str) -> Trigger | NotFired:
@@ -126,13 +154,14 @@ KINDS: Mapping[str, Kind] = {
     "estimated": estimated,
     "schedule": schedule,
     "manual": manual,
+    BACKGROUND: background,
 }
 
 
 def fire(policy: RetrainPolicy, seen: TriggerSeen) -> Trigger | NotFired:
     """The first cause, in the policy's order after the manual ones, that did not fire yet and that nothing forbids:
     no open release, labels that come, the cooldown over, the budget not spent. A person's order needs only the
-    first."""
+    first; the background, which comes last, has a budget of its own."""
     reasons = []
     held = None
     for kind, setting in _kinds(policy):
@@ -160,21 +189,25 @@ def _began(seen: TriggerSeen) -> int:
 def _kinds(policy: RetrainPolicy) -> Iterator[tuple[str, str]]:
     yield "manual", ""
     for entry in policy.when:
+        if isinstance(entry, Background):
+            continue
         name, setting = ("schedule", entry.schedule) if isinstance(entry, Schedule) else (entry, "")
         setting = SIGN if name == "performance" and policy.only_if_it_helps else setting
-        if name not in KINDS or (name == "schedule" and not setting):
+        if name not in KINDS or (name in WRITTEN and not setting):
             raise ConfigError(
-                f"{name!r} is no kind of trigger" if setting or name != "schedule" else "a schedule needs its times",
+                f"{name!r} is no kind of trigger" if name not in KINDS else f"{name} needs its setting",
                 where="retrain.when",
-                way_out=f'Known kinds: {", ".join(KINDS)}; a schedule is written {{schedule: "0 3 * * MON"}}.',
+                way_out=f"Known kinds: {', '.join(KINDS)}; {', '.join(WRITTEN.values())}.",
             )
         yield name, setting
+    if any(isinstance(entry, Background) for entry in policy.when):
+        yield BACKGROUND, ""
 
 
 def _forbidden(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> NotFired | None:
     if seen.release:
         return NotFired(f"not retrained, because release {seen.release} is under way", cause.key, "release")
-    if cause.kind == "manual":
+    if cause.kind in ("manual", BACKGROUND):
         return None
     if seen.silent:  # there is nothing new to learn from, and a release would find no label to be judged on
         words = f"not retrained, because no label that counts came for the last {seen.silent} days that are due"
@@ -184,16 +217,22 @@ def _forbidden(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> NotF
         after = f", {seen.failed} times in a row without success" if seen.failed > 1 else ""
         words = f"not retrained, because of the cooldown{after}: {show_duration(rest)} left"
         return NotFired(words, cause.key, f"cooldown {seen.failed}" if after else "cooldown")
-    asked = [at for kind, at in seen.declined if kind == cause.kind]
-    wait = min(DAY_MS * _doubled(len(asked)), max(policy.cooldown, DAY_MS))
+    # whoever asks, it is the same question; but a no from before a change says nothing of it
+    asked = [at for _, at in seen.declined if at >= _began(seen)]
+    wait = min(DAY_MS * _doubled(len(asked)), max(policy.cooldown, DAY_MS), ASKED_MS)
     rest = max(asked, default=seen.now_ms - wait) + wait - seen.now_ms
     if rest > 0:
         return NotFired(f"not asked again whether a training helps for {show_duration(rest)}", cause.key, "back-off")
-    spent = sum(at > seen.now_ms - policy.budget.per for at in seen.trainings)
-    if spent >= policy.budget.trainings:
-        words = f"not retrained, because all {spent} trainings of {show_duration(policy.budget.per)} are spent"
+    if left(policy, seen) <= 0:
+        budget = policy.budget
+        words = f"not retrained, because all {budget.trainings} trainings of {show_duration(budget.per)} are spent"
         return NotFired(words, cause.key, "budget")
     return None
+
+
+def left(policy: RetrainPolicy, seen: TriggerSeen) -> int:
+    """So many trainings of the budget may still be spent now."""
+    return policy.budget.trainings - sum(at > seen.now_ms - policy.budget.per for at in seen.trainings)
 
 
 def _doubled(times: int) -> int:

@@ -31,20 +31,15 @@ class Alerts:
     ) -> None:
         self.policy, self.journal, self.clock, self.troubles = policy, journal, clock, troubles
         self._told: Mapping[str, str] | None = None
+        self._all: tuple[int, tuple[Alert, ...]] = 0, ()
         maintenance.until(policy.maintenance, clock.now_ms())  # a mistyped schedule is an error from the beginning on
 
     def all(self) -> tuple[Alert, ...]:
         """Every one there was, oldest first, with its name (A1, A2, …) and who has taken it."""
-        made: dict[str, Alert] = {}
-        for event in self.journal.read(self.policy.name, "alert."):
-            key = str(event.body.get("key", ""))
-            if event.kind == "alert.opened":
-                made[key] = replace(Alert.read(event.body, event.subject), name=f"A{len(made) + 1}")
-            elif event.kind == "alert.closed" and key in made:
-                made[key] = replace(made[key], closed_ms=event.at_ms)
-            elif event.kind == "alert.acked" and key in made:
-                made[key] = replace(made[key], acked=str(event.body["by"]))
-        return tuple(made.values())
+        events = self.journal.read(self.policy.name, "alert.")
+        if len(events) != self._all[0]:  # nothing is ever changed in a journal, or taken out
+            self._all = len(events), _made(events)
+        return self._all[1]
 
     def open(self) -> tuple[Alert, ...]:
         """The open ones. Of the log's the evidence is that of this moment: what is lost grows."""
@@ -192,3 +187,16 @@ class Alerts:
     def _write(self, verb: str, alert: Alert, at_ms: int, text: str, body: Mapping[str, object]) -> None:
         key = f"alert.{verb}:{alert.key}"
         self.journal.append(Event(at_ms, self.policy.name, f"alert.{verb}", key, alert.subject, text, body))
+
+
+def _made(events: Sequence[Event]) -> tuple[Alert, ...]:
+    made: dict[str, Alert] = {}
+    for event in events:
+        key = str(event.body.get("key", ""))
+        if event.kind == "alert.opened":
+            made[key] = replace(Alert.read(event.body, event.subject), name=f"A{len(made) + 1}")
+        elif event.kind == "alert.closed" and key in made:
+            made[key] = replace(made[key], closed_ms=event.at_ms)
+        elif event.kind == "alert.acked" and key in made:
+            made[key] = replace(made[key], acked=str(event.body["by"]))
+    return tuple(made.values())

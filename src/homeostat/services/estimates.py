@@ -15,6 +15,7 @@ from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Reading, Window
 from homeostat.domain.policy import Policy
+from homeostat.domain.rollout import Arm
 from homeostat.engines.estimate import Expected, estimate, expected, nothing_held
 from homeostat.engines.evaluation import Evaluation
 from homeostat.engines.importance import matter
@@ -35,6 +36,8 @@ class Estimates:
     def __init__(self, policy: Policy, blobs: Blobs, journal: Journal, clock: Clock) -> None:
         self.policy, self.blobs, self.journal, self.clock = policy, blobs, journal, clock
         self._known: tuple[str, Expected, tuple[str, ...]] | None = None
+        self._seen: tuple[int, Arm] | None = None
+        self._dropped: Estimated | None = None
 
     def judge(self, champion: Champion, window: Window, rows: Rows, drift: Sequence[Reading]) -> Sequence[Reading]:
         """Record what the metric is expected to be on the rows of a window; `drift`: what was found in it."""
@@ -49,13 +52,9 @@ class Estimates:
         """The newest window of some length says that the champion has become worse while inputs that matter drifted. It
         is blind to a changed concept, so that None says nothing."""
         events = self.journal.read(self.policy.name, KIND)
-        newest = {event.subject: event.body for event in events if event.body["version"] == champion.arm.version}
-        for body in newest.values():
-            reading, moved = body["readings"][0], tuple(body["drifted"])
-            if reading["verdict"] == Verdict.HARM and moved:
-                reason = f"{reading['reason']}; {words.listed(moved)} drifted"
-                return Estimated(champion.arm.bundle[:12], reason, body["end_ms"], moved)
-        return None
+        if self._seen != (len(events), champion.arm):  # nothing is ever changed in a journal, or taken out
+            self._seen, self._dropped = (len(events), champion.arm), _dropped(champion.arm, events)
+        return self._dropped
 
     def _learned(self, champion: Champion) -> tuple[str, Expected, tuple[str, ...]]:
         """Of the champion: its bundle, what its holdout says, and the inputs that matter to it."""
@@ -80,3 +79,13 @@ class Estimates:
 
 def _value(found: Estimate) -> float:
     return 0.0 if found.verdict is Verdict.UNKNOWN else found.value
+
+
+def _dropped(arm: Arm, events: Sequence[Event]) -> Estimated | None:
+    newest = {event.subject: event.body for event in events if event.body["version"] == arm.version}
+    for body in newest.values():
+        reading, moved = body["readings"][0], tuple(body["drifted"])
+        if reading["verdict"] == Verdict.HARM and moved:
+            reason = f"{reading['reason']}; {words.listed(moved)} drifted"
+            return Estimated(arm.bundle[:12], reason, body["end_ms"], moved)
+    return None

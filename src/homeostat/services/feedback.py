@@ -92,6 +92,13 @@ class Feedback:
         told = [event for event in self._events() if event.kind == feedback.ACCEPTED and event.body["source"] == source]
         return int(told[-1].body["from_ms"]) if told else 0
 
+    def cleared_ms(self, source: str, why: str) -> int:
+        """From when on its labels count again, of the last time that they were cleared for this reason; 0: never."""
+        told = [event.body for event in self._events() if event.kind == feedback.CLEARED]
+        return max(
+            (int(body["until_ms"]) for body in told if (body["source"], body["reason"]) == (source, why)), default=0
+        )
+
     def tell(self, kind: str, hold: Hold, who: str = "") -> Event:
         """Write down what is known, or decided, of a source."""
         now, name = self.clock.now_ms(), hold.source or UNNAMED_TEXT

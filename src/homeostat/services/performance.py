@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import Policy
 from homeostat.domain.quarantine import Fault
+from homeostat.domain.trigger import in_background
 from homeostat.domain.units import DAY_MS
 from homeostat.engines import metrics
 from homeostat.engines.answer import output_of
@@ -80,6 +81,7 @@ class Performances:
         attempt begins anew then: the same labels pay for one training. That the champion is worse stays known: what
         registers nothing heals nothing."""
         trained = [event for kind in ("training.", "remedy.") for event in self.journal.read(self.policy.name, kind)]
+        trained = [event for event in trained if not in_background(event.subject)]  # no attempt: nothing had happened
         runs = {event.body["run"] for event in trained} - {champion.bundle.run}
         ended = [event.at_ms for event in trained if event.body["run"] != champion.bundle.run]
         releases = self.rollouts.all(self.policy.name)

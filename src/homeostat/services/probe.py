@@ -65,17 +65,17 @@ class Probes:
         self.policy, self.data, self.training, self.bundles = policy, data, training, bundles
         self.runtime, self.router, self.rollouts, self.cache, self.clock = runtime, router, rollouts, cache, clock
 
-    def refit(self, window_ms: int, swept: bool = False) -> Probed:
-        """A training on the newest `window_ms` (0: all); with `swept`, of the parameters that a sweep finds. What a
-        probe can't tell, since the champion can't answer these rows, a training must; where nothing can be fitted, none
-        would help."""
+    def refit(self, window_ms: int, swept: bool = False, needed: float = probe.HELPS) -> Probed:
+        """A training on the newest `window_ms` (0: all); with `swept`, of the parameters that a sweep finds; `needed`:
+        E from which it is worth it. What a probe can't tell, since the champion can't answer these rows, a training
+        must; where nothing can be fitted, none would help."""
         try:
             frame = self.data.newest()
             schema = self.training.schema(frame)
             found = self._newest(frame, schema)
             if isinstance(found, Probed):
                 return found
-            return self._fitted(found, schema, window_ms, swept)
+            return self._fitted(found, schema, window_ms, swept, needed)
         except HomeostatError as error:
             return Probed(False, f"no model can be fitted: {error.what}")
 
@@ -112,7 +112,7 @@ class Probes:
         losses = self._losses(champion, champion.schema, rows, self._output(champion, rows))
         return _Newest(champion, frame[:start], rows, losses)
 
-    def _fitted(self, found: _Newest, schema: Schema, window_ms: int, swept: bool) -> Probed:
+    def _fitted(self, found: _Newest, schema: Schema, window_ms: int, swept: bool, needed: float) -> Probed:
         newest = int(found.rows[EVENT_MS][-1])
         known = found.known.filter(pl.col(EVENT_MS) > newest - window_ms) if window_ms else found.known
         if len(known) < LEAST_TRAIN:
@@ -134,7 +134,7 @@ class Probes:
             if swept
             else "a model fitted on the rows before"
         )
-        made = _judged(who, found.losses, losses, probe.HELPS)
+        made = _judged(who, found.losses, losses, needed)
         return replace(
             made,
             rows=len(known) * (1 + swept * chosen.tried),
@@ -178,7 +178,7 @@ def _judged(who: str, champion: Array, other: Array, needed: float) -> Probed:
     helps = evidence >= needed
     word = "is better" if helps else "is no better" if gained <= 0 else "is not surely better"
     told = f"{who} {word} on the newest {len(champion):,} labels: loss {other.mean():.3g}, the champion's "
-    told += f"{champion.mean():.3g} (E = {evidence:.3g}, helps at {needed:g})"
+    told += f"{champion.mean():.3g} (E = {evidence:.3g}, helps at {needed:.3g})"
     return Probed(helps, told, gained, evidence, len(champion))
 
 

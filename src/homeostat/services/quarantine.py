@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from homeostat import codec
 from homeostat.domain.bundle import Bundle
@@ -51,11 +53,12 @@ class Quarantine:
         reach = broken.reach_ms(known, self.policy.monitor.windows)
         log = self.log.read(self.policy.name, end_ms - reach, end_ms)
         rows = _asked(log)
-        new = rows.filter(pl.col("at_ms") >= start_ms)
-        if new.is_empty():
+        at_ms = rows["at_ms"].to_numpy()
+        first = int(np.searchsorted(at_ms, start_ms))
+        if first == len(rows):
             return
-        sick = self._go_on(new, champion.bundle)
-        inputs, at_ms = _plain(champion.bundle, rows), rows["at_ms"].to_numpy()
+        inputs = _plain(champion.bundle, rows)
+        sick = self._go_on(inputs[first:], at_ms[first:])
         healthy = {name: habit for name, habit in known.items() if name not in sick}
         for fault in broken.faults(healthy, inputs, at_ms, start_ms):
             if not self._accepted(fault, champion.bundle):
@@ -86,9 +89,8 @@ class Quarantine:
             self._habits = digest, shown
         return self._habits[1] if digest else {}
 
-    def _go_on(self, new: pl.DataFrame, bundle: Bundle) -> set[str]:
-        """Close the faults that are over. → the columns that were broken when the window began."""
-        inputs, at_ms = _plain(bundle, new), new["at_ms"].to_numpy()
+    def _go_on(self, inputs: pl.DataFrame, at_ms: NDArray[np.int64]) -> set[str]:
+        """Close the faults that are over, by the inputs of the window. → the columns that were broken when it began."""
         sick = set()
         for alert in self.alerts.open():
             fault = quarantined(self.journal, self.policy.name).get(alert.key)

@@ -17,6 +17,7 @@ from homeostat.domain.rollout import Rollout, Routing, Seen, Status, StepKind
 from homeostat.domain.units import ALL
 from homeostat.engines.evaluation import Evaluation
 from homeostat.engines.lanes import Case, Findings, Side, judge
+from homeostat.engines.steps import margin
 from homeostat.ports import Blobs, Clock, Journal, Plane, Router
 from homeostat.services.backtest import WINDOW_MS
 from homeostat.services.evidence_log import EvidenceLog, requests_seen
@@ -141,7 +142,7 @@ class Sight:
             candidate=Side(rollout.candidate.number, self.bundle(rollout.candidate.bundle)),
             weight=rollout.step.weight,
             slow_us=rollout.slow_us,
-            margin=self.policy.release.margin,
+            margin=margin(self.policy.release, rollout),
             horizon_ms=self.policy.data.label_horizon,
             now_ms=now,
             segments=self.policy.monitor.segments,
@@ -185,7 +186,7 @@ class Sight:
 
     def _newer(self, rollout: Rollout, records: Sequence[Rollout]) -> str:
         """The newest that was asked for after this one, where it takes its place."""
-        if self.policy.release.newer != "supersede":
+        if self.policy.release.newer != "supersede" and not rollout.gives_way:
             return ""
         later = records[[one.id for one in records].index(rollout.id) + 1 :]
         return next((one.id for one in reversed(later) if one.status is Status.QUEUED), "")
@@ -209,6 +210,12 @@ def serving(records: Sequence[Rollout]) -> Rollout | None:
 def before(rollout: Rollout, records: Sequence[Rollout]) -> Rollout | None:
     """The last healthy release that served before this one."""
     return serving([one for one in records if one.id != rollout.id])
+
+
+def experiment(journal: Journal, model: str) -> str:
+    """The one under way, while which no release begins; "" for none."""
+    begun, ended = (journal.read(model, f"experiment.{what}") for what in ("started", "ended"))
+    return begun[-1].subject if len(begun) > len(ended) else ""
 
 
 def refusal(bundle: str, records: Sequence[Rollout]) -> Rollout | None:

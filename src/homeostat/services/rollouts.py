@@ -30,7 +30,18 @@ from homeostat.services.backtest import Backtests
 from homeostat.services.evidence_log import EvidenceLog, answered, slow_limit, traffic
 from homeostat.services.release_hooks import Hooks
 from homeostat.services.release_log import ReleaseLog, Served
-from homeostat.services.release_seen import Sight, before, harmed, order, refusal, replays, resumed, serving, since
+from homeostat.services.release_seen import (
+    Sight,
+    before,
+    experiment,
+    harmed,
+    order,
+    refusal,
+    replays,
+    resumed,
+    serving,
+    since,
+)
 
 ORDERS = ("approve", "reject", "rollback")
 LOOK_BACK_MS = 7 * DAY_MS
@@ -181,10 +192,9 @@ class Releases:
         return found
 
     def _admit(self, candidate: Version, records: Sequence[Rollout], despite: str) -> None:
-        begun, ended = (self.journal.read(self.model, f"experiment.{what}") for what in ("started", "ended"))
-        if len(begun) > len(ended):
+        if running := experiment(self.journal, self.model):
             way_out = "End one first; the experiment with: homeostat experiment stop"
-            raise Refused(f"experiment {begun[-1].subject} is under way", where=f"model {self.model}", way_out=way_out)
+            raise Refused(f"experiment {running} is under way", where=f"model {self.model}", way_out=way_out)
         same = [one for one in records if one.candidate.bundle == candidate.bundle]
         under_way = next((one for one in same if one.status.open or one.status is Status.QUEUED), None)
         if under_way:
@@ -205,7 +215,8 @@ class Releases:
         champion = serves.candidate if serves else None
         recent = self.log.read(self.model, now - LOOK_BACK_MS, now + 1)
         recorded = self.backtests is not None and not answered(recent).is_empty()
-        way, notes = steps.plan(self.policy.release, traffic(recent, now), champion is None, recorded)
+        rules = steps.with_shadow(self.policy.release) if rollout.background else self.policy.release
+        way, notes = steps.plan(rules, traffic(recent, now), champion is None, recorded)
         slow_us = slow_limit(recent, champion.number) if champion else 0
         against = f"version {champion.number}" if champion else "nobody"
         reason = f"Version {rollout.candidate.number} against {against}: {', '.join(map(str, way))}."

@@ -19,7 +19,7 @@ from homeostat.domain.units import DAY_MS, iso
 from homeostat.engines import metrics
 from homeostat.engines.answer import output_of
 from homeostat.engines.feedback import CLEARED, SUSPECTED
-from homeostat.engines.suspicion import LEAST_ROWS, MOST, Jump, jump, noise
+from homeostat.engines.suspicion import LEAST_ROWS, MOST, Jump, contradiction, foretold, jump, turned
 from homeostat.engines.transform import matrix
 from homeostat.ports import Clock, LabelLog, PredictionLog
 from homeostat.services.alerts import Alerts
@@ -29,6 +29,7 @@ from homeostat.services.scored import labelled
 WINDOW_ROWS = 144
 """Labels that a window should have: as many days, at most `LONGEST`, as bring them."""
 LONGEST = 30
+TURNED = "later labels contradict the answers more than each other: the world has changed"
 ALERT = "labels of "
 """How the subjects of its alerts begin."""
 
@@ -36,15 +37,27 @@ ALERT = "labels of "
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What a window of `n` labels of one source says; with `others`, beside what theirs say. `loss` None: alone, it
-    tells nothing, for the world may have changed."""
+    tells nothing, for the world may have changed. `turned`: alone, they contradict the answers more than each other."""
 
     n: int
     noise: float
     loss: float | None
+    turned: bool
 
     @property
     def others(self) -> bool:
         return self.loss is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Of `n` labels: their noise, the mean loss of what was answered, and whether they contradict that more than each
+    other."""
+
+    n: int
+    noise: float
+    loss: float
+    turned: bool
 
 
 class Suspicions:
@@ -93,9 +106,15 @@ class Suspicions:
             if worst:
                 held = self.policy.feedback.on_suspicious == "hold"
                 self.feedback.tell(SUSPECTED, Hold(source, since_ms, None, worst, held))
-        elif found and not open_one.rejected and all(one.calm for _, one in found):
-            over = replace(open_one, until_ms=(end - days) * DAY_MS, reason="later labels are again as they were")
-            self.feedback.tell(CLEARED, over)
+        elif not open_one.rejected and (why := self._over(open_one, now, found, end, days)):
+            self.feedback.tell(CLEARED, replace(open_one, until_ms=(end - days) * DAY_MS, reason=why))
+
+    def _over(self, open_one: Hold, now: Measured, found: Sequence[tuple[str, Jump]], end: int, days: int) -> str:
+        """Why the newest window is no longer suspicious, "" where it is."""
+        if found and all(one.calm for _, one in found):
+            return "later labels are again as they were"
+        apart = (end - 2 * days) * DAY_MS >= open_one.from_ms  # from the window that was suspicious first
+        return TURNED if apart and now.turned else ""
 
     def _open(self, source: str) -> Hold | None:
         known = [one for one in self.feedback.suspicions() if one.source == source and one.until_ms is None]
@@ -113,9 +132,10 @@ class Suspicions:
         self.alerts.settle(subject, alert, at)
 
     def _before(self, bundle: Bundle, source: str, end: int, days: int) -> list[Measured]:
-        """The windows before, newest first, of a history that a person's last word began; none that is held back."""
+        """The windows before, newest first, none that is held back. Their history begins with a person's last word,
+        or a world that changed."""
         holds = [one for one in self.feedback.suspicions() if one.source == source]
-        first = self.feedback.accepted_ms(source)
+        first = max(self.feedback.accepted_ms(source), self.feedback.cleared_ms(source, TURNED))
         found = []
         for last in range(end, end - MOST * days, -days):
             start_ms, end_ms = (last - days) * DAY_MS, last * DAY_MS
@@ -144,8 +164,9 @@ class Suspicions:
         own, theirs = self._told(bundle, rows, mine), self._told(bundle, rows, others)
         if own is None:
             return None
-        n, noisy, loss = own
-        return Measured(n, noisy, None) if theirs is None else Measured(n, noisy - theirs[1], loss - theirs[2])
+        if theirs is None:
+            return Measured(own.n, own.noise, None, own.turned)
+        return Measured(own.n, own.noise - theirs.noise, own.loss - theirs.loss, False)
 
     def _answers(self, ids: pl.Series, start_ms: int, end_ms: int) -> pl.DataFrame:
         """The answers to these, of that time: read day by day, the newest first, until all are found. Labels come
@@ -158,17 +179,22 @@ class Suspicions:
             ids = ids.filter(~ids.is_in(found[-1]["id"].implode()))
         return pl.concat(found[::-1], how="diagonal_relaxed")
 
-    def _told(self, bundle: Bundle, rows: pl.DataFrame, labels: pl.DataFrame) -> tuple[int, float, float] | None:
-        """How many of these labels have their prediction among the rows, their noise, and the loss of what was
-        answered; None where they are too few."""
+    def _told(self, bundle: Bundle, rows: pl.DataFrame, labels: pl.DataFrame) -> _Told | None:
+        """None where too few of these labels have their prediction among the rows."""
+        if labels.height < LEAST_ROWS:
+            return None
         known, truth = labelled(bundle.schema, rows, labels)
         if len(known) < LEAST_ROWS:
             return None
         schema, output = bundle.schema, output_of(bundle.schema, known)
         x = np.column_stack([self._inputs(schema, known), output, known["at_ms"].to_numpy() / DAY_MS])
         losses = metrics.losses(schema.task, truth, output, bundle.loss_scale)
-        noisy = noise(x.astype(np.float32), truth, schema.task is Task.REGRESSION, bundle.loss_scale)
-        return len(known), noisy, float(np.mean(losses))
+        numbers = schema.task is Task.REGRESSION
+        answers = output[:, 0] if numbers else np.argmax(output, axis=1).astype(np.float64)
+        rows_seen, expected = foretold(x.astype(np.float32), truth, numbers)
+        told = truth[rows_seen]
+        noisy = contradiction(told, expected, numbers, bundle.loss_scale)
+        return _Told(len(known), noisy, float(np.mean(losses)), turned(told, expected, answers[rows_seen]))
 
     def _inputs(self, schema: Schema, rows: pl.DataFrame) -> NDArray[np.float32]:
         """What the log holds as it was served."""

@@ -54,6 +54,7 @@ class Training:
     def __init__(self, policy: Policy, code: Code, pipeline: Pipeline, environment: str) -> None:
         self.policy, self.code, self.pipeline = policy, code, pipeline
         self.environment = digest([environment])
+        self._indexed: tuple[Mapping[str, str], CodeIndex] | None = None
 
     def schema(self, frame: pl.DataFrame) -> Schema:
         """What the model takes in, from the rows and the project's checks."""
@@ -213,8 +214,11 @@ class Training:
         return True
 
     def _index(self) -> CodeIndex:
+        sources = self.code.sources()
         try:
-            return CodeIndex(self.code.sources())
+            if self._indexed is None or self._indexed[0] != sources:
+                self._indexed = sources, CodeIndex(sources)
+            return self._indexed[1]
         except SyntaxError as error:
             raise PipelineError(f"not valid Python: {error.msg}", where=f"line {error.lineno}: {error.text}") from error
 

@@ -10,9 +10,20 @@ from homeostat.domain.estimate import Estimated
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Alert
-from homeostat.domain.policy import OtherWindow, Policy
+from homeostat.domain.policy import Background, OtherWindow, Policy
 from homeostat.domain.rollout import Rollout, Status
-from homeostat.domain.trigger import PREVIOUS, REFIT, SWEEP, Probed, Remembered, Trigger
+from homeostat.domain.trigger import (
+    ACCOUNT_MS,
+    BACKGROUND,
+    PREVIOUS,
+    REFIT,
+    SWEEP,
+    Probed,
+    Remembered,
+    Spent,
+    Trigger,
+    in_background,
+)
 from homeostat.domain.units import show_duration
 from homeostat.engines import probe
 from homeostat.engines import trigger as rule
@@ -21,6 +32,7 @@ from homeostat.ports import Clock, Journal, Rollouts
 from homeostat.services.alerts import Alerts
 from homeostat.services.performance import SILENT, Performance
 from homeostat.services.probe import costs
+from homeostat.services.release_seen import experiment
 
 PERSON = "healing"
 """The title of the alert that calls a person."""
@@ -47,8 +59,8 @@ def remembered_since(journal: Journal, release: Rollout) -> int:
 
 class Triggers:
     """`performance` gives the champion's change since it was made (None: nothing is served); `refit` (of a window, with
-    a sweep or without) and `remembered` (since a change, where the champion loses at least so much) what remedies would
-    bring; `estimated` an estimated drop of it."""
+    a sweep or without, from which E on it is worth it) and `remembered` (since a change, where the champion loses at
+    least so much) what remedies would bring; `estimated` an estimated drop of it."""
 
     def __init__(
         self,
@@ -57,7 +69,7 @@ class Triggers:
         rollouts: Rollouts,
         clock: Clock,
         performance: Callable[[], Performance | None],
-        refit: Callable[[int, bool], Probed],
+        refit: Callable[[int, bool, float], Probed],
         remembered: Callable[[int, float], Remembered | None],
         alerts: Alerts,
         estimated: Callable[[], Estimated | None],
@@ -77,7 +89,8 @@ class Triggers:
         if isinstance(outcome, NotFired):
             self._note(outcome)
             return None
-        chosen = outcome if outcome.kind == "manual" else self._remedy(outcome, seen)
+        unasked = outcome.kind in ("manual", BACKGROUND)
+        chosen = outcome if unasked else self._remedy(outcome, seen)
         if chosen is not None:
             self._write("trigger.fired", chosen.key, chosen.key, chosen.reason, chosen)
         return chosen
@@ -104,10 +117,26 @@ class Triggers:
         """Fired, but its remedy neither done nor failed."""
         return next((one.cause for one in self._attempts() if not one.ended), None)
 
-    def fitted(self, trigger: Trigger, rows: int) -> None:
-        """The trigger's run fitted so many rows. Said before its release is asked for: after a crash from there on, the
-        run is not asked again."""
-        self._end("cost.training", trigger, f"The training fitted {rows:,} rows.", {"rows": rows})
+    def fitted(self, trigger: Trigger, rows: int, seconds: float) -> None:
+        """The trigger's run fitted so many rows, in so much CPU time. Said before its release is asked for: after a
+        crash from there on, the run is not asked again."""
+        took = f" in {show_duration(round(seconds * 1_000))} of CPU time" if seconds else ""
+        self._end(
+            "cost.training", trigger, f"The training fitted {rows:,} rows{took}.", {"rows": rows, "seconds": seconds}
+        )
+
+    def spent(self) -> Spent | None:
+        """On challengers of the background; None where the policy wants none."""
+        budget = next((one.background for one in self.policy.retrain.when if isinstance(one, Background)), None)
+        if budget is None:
+            return None
+        since = self.clock.now_ms() - ACCOUNT_MS
+        costs = [one for one in self._events("cost.training") if in_background(one.subject)]
+        shares = [(one.at_ms, one.body["seconds"] * 1_000 / ACCOUNT_MS) for one in costs]
+        used = sum(share for at, share in shares if at > since)
+        shadowed = next((one.id for one in self._records() if one.status.open and one.gives_way), "")
+        waits_for = shadowed or experiment(self.journal, self.policy.name)
+        return Spent(budget, used, shares[-1][1] if shares else 0.0, waits_for)
 
     def done(self, trigger: Trigger, run: str = "", failure: str = "", note: str = "") -> None:
         """The trigger's remedy ended: with a run and what came of it (`note`), or with what went wrong. Said twice, it
@@ -125,10 +154,11 @@ class Triggers:
     def _seen(self) -> TriggerSeen:
         fired = self._read("trigger.fired")
         keys = frozenset(cause.key for cause in fired)
-        taken = tuple(cause.at_ms for cause in fired if cause.remedy.startswith(PREVIOUS))
-        trained = tuple(cause.at_ms for cause in fired if cause.at_ms not in taken)
+        answers = [cause for cause in fired if cause.kind != BACKGROUND]
+        taken = tuple(cause.at_ms for cause in answers if cause.remedy.startswith(PREVIOUS))
+        trained = tuple(cause.at_ms for cause in answers if cause.at_ms not in taken)
         performance = self.performance()
-        last = max((cause.at_ms for cause in fired), default=0)
+        last = max((cause.at_ms for cause in answers), default=0)
         declined = [cause for cause in self._read("trigger.declined") if cause.at_ms > last]
         return TriggerSeen(
             now_ms=self.clock.now_ms(),
@@ -140,24 +170,30 @@ class Triggers:
             taken=taken,
             fired=keys,
             asked=tuple(cause for cause in self._read("trigger.asked") if cause.key not in keys),
-            release=next((r.id for r in self.rollouts.all(self.policy.name) if r.status.open), ""),
+            release=next((r.id for r in self._records() if r.status.open and not r.gives_way), ""),
             watched_ms=performance.tried_ms if performance else 0,
-            began_ms=fired[-1].since_ms if fired else 0,
+            began_ms=answers[-1].since_ms if answers else 0,
             declined=tuple((cause.kind, cause.at_ms) for cause in declined),
             failed=self._failed(),
             estimated=self.estimated(),
             silent=performance.silent if performance and performance.silent >= SILENT else 0,
+            labels=performance.change.n if performance else 0,
+            spent=self.spent(),
         )
 
+    def _records(self) -> Sequence[Rollout]:
+        return self.rollouts.all(self.policy.name)
+
     def _failed(self) -> int:
-        """Attempts in a row, the last ones, that brought no new champion."""
-        records, count = self.rollouts.all(self.policy.name), 0
+        """Attempts in a row, the last ones, that brought no new champion. The background tries without a cause, and
+        can't fail."""
+        records, count = self._records(), 0
         for attempt in reversed(self._attempts()):
             made = self._release(attempt, records)
             if made is not None and made.status is Status.PROMOTED:
                 break
             under_way = made is not None and (made.status.open or made.status is Status.QUEUED)
-            count += attempt.ended and not under_way
+            count += attempt.ended and not under_way and attempt.cause.kind != BACKGROUND
         return count
 
     def _release(self, attempt: _Attempt, records: Sequence[Rollout]) -> Rollout | None:
@@ -176,7 +212,7 @@ class Triggers:
         version has to be better than what a training would give, too."""
         asked: list[tuple[str, Probed]] = []
         for remedy in rule.ladder(self.policy.retrain, seen.failed):
-            found = self._previous(cause, seen) if remedy == PREVIOUS else self._training(remedy)
+            found = self._previous(cause, seen) if remedy == PREVIOUS else self._training(remedy, seen)
             if found is None:
                 continue
             asked.append(found)
@@ -203,12 +239,13 @@ class Triggers:
         found = self.remembered(cause.since_ms, 0.0 if seen.harmed else probe.turned(seen.change.baseline))
         return (f"{PREVIOUS}:{found.version.number}", found.probed) if found else None
 
-    def _training(self, remedy: str | OtherWindow) -> tuple[str, Probed]:
+    def _training(self, remedy: str | OtherWindow, seen: TriggerSeen) -> tuple[str, Probed]:
         window = remedy.window if isinstance(remedy, OtherWindow) else self.policy.train.window
         name = f"window:{window}" if isinstance(remedy, OtherWindow) else remedy
         if not self.policy.retrain.only_if_it_helps:
             return name, Probed(True, "")
-        found = self.refit(window, name == SWEEP)
+        needed = probe.worth(self.policy.retrain.budget.trainings, rule.left(self.policy.retrain, seen))
+        found = self.refit(window, name == SWEEP, needed)
         span = f"over {show_duration(window) if window else 'all rows'}: " if name not in (REFIT, SWEEP) else ""
         return name, replace(found, reason=span + found.reason)
 

@@ -209,7 +209,7 @@ def shown(rows: pl.DataFrame) -> pl.DataFrame:
     if not inputs:
         return rows.with_columns(pl.Series("inputs", [None] * rows.height, pl.Struct([]))).select(LOG_COLUMNS)
     packed = pl.struct(pl.col(name).alias(name[len(IN) :]) for name in inputs)
-    return rows.with_columns(packed.alias("inputs")).select(LOG_COLUMNS)
+    return rows.select(*LOG_COLUMNS[:-1], packed.alias(LOG_COLUMNS[-1]))
 
 
 def to_table(rows: pl.DataFrame) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import polars as pl
@@ -14,23 +14,27 @@ _CHUNKS = 64  # after so many reads with news the frame is laid out afresh
 
 
 class _Grown:
-    """A frame that grows at its end, and is asked for stretches of time."""
+    """A frame that grows at its end, and is asked for stretches of time. What is shown of it, `show` makes row by row:
+    once, not for each stretch."""
 
-    def __init__(self, empty: pl.DataFrame) -> None:
-        self.frame, self._ordered = empty, True
+    def __init__(self, empty: pl.DataFrame, show: Callable[[pl.DataFrame], pl.DataFrame] = lambda rows: rows) -> None:
+        self.frame, self._ordered, self._show = empty, True, show
+        self._shown = show(empty)
 
     def add(self, fresh: pl.DataFrame) -> None:
-        self.frame = frames.stack([self.frame, fresh])
+        alike = fresh.schema == self.frame.schema  # else the older rows have other columns, or types
+        self.frame = self.frame.vstack(fresh) if alike else frames.stack([self.frame, fresh])
+        self._shown = self._shown.vstack(self._show(fresh)) if alike else self._show(self.frame)
         if self.frame.n_chunks() > _CHUNKS:
-            self.frame = self.frame.rechunk()
+            self.frame, self._shown = self.frame.rechunk(), self._shown.rechunk()
         self._ordered = self._ordered and self.frame["at_ms"].tail(fresh.height + 1).is_sorted()
 
     def between(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         """Two binary searches while time only went forward, a scan otherwise."""
         if not self._ordered:
-            return self.frame.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
+            return self._shown.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
         start, end = np.searchsorted(self.frame["at_ms"].to_numpy(), (start_ms, end_ms)).tolist()
-        return self.frame.slice(start, max(end - start, 0))
+        return self._shown.slice(start, max(end - start, 0))
 
 
 class _Rows:
@@ -39,7 +43,7 @@ class _Rows:
     def __init__(self) -> None:
         self.waiting: list[frames.Stamped] = []
         self._seen: set[tuple[str, str]] = set()
-        self._grown = _Grown(frames.flat([]))
+        self._grown = _Grown(frames.flat([]), frames.shown)
 
     def all(self) -> _Grown:
         if self.waiting:
@@ -70,8 +74,8 @@ class MemoryLog:
     def read(self, model: str, start_ms: int, end_ms: int, inputs: bool = True, share: float = 1.0) -> pl.DataFrame:
         del inputs  # they are there
         rows = self._models.get(model)
-        found = rows.all().between(start_ms, end_ms) if rows else frames.flat([])
-        return frames.shown(found if share >= 1 else found.filter(frames.part(share)))
+        found = rows.all().between(start_ms, end_ms) if rows else frames.shown(frames.flat([]))
+        return found if share >= 1 else found.filter(frames.part(share))
 
     def find(self, prediction_id: str) -> pl.DataFrame:
         for which in frames.lookups(prediction_id):

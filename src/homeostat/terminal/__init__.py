@@ -24,6 +24,7 @@ from homeostat.domain.rehearsal import RehearsalResult
 from homeostat.domain.rollout import Lane
 from homeostat.domain.run import RunResult
 from homeostat.domain.trace import Score, Trace
+from homeostat.domain.trigger import Spent
 from homeostat.domain.units import show_share
 from homeostat.engines.report import rehearsal_sentence, run_sentence, scenario, words
 from homeostat.engines.report.monitor import delay_sentence
@@ -242,14 +243,17 @@ def predicted(result: BatchResult) -> None:
     lines(f"{result.refused:,} rows broke a rule: the column error says which." if result.refused else "")
 
 
-def standing(found: Standing | None) -> None:
-    """Where a release stands: why it holds and until when in one line, then the lanes."""
+def standing(found: Standing | None, background: Spent | None) -> None:
+    """Where a release stands: why it holds and until when in one line, then the lanes. `background`: what its
+    challengers have used of their budget."""
     if found is None:
         lines("Nothing is released yet. Start with `homeostat release start`, with `homeostat up` running.")
         return
     one, seen, outlook = found.rollout, found.seen, found.outlook
     comes = expected(one, outlook) if outlook else ""
-    lines(f"Release {one.id}, version {one.candidate.number}: {one.status.value}. {because(found.move, seen)} {comes}")
+    what = f"version {one.candidate.number}" + (f", {words.CHALLENGER}" if one.background else "")
+    lines(f"Release {one.id}, {what}: {one.status.value}. {because(found.move, seen)} {comes}")
+    lines(f"Background challengers: {background}." if background else "")
     if seen.lanes:
         out.print(lanes(seen.lanes))
         lines(f"{words.counted(seen.requests, 'request')} seen in this step, {seen.mature_labels:,} mature labels.")
@@ -258,7 +262,7 @@ def standing(found: Standing | None) -> None:
 def status(found: Status) -> None:
     """The state of the loop on one screen."""
     out.print(Text(found.model, style="bold"))
-    standing(found.standing)
+    standing(found.standing, found.background)
     if found.performance:
         out.print(Text("quality: ").append(verdict(found.performance.change.verdict)), end=" ")
         lines(found.performance.change.reason)

@@ -33,9 +33,9 @@ from homeostat.domain.schema import Schema
 from homeostat.engines import inject
 from homeostat.engines.transform import matrix
 from homeostat.ports import (
-    Clock,
     Code,
     Hook,
+    Meter,
     Pipeline,
     Plane,
 )
@@ -86,7 +86,7 @@ class System:
         code: Code,
         source: Callable[[], pl.DataFrame],
         stores: Stores,
-        clock: Clock,
+        clock: Meter,
         ids: Iterator[str],
         plane: Plane | None = None,
         hook: Hook | None = None,

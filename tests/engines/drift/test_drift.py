@@ -182,11 +182,13 @@ def test_cells_keep_the_order_and_count_each_value_once(
 
 
 def test_counting_many_rows_equals_counting_few() -> None:
-    values = pl.Series(np.random.default_rng(0).standard_cauchy(200_000))
-    layout = NumberLayout(0.0, 2.0)
-    whole = layout.count(values)
-    pieces = [layout.count(values[i : i + 1_000]) for i in range(0, 200_000, 1_000)]
+    drawn = np.random.default_rng(0).standard_cauchy(200_000)
+    drawn[:4] = np.nan, np.inf, -np.inf, 0.0
+    values, layout = pl.Series(drawn), NumberLayout(0.0, 2.0)
+    whole, parts = layout.count(values), np.split(np.arange(200_000), 200)
+    pieces = [layout.count(values.gather(rows)) for rows in parts]
     assert repr(Numbers.total(pieces)) == repr(whole)
+    assert repr(layout.count_each(values, [np.arange(200_000), *parts])) == repr([whole, *pieces])
 
 
 def test_the_distance_from_cells_is_that_of_the_rows() -> None:
@@ -265,3 +267,16 @@ def test_requests_that_break_a_rule_are_news_until_they_are_ordinary(ordinary: R
     assert alarms(drift(ordinary, window({"amount: high": 12}), 0.01, past=told)) == {("amount", "refused")}
     stored = window({"amount: high": 2})
     assert Profile.from_bytes((stored + stored).to_bytes()).refused == {"amount: high": 4}
+
+
+@pytest.mark.parametrize("how_far", [0.0, 4.0])
+def test_a_shift_is_found_though_days_wander_as_far_as_their_hours(how_far: float) -> None:
+    rng = np.random.default_rng(3)
+    frame, output = days(120, 1, 48)
+    number = frame[EVENT_MS].to_numpy() // DAY_MS
+    wandering = rng.normal(size=len(frame)) + rng.normal(size=120)[number] * 0.7
+    known = reference(SCHEMA, frame.with_columns(amount=wandering), output)
+    today, answers = days(1, 2, 48)
+    moved = rng.normal(size=48) + how_far * 1.2
+    found = drift(known, profile(known, today.with_columns(amount=pl.Series(moved)), answers), 0.01)
+    assert alarms(found) == ({("amount", "level")} if how_far else set())

@@ -57,6 +57,7 @@ class Worth:
 
 
 _LEAST = 0.1  # of a variance that is 1 at least, as it was measured
+_END = 1e-4  # the rank of what lies beyond all rows
 _FAR = 1e-5  # about what a p must be below, once it is corrected
 
 
@@ -66,10 +67,10 @@ def wobble(tables: Tables, merged: int = 1, slots: NDArray[np.int64] | None = No
 
     `tables` (w, b): rows of window w in bin b, in order of time. For shares p of a window of n rows, q of the N others
     and r of all, d = sum (p - q)^2 / r has expectation sum r (1 - r) / r (1/n + 1/N) = (b - 1)(1/n + 1/N) when all rows
-    are independent; T is the mean of d minus that. With `ranks` d is the one part of it that moves the mean rank: the
-    square of sum s (p - q) over the variance of the rank s, with expectation 1/n + 1/N. `merged`: a window is so many
-    in a row; they overlap. `slots` (w,), without merging: the others are those of the
-    same slot. Fewer than two windows with rows tell nothing: 0.
+    are independent; T is the mean of d minus that. With `ranks` d is the one part of it that moves the mean score: the
+    square of sum s (p - q) over the variance of the normal score s, with expectation 1/n + 1/N. `merged`: a window is
+    so many in a row; they overlap. `slots` (w,), without merging: the others are those of the same slot. Fewer than two
+    windows with rows tell nothing: 0.
     """
     blocks = _blocks(tables, merged)
     own = np.zeros(len(tables), np.int64) if slots is None else slots
@@ -95,7 +96,8 @@ def _excess(blocks: Tables, whole: Tables, ranks: bool) -> Shares:
     shares = whole / every[:, None]
     chance = 1 / n + 1 / others
     if ranks:
-        scores, variance = rank_scores(shares)
+        scores = normal_scores(shares)
+        variance = np.sum(shares * scores**2, axis=1)
         level = np.sum(scores * moved, axis=1) ** 2
         held = variance > 0
         return np.asarray(np.divide(level, variance, out=np.zeros(len(n)), where=held) - chance * held)
@@ -104,7 +106,7 @@ def _excess(blocks: Tables, whole: Tables, ranks: bool) -> Shares:
     return np.asarray(distance - (held.sum(axis=1) - 1) * chance)
 
 
-def rank_scores(shares: Shares) -> tuple[Shares, Shares]:
-    """(…, b) the mid-rank of each bin less one half, and (…,) the variance of it over rows."""
-    scores = np.cumsum(shares, axis=-1) - shares / 2 - 0.5
-    return scores, np.sum(shares * scores**2, axis=-1)
+def normal_scores(shares: Shares) -> Shares:
+    """(…, b) the normal quantile of each bin's mid-rank, 0 in the mean over rows."""
+    scores = ndtri(np.clip(np.cumsum(shares, axis=-1) - shares / 2, _END, 1 - _END))
+    return np.asarray(scores - np.sum(shares * scores, axis=-1, keepdims=True))

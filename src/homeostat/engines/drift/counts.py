@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -84,7 +85,22 @@ class NumberLayout:
         cells, counts = (
             (np.flatnonzero(totals > 0), totals[totals > 0]) if dense else np.unique(found, return_counts=True)
         )
-        return _ordered(cells.astype(np.int64), counts.astype(np.int64))
+        return _numbers(_cells(cells.astype(np.int64)), counts.astype(np.int64))
+
+    def count_each(self, column: pl.Series, parts: Sequence[NDArray[np.intp]]) -> list[Numbers]:
+        """`count` of each of these rows of the column (indices): where each row lies is found once."""
+        values = np.asarray(column.cast(pl.Float64).to_numpy(), np.float64)
+        cells = _cells(_high_bits(values, self.center, self.scale)).astype(np.uint16)
+        return [_counted(cells[rows]) for rows in parts]
+
+
+def _counted(cells: NDArray[np.uint16]) -> Numbers:
+    if len(cells) >= _DENSE:
+        totals = np.bincount(cells, minlength=CELLS)
+        found = np.flatnonzero(totals > 0)
+        return _numbers(found, totals[found])
+    found, counts = np.unique(cells, return_counts=True)
+    return _numbers(found.astype(np.int64), counts)
 
 
 def _high_bits(values: NDArray[np.float64], center: float, scale: float) -> NDArray[np.uint16]:
@@ -93,9 +109,13 @@ def _high_bits(values: NDArray[np.float64], center: float, scale: float) -> NDAr
     return scaled.view(np.uint16)[1::2]
 
 
-def _ordered(bits: NDArray[np.int64], counts: Counts) -> Numbers:
+def _cells(bits: NDArray[Any]) -> NDArray[Any]:
     """Bit patterns to cells in the order of the numbers: the negative half runs backwards."""
-    cells = np.where(bits & _SIGN, 0xFFFF - bits, bits + _SIGN)
+    return np.where(bits & _SIGN, 0xFFFF - bits, bits + _SIGN)
+
+
+def _numbers(cells: NDArray[np.int64], counts: Counts) -> Numbers:
+    """Cells in any order, each once; those beyond the infinities are of rows without a number."""
     number = (cells >= _NEGATIVE_INFINITY) & (cells <= _POSITIVE_INFINITY)
     order = np.argsort(cells[number])
     return Numbers(cells[number][order], counts[number][order], int(counts[~number].sum()))

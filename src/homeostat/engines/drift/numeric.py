@@ -1,5 +1,5 @@
-"""Numbers: Kolmogorov-Smirnov over the cells, ranks (Mann-Whitney), and chi-squared over 20 bins of the reference's
-quantiles. Each has its own calibration, and counts as a test of its own where p is corrected."""
+"""Numbers: Kolmogorov-Smirnov over the cells, normal scores of ranks (van der Waerden), and chi-squared over 20 bins of
+the reference's quantiles. Each has its own calibration, and counts as a test of its own where p is corrected."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc, erfc, kolmogorov
 
-from homeostat.engines.drift.calibrate import Shares, Worth
+from homeostat.engines.drift.calibrate import Shares, Worth, normal_scores
 from homeostat.engines.drift.counts import Counts, NumberLayout, Numbers
 from homeostat.engines.drift.outcome import Found
 from homeostat.engines.drift.texts import Column, Layout
 
-BINS, BROAD = 20, 5
+FINE, BINS, BROAD = 256, 20, 5
 LEAST_EXPECTED = 5
 """Rows a bin must be expected to hold before chi-squared may be trusted (Cochran 1954)."""
 
@@ -42,8 +42,36 @@ class Distribution:
         return Found(largest, p_ks(largest, worth.both), words)
 
 
-class _Binned:
-    """Of numbers, by quantile bins."""
+class Level:
+    """Have the values risen or fallen, taken together? Normal scores of their ranks (van der Waerden 1952): stronger on
+    shifts than D, and it wobbles in one direction alone, so that many merged windows stay worth much. A D or a mean
+    rank can't go further than 1, so that days which wander by a third of that would hide every shift; scores go on."""
+
+    least_effect = 0.04
+    ranks = True
+    slow = True
+
+    def applies(self, layout: Layout) -> bool:
+        return isinstance(layout, NumberLayout)
+
+    def table(self, reference: Column, window: Column, /) -> Counts:
+        """(b,) rows of the window in quantile bins of the reference, b <= 256: fine, for the ends count most."""
+        return binned(numbers(window), numbers(reference).edges(FINE))
+
+    def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
+        """The effect is |2 u - 1|, u the chance that a value of the window is above one of the reference."""
+        old, new = numbers(reference), numbers(window)
+        above = _above(*_beside(old, new), new)
+        words = f"its values are {'higher' if above > 0.5 else 'lower'}: {above:.0%} of the time above one of before"
+        return Found(abs(2 * above - 1), p_level(old, new, worth), words)
+
+
+class Shape:
+    """Have some values become more frequent than others? Chi-squared: strong where D is small."""
+
+    least_effect = 0.03
+    ranks = False
+    slow = False
 
     def applies(self, layout: Layout) -> bool:
         return isinstance(layout, NumberLayout)
@@ -51,31 +79,6 @@ class _Binned:
     def table(self, reference: Column, window: Column, /) -> Counts:
         """(b,) rows of the window in quantile bins of the reference, b <= 20."""
         return binned(numbers(window), numbers(reference).edges(BINS))
-
-
-class Level(_Binned):
-    """Have the values risen or fallen, taken together? Mann and Whitney's ranks (1947): stronger on shifts than D, and
-    it wobbles in one direction alone, so that many merged windows stay worth much."""
-
-    least_effect = 0.04
-    ranks = True
-    slow = True
-
-    def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
-        """The effect is |2 u - 1|, u the chance that a value of the window is above one of the reference."""
-        old, new = numbers(reference), numbers(window)
-        under, within = _beside(old, new)
-        above = _above(under, within, new)
-        words = f"its values are {'higher' if above > 0.5 else 'lower'}: {above:.0%} of the time above one of before"
-        return Found(abs(2 * above - 1), p_ranks(above, old, new, within, worth), words)
-
-
-class Shape(_Binned):
-    """Have some values become more frequent than others? Chi-squared: strong where D is small."""
-
-    least_effect = 0.03
-    ranks = False
-    slow = False
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is the total variation over the bins, of which there are as many as 5 rows each allow."""
@@ -128,19 +131,26 @@ def p_ks(largest: float, size: float) -> float:
     return float(kolmogorov((root + 0.12 + 0.11 / root) * largest)) if size >= 1 else 1.0
 
 
-def p_ranks(above: float, reference: Numbers, window: Numbers, within: Shares, worth: Worth) -> float:
-    """Two-sided p of u = P(window > reference) + ties / 2 under the normal law: its variance is (1 - sum t^3) / 12 m
-    for shares t of tied values, over both samples. 1 where fewer than 5 rows are expected beside the commonest.
-    `within` (c,): the share of the reference in each cell of the window."""
-    both = worth.window + worth.reference
-    other = worth.reference / both
-    alone = other * reference.counts / max(1, reference.present)
-    shared = other * within + worth.window / both * window.counts / max(1, window.present)
-    commonest = max(alone.max(initial=0.0), shared.max(initial=0.0))
-    if worth.window * (1 - commonest) < LEAST_EXPECTED:  # nearly all are tied: the law is far from normal
+def p_level(reference: Numbers, window: Numbers, worth: Worth) -> float:
+    """Two-sided p of the mean normal score of the window's ranks within the reference, under the normal law: its
+    variance over rows is that of both samples, ties and all. 1 where most rows are tied, and the window is worth fewer
+    than 5 of the others."""
+    both = Numbers.total([reference, window])
+    new, old = _share(window, both), _share(reference, both)
+    share = (new * worth.window + old * worth.reference) / max(worth.window + worth.reference, 1e-9)
+    tied = float(share.max(initial=0.0))
+    if tied > 0.5 and worth.window * (1 - tied) < LEAST_EXPECTED:  # the law is far from normal
         return 1.0
-    tied = float(np.sum(alone**3) + np.sum(shared**3 - (other * within) ** 3))
-    return float(erfc(abs(above - 0.5) / np.sqrt((1 - tied) / 6 / worth.both)))
+    scores = normal_scores(old)
+    variance = float(np.sum(share * scores**2) - np.sum(share * scores) ** 2)
+    return float(erfc(abs(np.sum(scores * (new - old))) / np.sqrt(2 * variance / worth.both)))
+
+
+def _share(part: Numbers, every: Numbers) -> Shares:
+    """(cells,) the share of the part's rows in each cell of `every`."""
+    found = np.zeros(len(every.cells))
+    found[np.searchsorted(every.cells, part.cells)] = part.counts
+    return found / max(1, part.present)
 
 
 def binned(numbers: Numbers, edges: NDArray[np.int64]) -> Counts:

@@ -15,10 +15,10 @@ from homeostat.domain.schema import Kind, Schema, Task
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.drift import TESTS, seasons
 from homeostat.engines.drift.calibrate import wobble
-from homeostat.engines.drift.counts import layout_of
+from homeostat.engines.drift.counts import NumberLayout, layout_of
 from homeostat.engines.drift.reference import Calibration, Profile, Reference, Season
 from homeostat.engines.drift.spans import SPANS
-from homeostat.engines.drift.texts import CategoryLayout, Layout, layout_of_texts
+from homeostat.engines.drift.texts import CategoryLayout, Column, Layout, layout_of_texts
 
 __all__ = ["PREDICTION", "Profile", "Reference", "Windows", "profile", "reference", "reference_of"]
 
@@ -42,13 +42,18 @@ class _Rows:
     layouts: Mapping[str, Layout]
     halved: frozenset[str]
 
-    def profile(self, rows: Index) -> Profile:
-        odd = rows[rows % 2 == 1]
-        counted = {
-            name: layout.count(self.columns[name].gather(odd if name in self.halved else rows))
-            for name, layout in self.layouts.items()
-        }
-        return Profile(len(rows), counted)
+    def profiles(self, parts: Sequence[Index]) -> list[Profile]:
+        counted = {name: self._counted(name, parts) for name in self.layouts}
+        return [
+            Profile(len(rows), {name: counts[i] for name, counts in counted.items()}) for i, rows in enumerate(parts)
+        ]
+
+    def _counted(self, name: str, parts: Sequence[Index]) -> Sequence[Column]:
+        layout, column = self.layouts[name], self.columns[name]
+        if isinstance(layout, NumberLayout):
+            return layout.count_each(column, parts)
+        halved = name in self.halved
+        return [layout.count(column.gather(rows[rows % 2 == 1] if halved else rows)) for rows in parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ def reference(
     span_ms = int(np.ptp(events)) if len(events) else 0
     windows = [_windows(rows, events, length) for length in windows_ms]
     windows += [_counted(rows, len(frame), count) for count in windows_rows]
-    return reference_of(layouts, rows.profile(np.arange(len(frame))), windows, span_ms)
+    return reference_of(layouts, rows.profiles([np.arange(len(frame))])[0], windows, span_ms)
 
 
 def reference_of(
@@ -149,9 +154,9 @@ def _windows(rows: _Rows, events: NDArray[np.int64], length: int) -> Windows:
     whole = [part for part in np.split(inner, begins) if len(part)][-_MOST_WINDOWS:]
     if len(whole) < _LEAST_WINDOWS:
         parts = np.array_split(np.arange(len(events)), _PARTS)
-        return Windows(length, None, [rows.profile(part) for part in parts])
+        return Windows(length, None, rows.profiles(parts))
     starts = np.array([number[part[0]] * length for part in whole])
-    return Windows(length, starts, [rows.profile(part) for part in whole])
+    return Windows(length, starts, rows.profiles(whole))
 
 
 def _counted(rows: _Rows, n: int, count: int) -> Windows:
@@ -160,7 +165,7 @@ def _counted(rows: _Rows, n: int, count: int) -> Windows:
     whole = [np.arange(end - count, end) for end in ends if end >= count]
     if len(whole) < _LEAST_WINDOWS:
         whole = np.array_split(np.arange(n), _PARTS)
-    return Windows(-count, None, [rows.profile(part) for part in whole])
+    return Windows(-count, None, rows.profiles(whole))
 
 
 def _calibrations(whole: Profile, windows: Windows, layouts: Mapping[str, Layout]) -> dict[int, Calibration]:

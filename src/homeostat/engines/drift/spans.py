@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from homeostat.engines.drift.calibrate import normal_scores
 from homeostat.engines.drift.outcome import DriftTest
 from homeostat.engines.drift.reference import Profile
 from homeostat.engines.drift.texts import Column, total
@@ -39,6 +40,9 @@ def goes_on(test: DriftTest, reference: Column, merged: Column, newest: Column) 
     """The newest quarter has moved as all of them have, at least half as far: a drift that is over is none."""
     old = _shares(test, reference, reference)
     moved, lately = (_shares(test, reference, one) - old for one in (merged, newest))
+    if test.ranks:
+        far, late = (float(np.sum(normal_scores(old) * one)) for one in (moved, lately))
+        return late * far >= AGREE * far**2
     weight = np.divide(1.0, old, out=np.ones(len(old)), where=old > 0)
     return bool(np.sum(weight * lately * moved) >= AGREE * np.sum(weight * moved**2))
 

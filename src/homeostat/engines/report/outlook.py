@@ -95,6 +95,7 @@ def becomes(rollout: Rollout, move: Move) -> str:
         Do.PROMOTE: "promoted for good",
         Do.ROLL_BACK: "rolled back",
         Do.REJECT: "rejected: still not settled",
+        Do.SUPERSEDE: "not shown to be better: a newer one may come",
         Do.ASK: "a person is asked to decide",
     }
     return said.get(move.do, move.do.value)

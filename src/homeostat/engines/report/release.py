@@ -102,7 +102,8 @@ def release_sentence(view: ReleaseView) -> str:
     }.get(rollout.status, f"Version {rollout.candidate.number}: {rollout.status.value}")
     if rollout.status is Status.RUNNING:
         comes = ahead.expected(rollout, view.outlook) if view.outlook else ""
-        return " ".join(part for part in (view.holds or f"At {rollout.step}.", comes) if part)
+        who = f"{words.CHALLENGER.capitalize()}." if rollout.background else ""
+        return " ".join(part for part in (who, view.holds or f"At {rollout.step}.", comes) if part)
     orders = " `homeostat release approve` or `reject` decides." if rollout.status is Status.WAITING else ""
     return (f"{said}: {because}" if because else f"{said}.") + orders
 
@@ -302,6 +303,7 @@ def _record(rollout: Rollout) -> Details:
         ("Candidate's bundle", rollout.candidate.bundle),
         ("Candidate's run", rollout.candidate.run),
         ("Champion's bundle", rollout.champion.bundle if rollout.champion else "none: the first release"),
+        ("Asked for by", rollout.by or "not recorded"),
         ("Steps", ", ".join(map(str, rollout.steps))),
         ("Slow means", slow),
         ("Started", words.time(rollout.started_ms)),

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from homeostat.domain.gate import Measurement, Verdict
 from homeostat.domain.units import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 
+CHALLENGER = "a challenger trained in the background"
 UNMEASURED = "not measured"
 MINUS = "\N{MINUS SIGN}"
 SPACE = "\N{NO-BREAK SPACE}"
