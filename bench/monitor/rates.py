@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import cycle, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,11 +106,14 @@ def false_alarms(n: int, windows: int, wobble: float) -> Share:
 
 
 def power(n: int, windows: int, shift: float = 0.0, missing: float = 0.0) -> Share:
-    """Windows alone that find a shift of the first column (sd), or more missing values in it."""
-    found, moved = 0, columns(np.zeros(len(NAMES))) | {"f0": Normal(shift, MISSING + missing)}
+    """Windows alone that find a shift of one column (sd), or more missing values in it: of each column in turn, for
+    what the reference knows of one decides for all windows beside it."""
+    found, calm = 0, columns(np.zeros(len(NAMES)))
     for rng, known, many in _references(n, 0.0, windows):
-        alone = (next(lived(known, iter([draw(rng, n, moved)]))) for _ in range(many))
-        found += sum(any(alarm.subject == "f0" for alarm in one) for one in alone)
+        for name in islice(cycle(NAMES[:FEATURES]), many):
+            moved = calm | {name: Normal(shift, MISSING + missing)}
+            alarms = next(lived(known, iter([draw(rng, n, moved)])))
+            found += any(alarm.subject == name for alarm in alarms)
     return Share(found, windows)
 
 

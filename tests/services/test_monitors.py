@@ -153,6 +153,30 @@ def test_a_longer_window_is_made_of_the_shorter_ones_and_reads_no_row_again() ->
     assert world.blobs.get(longer.profile) == Profile.total(parts).to_bytes()
 
 
+def test_a_window_that_nobody_counted_is_read_a_stretch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour first, then as long as has about `AT_ONCE` rows: memory does not grow with a window's."""
+    world = World()
+    world.day()
+    (day,) = (event.body for event in world.journal.read(MODEL, "monitor.drift"))
+    monkeypatch.setattr("homeostat.services.drifts.AT_ONCE", 8)
+    lengths: list[int] = []
+    read = world.log.read
+
+    def measured(model: str, start_ms: int, end_ms: int) -> pl.DataFrame:
+        rows = read(model, start_ms, end_ms)
+        lengths.append(len(rows))
+        return rows
+
+    monkeypatch.setattr(world.log, "read", measured)
+    champion = world.champions.now()
+    assert champion is not None
+    again = Drifts(POLICY, world.log, world.counted, world.journal, world.blobs)
+    judged = again.judge(champion, Window(day["start_ms"], day["end_ms"]))
+    assert judged is not None
+    assert (judged.rows, judged.profile) == (96, day["profile"])
+    assert lengths == [4, *[8] * 11, 4]
+
+
 def test_a_slow_drift_is_found_by_days_together_of_which_none_shows_it() -> None:
     """A fifth of a standard deviation in 96 rows a day; the days before a restart are read from their blobs."""
     world = World()
@@ -242,8 +266,8 @@ def test_an_alert_of_a_count_of_rows_closes_by_the_same_count() -> None:
 
 def test_a_slow_drift_is_found_by_counts_of_rows_together() -> None:
     world = World(replace(POLICY, monitor=MonitorPolicy((7 * DAY_MS,), rows=(96,))))
-    for day in range(11):
-        world.day(shift=0.25 if day > 2 else 0.0)
+    for day in range(15):
+        world.day(shift=0.2 if day > 4 else 0.0)
     read = [one for event in world.journal.read(MODEL, "monitor.drift", "96 rows") for one in event.body["readings"]]
     assert {one["windows"] for one in read if (one["subject"], one["verdict"]) == ("amount", "harm")} & {4, 16}
 

@@ -5,14 +5,16 @@ A profile is a blob, and the journal's line of its window names it: what is kept
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import polars as pl
 
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Reading, Window, of_rows
 from homeostat.domain.policy import Policy
-from homeostat.domain.units import DAY_MS, MINUTE_MS
+from homeostat.domain.units import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from homeostat.engines.drift import drift
 from homeostat.engines.drift.profile import PREDICTION, Profile
 from homeostat.engines.drift.spans import SPANS, Past
@@ -24,6 +26,8 @@ from homeostat.services.tallies import Counter, counted
 
 KIND = "monitor.drift"
 PATIENCE_MS = 10 * MINUTE_MS
+AT_ONCE = 200_000
+"""About so many rows of the log are read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ class Drifts:
         self._version = 0
         self._needed_of: Mapping[str, int] = {}
         self._kept: dict[str, list[_Kept]] = {}
+        self._stretch_ms = HOUR_MS
 
     def waits(self, end: int, now: int) -> bool:
         """The window's last rows will soon be in the log's table, and counted. They are not waited for long: there may
@@ -117,7 +122,8 @@ class Drifts:
 
     def _needed(self, length: int) -> int:
         """Windows of a length that are kept: for slow drifts, and to make the longer ones of."""
-        return max(max(SPANS), max(self.policy.monitor.windows) // length)
+        longer = [one for one in self.policy.monitor.windows if self._step(one) == length]
+        return max(max(SPANS), max(longer, default=length) // length)
 
     def _profile(self, champion: Champion, window: Window) -> Profile:
         """Of shorter windows where there are any: each was read from the log once."""
@@ -146,7 +152,20 @@ class Drifts:
     def _logged(self, champion: Champion, start: int, end: int) -> Profile:
         hidden = self.policy.log.hidden
         count = Counter(champion.arm.version, champion.bundle, champion.reference, hidden)
-        return count(self.log.read(self.policy.name, start, end))
+        found = None
+        for rows in self._rows(start, end):
+            counted = count(rows)
+            found = found + counted if found else counted
+        return found or count(self.log.read(self.policy.name, end, end))
+
+    def _rows(self, start: int, end: int) -> Iterator[pl.DataFrame]:
+        """A stretch of the log at a time, of about `AT_ONCE` rows as far as the one before it tells."""
+        while start < end:
+            upto = min(end, start + self._stretch_ms)
+            rows = self.log.read(self.policy.name, start, upto)
+            yield rows
+            self._stretch_ms = max(SECOND_MS, (upto - start) * AT_ONCE // max(1, len(rows)))
+            start = upto
 
 
 def _alarmed(readings: Sequence[Reading]) -> frozenset[str]:

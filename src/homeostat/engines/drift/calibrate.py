@@ -14,21 +14,24 @@ Shares = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """How many independent rows those of a window and of the reference are worth: n* = n / (1 + n T), T the `wobble`.
-    The reference's own is averaged over its `windows`: T / windows."""
+    """How many independent rows those of a window and of the reference are worth: n* = n / (1 + n T), T the `wobble`
+    where it is above 0. The reference's own is averaged over its `windows`, `merged` so many in a row. `chance`: how
+    many times the rows of the windows that T was measured on these are; 0: as if those had been without end."""
 
     rows: int
     reference_rows: int
     wobble: float
     windows: float
+    chance: float = 0.0
+    merged: int = 1
 
     @property
     def window(self) -> float:
-        return self.rows / (1 + self.rows * self.wobble)
+        return self.rows / (1 + self.rows * max(0.0, self.wobble))
 
     @property
     def reference(self) -> float:
-        return self.reference_rows / (1 + self.reference_rows * self.wobble / self.windows)
+        return self.reference_rows / (1 + self.reference_rows * max(0.0, self.wobble) / self.windows * self.merged)
 
     @property
     def both(self) -> float:
@@ -36,12 +39,14 @@ class Worth:
         return self.window * self.reference / (self.window + self.reference)
 
     def sure(self, p: float) -> float:
-        """p, knowing that T was measured on few windows. Of the variance 1 + n T of a comparison the part n T has one
-        degree of freedom less than there are windows, all of it (1 + n T)^2 / (n T)^2 times as many (Satterthwaite
-        1946): what the normal law calls p is read from Student's."""
-        part = self.rows * self.wobble / (1 + self.rows * self.wobble)
-        freedom = max(1.0, self.windows - 1) / max(part, 1e-6) ** 2
-        return float(2 * stdtr(freedom, ndtri(max(p, 1e-300) / 2)))
+        """p, knowing that T was measured on few windows. The variance 1 + n T is then off by 2 (c + n T)^2 in the
+        square over one window less than there are, c the `chance`: it has (1 + n T)^2 / (c + n T)^2 times as many
+        degrees of freedom (Satterthwaite 1946), and what the normal law calls p is read from Student's. Windows that
+        differ less than chance makes them say so, but no variance is below 1: p stays as it is at least."""
+        spread = max(_LEAST, 1 + self.rows * self.wobble)
+        part = max(1e-6, self.chance + self.rows * self.wobble) / spread
+        freedom = max(1.0, self.windows - 1) / part**2
+        return float(max(p, 2 * stdtr(freedom, ndtri(max(p, 1e-300) / 2) / min(1.0, spread) ** 0.5)))
 
     def over(self, freedom: int) -> Worth:
         """For chi-squared with so many degrees of freedom. Were the whole wobble in one direction, X2 would grow by
@@ -51,13 +56,14 @@ class Worth:
         return replace(self, wobble=self.wobble / float(ratio))
 
 
+_LEAST = 0.1  # of a variance that is 1 at least, as it was measured
 _END = 1e-4  # the rank of what lies beyond all rows
 _FAR = 1e-5  # about what a p must be below, once it is corrected
 
 
 def wobble(tables: Tables, merged: int = 1, slots: NDArray[np.int64] | None = None, ranks: bool = False) -> float:
-    """T, the chi-squared distance between a window and the others beyond what chance gives: the mean over windows, at
-    least 0.
+    """T, the chi-squared distance between a window and the others beyond what chance gives: the mean over windows;
+    below 0 where they differ less.
 
     `tables` (w, b): rows of window w in bin b, in order of time. For shares p of a window of n rows, q of the N others
     and r of all, d = sum (p - q)^2 / r has expectation sum r (1 - r) / r (1/n + 1/N) = (b - 1)(1/n + 1/N) when all rows
@@ -74,7 +80,7 @@ def wobble(tables: Tables, merged: int = 1, slots: NDArray[np.int64] | None = No
     kept = (blocks.sum(axis=1) > 0) & ((whole - blocks).sum(axis=1) > 0)
     if kept.sum() < 2:
         return 0.0
-    return max(0.0, float(_excess(blocks[kept], whole[kept], ranks).mean()))
+    return float(_excess(blocks[kept], whole[kept], ranks).mean())
 
 
 def _blocks(tables: Tables, merged: int) -> Tables:

@@ -6,15 +6,16 @@ import zlib
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import gammaln
 
-from homeostat.engines.drift.calibrate import Worth
+from homeostat.engines.drift.calibrate import Shares, Worth
 from homeostat.engines.drift.counts import Counts, NumberLayout, Numbers
 from homeostat.engines.drift.numeric import LEAST_EXPECTED, Distribution, chi_squared, grouped, pooled
 from homeostat.engines.drift.outcome import Found
 from homeostat.engines.drift.texts import RARE, Categories, Column, Layout, Prose, ProseLayout
 
 RARE_VALUES = "values that the reference does not name"
+_NEAR, _FAR = 12, 40  # standard deviations
+_EQUAL = 1e-7  # two tails that differ by less are one
 FREQUENT, GROUPS = 24, 16
 """Few bins: each further one makes the wobble less certain."""
 
@@ -145,9 +146,9 @@ class Rare:
         old, new = self.table(reference, reference), self.table(reference, window)
         before, now = old[0] / max(1, old.sum()), new[0] / max(1, new.sum())
         if not old[0] and not new[0]:
-            return Found(0.0, 1.0, f"no row is {self.thing}")
-        p = p_exact(now * worth.window, worth.window, before * worth.reference, worth.reference)
-        return Found(float(abs(now - before)), p, f"{now:.1%} of rows are {self.thing}, {before:.1%} before")
+            return Found(0.0, 1.0, f"no row is {self.thing}", np.ones(1))
+        p, law = p_exact(now * worth.window, worth.window, before * worth.reference, worth.reference)
+        return Found(float(abs(now - before)), p, f"{now:.1%} of rows are {self.thing}, {before:.1%} before", law)
 
     def _count(self, column: Column) -> int:
         if self.thing == "missing":
@@ -155,21 +156,31 @@ class Rare:
         return categories(column).rare
 
 
-def p_exact(count: float, rows: float, other_count: float, other_rows: float) -> float:
-    """Two-sided p, twice the smaller tail, of `count` out of `rows` beside `other_count` out of `other_rows`; each
-    is rounded, since rows worth less than themselves are fractions. Counts farther from the expected one than 40
-    standard deviations and 40 rows have no chance that a float can hold: they are left out."""
+def p_exact(count: float, rows: float, other_count: float, other_rows: float) -> tuple[float, Shares]:
+    """→ two-sided p of `count` out of `rows` beside `other_count` out of `other_rows`, and each p-value that counts
+    with the same totals can have. Blaker's p (2000): the chance of a count whose smaller tail is no larger, so that a
+    side that can't be as sure costs the other nothing. All are rounded, since rows worth less than themselves are
+    fractions. Counts farther from the expected one than 40 standard deviations have no chance that a float can hold."""
     n, others = round(rows), round(other_rows)
     k, drawn = min(round(count), n), min(round(count), n) + min(round(other_count), others)
     mean = n * drawn / max(1, n + others)
-    far = 40 * (1 + np.sqrt(mean * (n + others - drawn) / max(1, n + others)))
+    spread = 1 + np.sqrt(mean * (n + others - drawn) / max(1, n + others))
+    far = np.clip(abs(k - mean), _NEAR * spread, _FAR * spread) + 1
     low, high = max(0, drawn - others, int(mean - far)), min(drawn, n, int(mean + far))
-    at = np.arange(low, high + 1)
-    log_p = _choose(n, at) + _choose(others, drawn - at) - _choose(n + others, np.array(drawn))
-    share = np.exp(log_p)
-    return min(1.0, 2 * float(min(share[at <= k].sum(), share[at >= k].sum())))
+    if not low <= k <= high:
+        return 0.0, np.zeros(0)
+    share = _hypergeometric(n, others, drawn, np.arange(low, high, dtype=np.float64))
+    tail = np.minimum(np.cumsum(share), np.cumsum(share[::-1])[::-1])
+    order = np.argsort(tail, kind="stable")  # it rises and falls: two runs to merge
+    last = np.searchsorted(tail[order], tail[order] * (1 + _EQUAL), side="right") - 1
+    law = np.minimum(1.0, np.cumsum(share[order])[last])
+    return float(law[np.flatnonzero(order == k - low)[0]]), law
 
 
-def _choose(n: int, k: Counts) -> Counts:
-    """log of n over k."""
-    return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
+def _hypergeometric(n: int, others: int, drawn: int, at: Shares) -> Shares:
+    """The chances of the counts `at` and of the next one, of n rows when `drawn` of n + others are the thing: each is
+    the one before it times (n - k) (drawn - k) / (k + 1) (others - drawn + k + 1)."""
+    steps = np.log((n - at) * (drawn - at)) - np.log((at + 1) * (others - drawn + at + 1))
+    logs = np.concatenate([[0.0], np.cumsum(steps)])
+    share = np.exp(logs - logs.max())
+    return np.asarray(share / share.sum())

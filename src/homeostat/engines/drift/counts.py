@@ -43,7 +43,7 @@ class Numbers:
             totals = np.zeros(CELLS, np.int64)
             for part in parts:
                 totals[part.cells] += part.counts
-            cells = np.flatnonzero(totals)
+            cells = np.flatnonzero(totals > 0)  # of booleans: ten times faster
             return Numbers(cells, totals[cells], sum(part.missing for part in parts))
         cells, inverse = np.unique(np.concatenate([part.cells for part in parts]), return_inverse=True)
         counts = np.bincount(inverse, np.concatenate([part.counts for part in parts]), len(cells)).astype(np.int64)
@@ -82,7 +82,9 @@ class NumberLayout:
             found = _high_bits(values[start : start + CHUNK], self.center, self.scale)
             if dense:
                 totals += np.bincount(found, minlength=CELLS)
-        cells, counts = (np.flatnonzero(totals), totals[totals > 0]) if dense else np.unique(found, return_counts=True)
+        cells, counts = (
+            (np.flatnonzero(totals > 0), totals[totals > 0]) if dense else np.unique(found, return_counts=True)
+        )
         return _numbers(_cells(cells.astype(np.int64)), counts.astype(np.int64))
 
     def count_each(self, column: pl.Series, parts: Sequence[NDArray[np.intp]]) -> list[Numbers]:
@@ -95,7 +97,7 @@ class NumberLayout:
 def _counted(cells: NDArray[np.uint16]) -> Numbers:
     if len(cells) >= _DENSE:
         totals = np.bincount(cells, minlength=CELLS)
-        found = np.flatnonzero(totals)
+        found = np.flatnonzero(totals > 0)
         return _numbers(found, totals[found])
     found, counts = np.unique(cells, return_counts=True)
     return _numbers(found.astype(np.int64), counts)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc, erfc, kolmogorov
 
-from homeostat.engines.drift.calibrate import Worth, normal_scores
+from homeostat.engines.drift.calibrate import Shares, Worth, normal_scores
 from homeostat.engines.drift.counts import Counts, NumberLayout, Numbers
 from homeostat.engines.drift.outcome import Found
 from homeostat.engines.drift.texts import Column, Layout
@@ -35,8 +35,9 @@ class Distribution:
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is D, the largest distance between the distribution functions."""
         old, new = numbers(reference), numbers(window)
-        largest = distance(old, new)
-        middle = "higher" if _above(old, new) > 0.5 else "lower"
+        under, within = _beside(old, new)
+        largest = _distance(under, within, new)
+        middle = "higher" if _above(under, within, new) > 0.5 else "lower"
         words = f"its distribution moved by D = {largest:.2g}, towards {middle} values"
         return Found(largest, p_ks(largest, worth.both), words)
 
@@ -60,7 +61,7 @@ class Level:
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is |2 u - 1|, u the chance that a value of the window is above one of the reference."""
         old, new = numbers(reference), numbers(window)
-        above = _above(old, new)
+        above = _above(*_beside(old, new), new)
         words = f"its values are {'higher' if above > 0.5 else 'lower'}: {above:.0%} of the time above one of before"
         return Found(abs(2 * above - 1), p_level(old, new, worth), words)
 
@@ -98,23 +99,29 @@ def numbers(column: Column) -> Numbers:
 
 
 def distance(reference: Numbers, window: Numbers) -> float:
-    """D = max |F(x) - G(x)| over all cells: between those of the window its own F stays and the other rises, so that
-    the largest is in one of them or just before it."""
-    cells = np.concatenate([window.cells, window.cells - 1])
-    return float(np.max(np.abs(_below(reference, cells) - _below(window, cells)), initial=0.0))
+    """D = max |F(x) - G(x)| over all cells."""
+    return _distance(*_beside(reference, window), window)
 
 
-def _below(numbers: Numbers, cells: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The share of rows in each of `cells` or below it."""
-    cumulated = np.concatenate([[0], np.cumsum(numbers.counts)])
-    return np.asarray(cumulated[np.searchsorted(numbers.cells, cells, side="right")] / max(1, numbers.present))
+def _beside(reference: Numbers, window: Numbers) -> tuple[Shares, Shares]:
+    """→ (c,) of the reference the share of rows below each cell of the window, and in it."""
+    at = np.searchsorted(reference.cells, window.cells)
+    counts = np.append(reference.counts, 0) / max(1, reference.present)
+    held = np.append(reference.cells, -1)[at] == window.cells
+    return (np.cumsum(counts) - counts)[at], np.where(held, counts[at], 0.0)
 
 
-def _above(reference: Numbers, window: Numbers) -> float:
+def _distance(under: Shares, within: Shares, window: Numbers) -> float:
+    """Between those cells the window's own share stays and the other rises, so that the largest distance is in one of
+    them or just before it."""
+    cumulated = np.cumsum(window.counts) / max(1, window.present)
+    before = cumulated - window.counts / max(1, window.present)
+    return float(np.max(np.abs(np.concatenate([under - before, under + within - cumulated])), initial=0.0))
+
+
+def _above(under: Shares, within: Shares, window: Numbers) -> float:
     """P(a row of the window > a row of the reference) + half the ties."""
-    high = _below(reference, window.cells)
-    low = _below(reference, window.cells - 1)
-    return float(np.sum((high + low) / 2 * window.counts) / max(1, window.present))
+    return float(np.sum((under + within / 2) * window.counts) / max(1, window.present))
 
 
 def p_ks(largest: float, size: float) -> float:
@@ -139,7 +146,7 @@ def p_level(reference: Numbers, window: Numbers, worth: Worth) -> float:
     return float(erfc(abs(np.sum(scores * (new - old))) / np.sqrt(2 * variance / worth.both)))
 
 
-def _share(part: Numbers, every: Numbers) -> NDArray[np.float64]:
+def _share(part: Numbers, every: Numbers) -> Shares:
     """(cells,) the share of the part's rows in each cell of `every`."""
     found = np.zeros(len(every.cells))
     found[np.searchsorted(every.cells, part.cells)] = part.counts

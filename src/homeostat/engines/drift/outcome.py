@@ -5,18 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from homeostat.engines.drift.calibrate import Worth
+from homeostat.engines.drift.calibrate import Shares, Worth
 from homeostat.engines.drift.counts import Counts
 from homeostat.engines.drift.texts import Column, Layout
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`effect`: the distance, in the test's unit; `p` before Bonferroni; `words` complete "temp: …"."""
+    """`effect`: the distance, in the test's unit; `p` of this test alone; `words` complete "temp: …"; `law`: the
+    p-values that counts with the same totals can have, None where any."""
 
     effect: float
     p: float
     words: str
+    law: Shares | None = None
 
 
 class DriftTest(Protocol):

@@ -23,10 +23,10 @@ def causes(window: Profile, past: Sequence[Past]) -> list[str]:
 
 
 def refusal(
-    reference: Reference, window: Profile, past: Sequence[Past], cause: str, readings: int, false_alarms: float
+    reference: Reference, window: Profile, past: Sequence[Past], cause: str, readings: float, false_alarms: float
 ) -> Reading:
     """Has the share of requests grown that break this rule? Beside the reference, whose rows all kept it, and the
-    windows before that it raised no alarm in. Fisher's exact test, corrected for so many `readings`."""
+    windows before that it raised no alarm in. Fisher's exact test, corrected for so many `readings` of all spans."""
     subject = cause.partition(": ")[0] if ": " in cause else REQUESTS
     rule = cause.rpartition(": ")[2]
     before = [one.profile for one in past if subject not in one.alarmed]
@@ -35,7 +35,7 @@ def refusal(
     old, others = int(tables[:, 0].sum()), int(tables[:, 1].sum()) + reference.profile.rows
     size = Worth(count + kept, old + others, wobble(tables), max(1, len(before)))
     now, then = count / max(1, count + kept), old / max(1, old + others)
-    p = size.sure(p_exact(now * size.window, size.window, then * size.reference, size.reference))
+    p = size.sure(p_exact(now * size.window, size.window, then * size.reference, size.reference)[0])
     p = min(1.0, readings * p)
     harm = p <= false_alarms and now - then >= LEAST
     words = f"{subject}: {now:.1%} of requests are refused for the rule {rule!r}, {then:.1%} before"

@@ -84,7 +84,7 @@ def slots(cycle: str, starts: Times, length_ms: int) -> Times:
 
 def gains(chance: float, plain: float, seasonal: float) -> bool:
     """Does the season leave at most `GAIN` of the variance: that of chance, and of windows beside all or their own?"""
-    return chance + seasonal <= GAIN * (chance + plain)
+    return chance + max(0.0, seasonal) <= GAIN * (chance + max(0.0, plain))
 
 
 def season_of(

@@ -12,7 +12,7 @@ from homeostat.engines.drift.outcome import DriftTest
 from homeostat.engines.drift.reference import Profile
 from homeostat.engines.drift.texts import Column, total
 
-SPANS: Mapping[int, float] = {1: 0.5, 4: 0.2, 16: 0.3}
+SPANS: Mapping[int, float] = {1: 0.6, 4: 0.15, 16: 0.25}
 """So many windows in a row, and their share of the false alarms."""
 AGREE = 0.5
 """How far the newest quarter must have gone, of what the merged windows have."""
