@@ -217,8 +217,8 @@ def _forbidden(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> NotF
         after = f", {seen.failed} times in a row without success" if seen.failed > 1 else ""
         words = f"not retrained, because of the cooldown{after}: {show_duration(rest)} left"
         return NotFired(words, cause.key, f"cooldown {seen.failed}" if after else "cooldown")
-    # whoever asks, it is the same question; but a no from before a change that did harm says nothing of it
-    asked = [at for _, at in seen.declined if at >= (_began(seen) if seen.harmed else 0)]
+    # whoever asks, it is the same question; but a no from before a change says nothing of it
+    asked = [at for _, at in seen.declined if at >= _began(seen)]
     wait = min(DAY_MS * _doubled(len(asked)), max(policy.cooldown, DAY_MS), ASKED_MS)
     rest = max(asked, default=seen.now_ms - wait) + wait - seen.now_ms
     if rest > 0:
