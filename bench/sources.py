@@ -11,16 +11,23 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.labels import SOON, Array, Stream, say, stream
 from homeostat.domain.schema import Schema
 from homeostat.engines import metrics
-from homeostat.engines.suspicion import LEAST_ROWS, MOST, jump, noise
+from homeostat.engines.suspicion import LEAST_ROWS, MOST, contradiction, foretold, jump
 from homeostat.project import Project
 
 STEP = 50
 Measured = tuple[int, float, float]
 """Labels of the one source, and its noise and loss less those of the other."""
+
+
+def noise(x: NDArray[np.float32], told: NDArray[np.float64], numbers: bool, scale: float) -> float:
+    """How far the labels contradict each other."""
+    rows, expected = foretold(x, told, numbers)
+    return contradiction(told[rows], expected, numbers, scale)
 
 
 class Two:

@@ -70,3 +70,9 @@ def test_training_and_serving_see_the_same(rows: list[tuple[float, int, bool, st
     assert b"".join(x.tobytes() for x in few) == narrow(np.array(finite).T).tobytes()
     for i in range(len(rows)):
         assert served[i].tobytes() == matrix(SCHEMA, {name: [column[i]] for name, column in columns.items()}).tobytes()
+
+
+def test_columns_of_unlike_length_are_no_rows() -> None:
+    fields = tuple(Field(name, Kind.NUMBER) for name in "abc")
+    with pytest.raises(ValueError, match="inhomogeneous"):
+        matrix(Schema(fields, Task.REGRESSION, "y"), {"a": (1.0, 2.0), "b": (1.0, 2.0, 3.0), "c": (1.0,)})

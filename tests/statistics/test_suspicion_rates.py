@@ -5,9 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from homeostat.engines.suspicion import MOST, jump, noise
+from homeostat.engines.suspicion import MOST, contradiction, foretold, jump
 
 WINDOW = 144
+
+
+def noise(x: NDArray[np.float32], told: NDArray[np.float64], numbers: bool, scale: float) -> float:
+    """How far the labels contradict each other."""
+    rows, expected = foretold(x, told, numbers)
+    return contradiction(told[rows], expected, numbers, scale)
 
 
 def windows(n: int, wrong: float, seed: int, turned: bool = False) -> list[float]:

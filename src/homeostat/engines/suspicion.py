@@ -48,21 +48,16 @@ class Jump:
         return self.p > CALM or self.now - self.before < EFFECT / 2
 
 
-def noise(x: NDArray[np.float32], told: Array, numbers: bool, scale: float) -> float:
-    """The mean contradiction in [0, 1] of labels told (n,) for rows x (n, k), NaN where a value is missing: whether the
-    class (its index) is another one than the tree's, or the absolute error over `scale`, at most 1."""
-    rows, expected = foretold(x, told, numbers)
-    return contradiction(told[rows], expected, numbers, scale)
-
-
 def contradiction(told: Array, expected: Array, numbers: bool, scale: float) -> float:
-    """The mean in [0, 1] of `noise`, of labels told (m,) and those that are `expected`."""
+    """How far labels told (m,) are from those `expected`, the mean in [0, 1]: whether the class (its index) is another
+    one, or the absolute error over `scale`, at most 1."""
     missed = np.minimum(np.abs(expected - told) / scale, 1.0) if numbers else expected != told
     return float(np.mean(missed))
 
 
 def foretold(x: NDArray[np.float32], told: Array, numbers: bool) -> tuple[NDArray[np.int64], Array]:
-    """(m,) the rows that are looked at, and what a tree of four fifths of the others says of each."""
+    """Of labels told (n,) for rows x (n, k), NaN where a value is missing: (m,) the rows that are looked at, and what a
+    tree of four fifths of the others says of each."""
     from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor  # a second: only those who watch need it
 
     kind = DecisionTreeRegressor if numbers else DecisionTreeClassifier

@@ -40,7 +40,7 @@ def codes(schema: Schema, columns: Mapping[str, Column]) -> NDArray[np.float64]:
         return np.array(rows, np.float64).T
     n = len(rows[0])
     try:  # a third of the time that numpy takes, and the same numbers
-        if n < MANY:
+        if n < MANY and len(set(map(len, rows))) == 1:
             packed = struct.pack(f"{len(rows) * n}d", *chain.from_iterable(rows))
         else:
             pack = struct.Struct(f"{n}d").pack
