@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
@@ -104,7 +106,8 @@ class Labels:
 class World:
     """`day` lives one day of traffic and labels; `monitors` and `triggers` are made anew by `restart`.
     `would_help`: what probes of a window (ms) find, `remembered` that of earlier versions; `probed`: the windows asked
-    about; `needed`: the evidence last asked for."""
+    about; `needed`: the evidence last asked for, `changes`: when the world may have
+    changed."""
 
     def __init__(self, policy: Policy = POLICY) -> None:
         self.policy = policy
@@ -119,7 +122,7 @@ class World:
         self.would_help: dict[int, Probed] = {}
         self.remembered: Remembered | None = None
         self.probed: list[int] = []
-        self.needed = 0.0
+        self.needed, self.changes = 0.0, list[int]()
         self.release("run-1")
         self.restart()
 
@@ -152,9 +155,9 @@ class World:
             raise NotFound("no label")
         return found
 
-    def _refit(self, window_ms: int, sweep: bool, needed: float) -> Probed:
+    def _refit(self, window_ms: int, sweep: bool, needed: float, changes: Sequence[int]) -> Probed:
         assert not sweep
-        self.needed = needed
+        self.needed, self.changes = needed, list(changes)
         self.probed.append(window_ms)
         return self.would_help.get(window_ms, Probed(False, "no gain", rows=9))
 
