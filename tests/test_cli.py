@@ -148,6 +148,12 @@ def test_before_anything_is_released(tmp_path: Path) -> None:
     assert (code, "the column 'id' is missing" in err) == (2, True)
 
 
+def test_what_the_operating_system_refuses_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "homeostat.yaml").mkdir()
+    code, _, err = homeostat("status", "-p", tmp_path)
+    assert (code, err) == (2, f"✕ Is a directory\n  {tmp_path}/homeostat.yaml\n")
+
+
 def test_the_log_is_compacted_by_hand(tmp_path: Path) -> None:
     data = csv(tmp_path / "rows.csv")
     assert homeostat("init", tmp_path / "p", "--data", data, "--target", "y", *EVERY)[0] == 0

@@ -403,7 +403,12 @@ def main() -> None:
     """The entry point: errors in at most three lines, with the way out."""
     try:
         app()
-    except HomeostatError as error:
+    except (HomeostatError, OSError) as error:
         from homeostat import terminal
 
-        sys.exit(terminal.fail(error))
+        sys.exit(terminal.fail(error if isinstance(error, HomeostatError) else _refused(error)))
+
+
+def _refused(error: OSError) -> HomeostatError:
+    """What the operating system refuses: no room, no permission, not there."""
+    return HomeostatError(error.strerror or str(error), where=str(error.filename or ""))
