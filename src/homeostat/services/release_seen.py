@@ -185,11 +185,13 @@ class Sight:
         return "" if loaded else f"version {target.candidate.number} must be loaded first"
 
     def _newer(self, rollout: Rollout, records: Sequence[Rollout]) -> str:
-        """The newest that was asked for after this one, where it takes its place."""
+        """What was asked for after this one and takes its place: the newest release, or an experiment."""
         if self.policy.release.newer != "supersede" and not rollout.gives_way:
             return ""
         later = records[[one.id for one in records].index(rollout.id) + 1 :]
-        return next((one.id for one in reversed(later) if one.status is Status.QUEUED), "")
+        newest = next((f"release {one.id}" for one in reversed(later) if one.status is Status.QUEUED), "")
+        running = experiment(self.journal, self.model) if rollout.gives_way and not newest else ""
+        return f"experiment {running}" if running else newest
 
 
 def replays(rollout: Rollout) -> bool:
