@@ -134,7 +134,7 @@ class Work:
         return self._frame(Scored(pl.Series("id", [], pl.String), None, np.ones(0, np.bool_), {}, none), {}, ())
 
     def _scored(self, part: Part, rows: pl.DataFrame) -> tuple[Scored, Faults]:
-        bundle, table = opened(self.shipped), self.job.tables[part.number].name
+        bundle, table = opened(self.shipped), self.job.tables[part.number].address
         columns, faults = typed(bundle.schema, rows, table)
         ids = self._ids(part, rows, bundle.schema, faults)
         numbers = coded(bundle.schema, columns)
@@ -187,7 +187,8 @@ class Work:
     def _refusal(self, part: Part, row: int, fault: Fault) -> DataError:
         where = f"{self.job.tables[part.number].address}, row {part.first + row + 1:,} (the first row of data is 1)"
         way_out = (
-            "Mend the row and start again; or let such rows have their reason instead of a score: --on-error mark."
+            "Mend the row, and give another OUT where parts are written already; or let such rows have their reason "
+            "instead of a score: --on-error mark."
         )
         return DataError(fault.message, where=where, way_out=way_out)
 

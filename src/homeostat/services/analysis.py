@@ -24,6 +24,7 @@ from homeostat.engines import metrics
 from homeostat.engines.delay import Law, law
 from homeostat.engines.failures import Known, Labelled, failures
 from homeostat.engines.importance import agreement
+from homeostat.engines.report import words
 from homeostat.engines.value import mean
 from homeostat.ports import Clock, Code, Journal, LabelLog, PredictionLog, Rollouts
 from homeostat.services.bundles import Bundles
@@ -95,7 +96,7 @@ class Analyses:
             needs=self._needs(version, bundle),
             value=None if rows.values is None else mean(rows.values),
             counted={
-                count: tuple(self._counted(rows, frame, delays, now - last_ms, now, count))
+                str(count): tuple(self._counted(rows, frame, delays, now - last_ms, now, count))
                 for count in self.policy.monitor.rows
             },
         )
@@ -125,7 +126,11 @@ class Analyses:
         """The version that answered most of that window."""
         rows = self.log.read(self.policy.name, start_ms, end_ms, False).filter(pl.col("role") == Role.ANSWER.value)
         if rows.is_empty():
-            raise NotFound("nothing was answered in that window", way_out="A window is START or START..END, in UTC.")
+            where, way_out = (
+                f"{words.time(start_ms)} to {words.time(end_ms)}",
+                "A window is START or START..END, in UTC.",
+            )
+            raise NotFound("nothing was answered in that window", where=where, way_out=way_out)
         return int(rows["version"].value_counts(sort=True)["version"][0])
 
     def _bundle(self, version: int) -> str:
@@ -166,9 +171,10 @@ class Analyses:
     def _stretches(
         self, rows: Labelled, answered: pl.DataFrame, delays: Law, from_ms: int, now_ms: int
     ) -> Iterator[Stretch]:
-        """The policy's shortest windows, or longer ones when there would be too many."""
+        """The policy's shortest windows since the first answer, or longer ones when there would be too many."""
+        from_ms = max(from_ms, int(answered["at_ms"].to_numpy().min(initial=now_ms)))
         length = min(self.policy.monitor.windows)
-        length *= -(-(now_ms - from_ms) // (length * MOST_WINDOWS))
+        length *= -(-(now_ms + 1 - from_ms) // (length * MOST_WINDOWS))
         bounds = [(start, start + length) for start in range(from_ms // length * length, now_ms + 1, length)]
         yield from self._stretched(rows, answered, delays, now_ms, bounds, str(length))
 

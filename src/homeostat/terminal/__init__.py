@@ -237,7 +237,8 @@ def is_up(model: str, host: str, port: int) -> None:
 
 def predicted(result: BatchResult) -> None:
     """What a batch job came to."""
-    said = f"{result.rows:,} rows scored by version {result.version}: {result.parts} parts in {result.out}"
+    parts = words.counted(result.parts, "part")
+    said = f"{result.rows:,} rows scored by version {result.version}: {parts} in {result.out}"
     lines(f"{said}, {result.reused} of them from before.")
     lines(f"{result.refused:,} rows broke a rule: the column error says which." if result.refused else "")
 
