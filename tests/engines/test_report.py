@@ -130,6 +130,9 @@ def test_the_headline_of_a_monitor_report() -> None:
 def test_the_headline_of_a_window() -> None:
     said = explain_sentence(samples.moved()).replace("\N{NO-BREAK SPACE}", " ")
     assert said.startswith("The mean loss rose from .0600 on the holdout to .155. Most of it: amount from 500 on")
+    moved = samples.moved()
+    part = explain_sentence(replace(moved, causes=(replace(moved.causes[0], size=moved.move / 3),)))
+    assert "The largest part of it that is sure: amount from 500 on" in part.replace("\N{NO-BREAK SPACE}", " ")
     few = explain_sentence(replace(samples.moved(), parts=(), causes=())).replace("\N{NO-BREAK SPACE}", " ")
     assert "Too few rows to say what moved: 200 labels in the window, 3,000" in few
 

@@ -217,12 +217,11 @@ def _scenario(result: RehearsalResult) -> None:
 def compared(found: Comparison) -> None:
     """Policies side by side."""
     lines(scenario.comparison_sentence(found.policies))
-    table = plain_table(
-        *(one.name.lower() for one in scenario.HEADINGS),
-        numeric=[one.name.lower() for one in scenario.HEADINGS if one.numeric],
-    )
-    for name, result in found.policies.items():
-        table.add_row(*map(Text, scenario.row(name, result)))
+    headings, rows = scenario.comparison(found.policies)
+    names = [one.name.lower() for one in headings]
+    table = plain_table(*names, numeric=names[1:])
+    for row in rows:
+        table.add_row(*map(Text, row))
     out.print(table)
     lines(f"Report: {found.report}")
 
