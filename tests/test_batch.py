@@ -8,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from homeostat.batch.job import Job
 from homeostat.batch.outputs import out
 from homeostat.batch.places import place
 from homeostat.domain.errors import DataError, NotFound, UsageError
+from homeostat.domain.feedback import Exploration, FeedbackPolicy
 from homeostat.domain.rollout import Arm, Routing
 from homeostat.domain.schema import Schema, Task
 from homeostat.domain.units import DAY_MS
@@ -30,6 +32,7 @@ from homeostat.engines.answer import answers, decided
 from homeostat.ports import Progress
 from homeostat.project import Project
 from homeostat.services.evidence_log import traffic
+from homeostat.serving.explore import chosen
 
 RUNNER = CliRunner()
 
@@ -127,12 +130,24 @@ def test_what_can_not_be_done_is_said(project: Project, rows: pl.DataFrame, tmp_
     with pytest.raises(DataError, match="the file is not there"):
         project.predict_file(source, tmp_path / "out")
     rows.drop("hour").write_parquet(source)
-    with pytest.raises(DataError, match="the column 'hour' is missing"):
+    with pytest.raises(DataError, match=r"the column 'hour' is missing(.|\n)*takes: amount, hour"):
         project.predict_file(source, tmp_path / "out")
     rows.select(other="amount").write_parquet(source)
     with pytest.raises(DataError, match="the column 'amount' is missing"):
-        project.predict_file(source, tmp_path / "out-2")
+        project.predict_file(source, tmp_path / "out")
+    day = date(2026, 1, 1)
+    for wrong, holds in ((pl.lit(day), "Date"), (pl.concat_list("hour"), "List"), (pl.lit(True), "Boolean")):
+        rows.with_columns(hour=wrong).write_parquet(source)
+        with pytest.raises(DataError, match=f"hour holds {holds}.*, not integer"):
+            project.predict_file(source, tmp_path / "out")
+    (tmp_path / "rows.txt").touch()
+    with pytest.raises(DataError, match=r"no CSV or Parquet file is there(.|\n)*end with \.csv"):
+        project.predict_file(tmp_path / "rows.txt", tmp_path / "out")
+    with pytest.raises(DataError, match=r"can't be read or written: .*Not a directory"):
+        project.predict_file(source, source)
     rows.write_parquet(source)
+    project.predict_file(source, tmp_path / "out")  # what failed before its first part has left nothing
+    write(rows.head(9), source)
     with pytest.raises(UsageError, match="another job"):
         project.predict_file(source, tmp_path / "out")
     (tmp_path / "mine").mkdir()
@@ -142,6 +157,24 @@ def test_what_can_not_be_done_is_said(project: Project, rows: pl.DataFrame, tmp_
     fresh = homeostat.load(projects.make(tmp_path / "fresh"))
     with pytest.raises(NotFound, match="serves no version yet"):
         fresh.predict_file(source, tmp_path / "other")
+
+
+def test_of_two_jobs_in_one_folder_the_later_claim_counts(project: Project, rows: pl.DataFrame, tmp_path: Path) -> None:
+    one, other = write(rows, tmp_path / "one.parquet"), write(rows.head(700), tmp_path / "other.parquet")
+
+    def begin(done: int, _total: int, _doing: str) -> None:
+        if not done:
+            project.predict_file(other, tmp_path / "out", 300)
+
+    with pytest.raises(UsageError, match="another job"):
+        project.predict_file(one, tmp_path / "out", 300, begin)
+    assert len(scores(tmp_path / "out")) == 700
+
+
+def test_a_table_that_was_being_made_when_its_writer_died(project: Project, rows: pl.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / "scores" / "_delta_log").mkdir(parents=True)
+    project.predict_file(write(rows, tmp_path / "rows.parquet"), f"delta://{tmp_path}/scores")
+    assert pl.read_delta(str(tmp_path / "scores")).height == len(rows)
 
 
 def test_rows_that_change_meanwhile_are_no_job(project: Project, rows: pl.DataFrame, tmp_path: Path) -> None:
@@ -330,5 +363,29 @@ def test_what_the_command_says(project: Project, rows: pl.DataFrame, tmp_path: P
     assert (said["rows"], said["refused"], said["parts"]) == (len(rows), len(rows), 1)
     assert isinstance(RUNNER.invoke(cli.app, command).exception, UsageError)
     shown = RUNNER.invoke(cli.app, [*command, "--on-error", "mark"]).stdout
-    assert "1,440 rows scored by version 1: 1 parts" in shown
+    assert "1,440 rows scored by version 1: 1\xa0part in" in shown
     assert "1 of them from before" in shown
+
+
+def test_a_slice_is_marked_where_it_is_written_down(project: Project, rows: pl.DataFrame, tmp_path: Path) -> None:
+    """The ids that a request would have marked; one of two parts holds none of them, and one of their rows breaks."""
+    slice_ = Exploration(2_000, 0)
+    of = Project(project.root, replace(project.policy, feedback=FeedbackPolicy(selective=True, exploration=slice_)))
+    ids = [f"slice-{i}" for i in range(200)]
+    inside = chosen(slice_, "cards", ids)
+    ids = sorted(ids, key=lambda one: one in inside)
+    assert len(inside) < 100
+    given = rows.head(200).with_columns(pl.Series("id", ids))
+    source = write(
+        given.with_columns(hour=pl.when(pl.col("id") == inside[0]).then(99).otherwise("hour")), tmp_path / "in.parquet"
+    )
+    said = {}
+    for log in (False, True):
+        of.predict_file(source, tmp_path / str(log), 100, log=log, on_error="mark")
+        said[log] = scores(tmp_path / str(log))
+    assert (said[False]["explore"].dtype, said[False]["explore"].null_count()) == (pl.Int64, 200)  # nobody would know
+    assert set(said[True].filter(pl.col("explore") == 0)["id"]) == set(inside[1:])
+    assert said[True]["explore"].null_count() == 200 - len(inside) + 1
+    marks = of.system.stores.labels.signals(0, 2**60)
+    assert sorted(marks["id"]) == sorted(inside[1:])
+    assert marks.select("name", "value").unique().rows() == [("explore", 0.2)]

@@ -18,6 +18,7 @@ import projects
 from homeostat import cli
 from homeostat.config import read_policy
 from homeostat.domain.prediction import LogBatch
+from homeostat.serving.sockets import hold, listen
 from homeostat.wiring.plane import logs
 
 RUNNER = CliRunner()
@@ -146,6 +147,25 @@ def test_before_anything_is_released(tmp_path: Path) -> None:
     labels.write_text("name,label\na,1\n")
     code, _, err = homeostat("feedback", "add", labels, "-p", root)
     assert (code, "the column 'id' is missing" in err) == (2, True)
+
+
+def test_two_data_planes_do_not_share_a_port(tmp_path: Path) -> None:
+    root = projects.make(tmp_path / "cards")
+    with hold("127.0.0.1", 0) as held, listen("127.0.0.1", held.getsockname()[1]) as worker:
+        port = str(worker.getsockname()[1])
+        for listens in (False, True):
+            if listens:
+                worker.listen()
+            for workers in ("1", "2"):
+                code, _, err = homeostat("serve", "-p", root, "--port", port, "--workers", workers)
+                assert (code, f"can't listen on 127.0.0.1:{port}: Address already in use" in err) == (1, True)
+        listen("127.0.0.1", int(port)).close()  # another worker of the same
+
+
+def test_what_the_operating_system_refuses_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "homeostat.yaml").mkdir()
+    code, _, err = homeostat("status", "-p", tmp_path)
+    assert (code, err) == (2, f"✕ Is a directory\n  {tmp_path}/homeostat.yaml\n")
 
 
 def test_the_log_is_compacted_by_hand(tmp_path: Path) -> None:

@@ -228,9 +228,12 @@ def serve(
             typer.echo(f"Data plane on http://{host}:{taken}{beside}", err=True)
 
     if worker is not None or bounds == (1, 1):
-        from homeostat.web.serve import serve as alone
+        from homeostat.serving.sockets import alone
+        from homeostat.web.serve import serve as one_worker
 
-        alone(folder.resolve(), host, port, started, grpc_port, worker or "plane")
+        if worker is None:
+            alone(host, port).close()
+        one_worker(folder.resolve(), host, port, started, grpc_port, worker or "plane")
         return
     from homeostat.web.workers import serve_many
 
@@ -403,7 +406,12 @@ def main() -> None:
     """The entry point: errors in at most three lines, with the way out."""
     try:
         app()
-    except HomeostatError as error:
+    except (HomeostatError, OSError) as error:
         from homeostat import terminal
 
-        sys.exit(terminal.fail(error))
+        sys.exit(terminal.fail(error if isinstance(error, HomeostatError) else _refused(error)))
+
+
+def _refused(error: OSError) -> HomeostatError:
+    """What the operating system refuses: no room, no permission, not there."""
+    return HomeostatError(error.strerror or str(error), where=str(error.filename or ""))

@@ -14,13 +14,16 @@ _BOOLEANS = {text: known for known, texts in ((True, ("true", "1")), (False, ("f
 
 def typed(schema: Schema, rows: pl.DataFrame, table: str) -> tuple[dict[str, pl.Series], Faults]:
     """Field by field in its type, null where a value does not fit; and row → its first fault, in the order of the
-    fields. Errors: `DataError` for a column that is not there."""
+    fields. Errors: `DataError` for a column that is not there, or holds nothing of its kind."""
     columns: dict[str, pl.Series] = {}
     faults: Faults = {}
     for field in schema.fields:
         if field.name not in rows.columns:
-            raise DataError(f"the column {field.name!r} is missing", where=table)
+            way_out = f"The model takes: {', '.join(schema.names)}."
+            raise DataError(f"the column {field.name!r} is missing", where=table, way_out=way_out)
         given = _given(rows[field.name], field.kind)
+        if not _readable(given.dtype, field.kind):
+            raise DataError(f"{field.name} holds {given.dtype}, not {field.kind.value}", where=table)
         columns[field.name] = column = _TYPED[field.kind](given)
         _judge(field, given, column, faults)
     return columns, faults
@@ -28,9 +31,18 @@ def typed(schema: Schema, rows: pl.DataFrame, table: str) -> tuple[dict[str, pl.
 
 def _given(column: pl.Series, kind: Kind) -> pl.Series:
     """What stands for no value in training is null here too."""
+    if isinstance(column.dtype, pl.Categorical | pl.Enum):
+        column = column.cast(pl.String)
     if column.dtype == pl.String and kind is not Kind.TEXT:
         return column.set(column.is_in(NO_VALUE), None)
     return column.fill_nan(None) if column.dtype.is_float() and column.is_nan().any() else column
+
+
+def _readable(found: pl.DataType, kind: Kind) -> bool:
+    """A date is no number, though it could be cast to one; true is no number in a request either."""
+    if kind in (Kind.NUMBER, Kind.INTEGER):
+        return found.is_numeric() or found in (pl.String, pl.Null)
+    return not (found.is_nested() or found in (pl.Binary, pl.Object))
 
 
 def _judge(field: Field, given: pl.Series, column: pl.Series, faults: Faults) -> None:

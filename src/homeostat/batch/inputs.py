@@ -90,5 +90,6 @@ def _files(address: str) -> list[Table]:
     seen = sorted(files(address).stamps().items())
     found = [(name, stamp) for kind in FILES for name, stamp in seen if name.endswith(kind) and name[0] not in "._"]
     if not found:
-        raise DataError("no CSV or Parquet file is in the folder, and it is no Delta table", where=address)
+        told = "no CSV or Parquet file is there, and no Delta table"
+        raise DataError(told, where=address, way_out="The names of files end with .csv or .parquet.")
     return [Table(name, f"{address}/{name}", stamp) for name, stamp in found]

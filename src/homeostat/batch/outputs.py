@@ -50,7 +50,7 @@ def out(place: Place) -> Out:
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """Of one job."""
+    """Of one job, from its first part on."""
 
     address: str
 
@@ -60,28 +60,33 @@ class _Folder:
 
     def claim(self, job: Job, empty: pl.DataFrame) -> None:
         del empty
-        here = files(self.address)
-        begun = self.begun()
-        if not begun:
-            if here.stamps():
-                raise UsageError("the folder is not empty", where=self.address, way_out="Choose another one.")
+        here, begun = files(self.address), self.begun()
+        if begun == (job.begun,):
+            return
+        if not any(name != JOB and not name.startswith(".") for name in here.stamps()):
             here.put(JOB, codec.encode(job.begun))
-        elif begun[0] != job.begun:
-            raise UsageError(
-                "the folder holds the results of another job: other rows, another version or other terms",
-                where=self.address,
-                way_out="Choose another folder, or delete this one.",
-            )
+        elif begun:
+            raise self._others()
+        else:
+            raise UsageError("the folder is not empty", where=self.address, way_out="Choose another one.")
 
     def done(self, job: Job) -> set[str]:
         del job
         return {name.removesuffix(".parquet") for name in files(self.address).stamps()}
 
     def write(self, job: Job, part: Part, frame: pl.DataFrame) -> None:
-        del job
         data = io.BytesIO()
         frame.write_parquet(data, compression_level=1)
+        if self.begun() != (job.begun,):  # another was started here before the first part of this one
+            raise self._others()
         files(self.address).put(f"{part.name}.parquet", data.getvalue())
+
+    def _others(self) -> UsageError:
+        return UsageError(
+            "the folder holds the results of another job: other rows, another version or other terms",
+            where=self.address,
+            way_out="Choose another folder, or delete this one.",
+        )
 
 
 @dataclass(frozen=True, slots=True)

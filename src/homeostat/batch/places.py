@@ -51,10 +51,8 @@ def is_remote(address: str) -> bool:
 
 
 def is_table(address: str) -> bool:
-    """A Delta table is there already."""
-    if not is_remote(address):
-        return (Path(address) / "_delta_log").is_dir()
-    if address.endswith(FILES):
+    """A Delta table is there already: at least its first commit."""
+    if address.endswith(FILES) or not (is_remote(address) or Path(address).is_dir()):
         return False
     with reaching(address):
         return DeltaTable.is_deltatable(address)
@@ -109,13 +107,14 @@ class _Local:
         return {name: f"{stat.st_size}-{stat.st_mtime_ns}" for name, stat in seen}
 
     def get(self, name: str) -> bytes | None:
-        with suppress(FileNotFoundError):
+        with reaching(str(self.folder)), suppress(FileNotFoundError):
             return (self.folder / name).read_bytes()
         return None
 
     def put(self, name: str, data: bytes) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.folder / name, data)
+        with reaching(str(self.folder)):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.folder / name, data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from homeostat.domain.errors import PipelineError
 from homeostat.domain.gate import Measurement
 from homeostat.domain.schema import Task
 
@@ -142,9 +143,19 @@ def known(name: str) -> Metric:
 
 def own(name: str, function: Callable[[Array, Array], float]) -> None:
     """Let a function of the project be a metric: (y (n,), output (n, c)) → number. Less is better, unless it has an
-    attribute `higher_is_better` that is true."""
-    better = bool(getattr(function, "higher_is_better", False))
-    OWN[name] = Metric(lambda y, output: float(function(y, output)), better, frozenset(Task))
+    attribute `higher_is_better` that is true. It is never asked about no rows; where it divides by zero it is not
+    defined (NaN), like those of `METRICS`. What else it raises becomes a `PipelineError`."""
+
+    def called(y: Array, output: Array) -> float:
+        try:
+            return float(function(y, output))
+        except ZeroDivisionError:
+            return float("nan")
+        except Exception as error:
+            what = f"{name} failed on {len(y):,} rows: {type(error).__name__}: {error}"
+            raise PipelineError(what, where=name, way_out="It must give a number, NaN where it has none.") from error
+
+    OWN[name] = Metric(called, bool(getattr(function, "higher_is_better", False)), frozenset(Task))
 
 
 def measure(metric: str, y: Array, output: Array) -> Measurement:

@@ -10,7 +10,7 @@ from homeostat.domain.errors import ConfigError
 from homeostat.domain.estimate import Estimated
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import Background, OtherWindow, RetrainPolicy, Schedule
-from homeostat.domain.trigger import BACKGROUND, Spent, Trigger
+from homeostat.domain.trigger import BACKGROUND, PREVIOUS, Spent, Trigger
 from homeostat.domain.units import DAY_MS, duration_ms, is_duration, show_duration
 from homeostat.engines import cron
 from homeostat.engines.change import Change
@@ -163,7 +163,8 @@ KINDS: Mapping[str, Kind] = {
 def fire(policy: RetrainPolicy, seen: TriggerSeen) -> Trigger | NotFired:
     """The first cause, in the policy's order after the manual ones, that did not fire yet and that nothing forbids:
     no open release, labels that come, the cooldown over, the budget not spent. A person's order needs only the
-    first; the background, which comes last, has a budget of its own."""
+    first; the background, which comes last, has a budget of its own. While a training has to wait, harm is answered
+    by an earlier version, which costs none: `remedy` is `PREVIOUS` then."""
     reasons = []
     held = None
     for kind, setting in _kinds(policy):
@@ -171,10 +172,14 @@ def fire(policy: RetrainPolicy, seen: TriggerSeen) -> Trigger | NotFired:
         if isinstance(cause, NotFired):
             reasons.append(cause.reason)
         elif cause.key not in seen.fired:
-            forbidden = _forbidden(policy, seen, cause)
-            if forbidden is None:
-                return replace(cause, since_ms=_began(seen))
-            held = held or forbidden
+            forbidden = _forbidden(seen, cause)
+            waits = forbidden or _waits(policy, seen, cause)
+            cause = replace(cause, since_ms=_began(seen))
+            if waits is None:
+                return cause
+            if forbidden is None and _may_go_back(policy, seen, cause):
+                return replace(cause, remedy=PREVIOUS)
+            held = held or waits
     return held or NotFired("; ".join(reasons) or "every cause fired already")
 
 
@@ -213,7 +218,8 @@ def _kinds(policy: RetrainPolicy) -> Iterator[tuple[str, str]]:
         yield BACKGROUND, ""
 
 
-def _forbidden(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> NotFired | None:
+def _forbidden(seen: TriggerSeen, cause: Trigger) -> NotFired | None:
+    """Why nothing at all may be done."""
     if seen.release:
         return NotFired(f"not retrained, because release {seen.release} is under way", cause.key, "release")
     if cause.kind in ("manual", BACKGROUND):
@@ -221,13 +227,20 @@ def _forbidden(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> NotF
     if seen.silent:  # there is nothing new to learn from, and a release would find no label to be judged on
         words = f"not retrained, because no label that counts came for the last {seen.silent} days that are due"
         return NotFired(words, cause.key, "labels")
+    return None
+
+
+def _waits(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> NotFired | None:
+    """Why nothing may be trained yet."""
+    if cause.kind in ("manual", BACKGROUND):
+        return None
     rest = max((seen.trained_ms, *seen.trainings)) + policy.cooldown * _doubled(seen.failed) - seen.now_ms
     if rest > 0:
         after = f", {seen.failed} times in a row without success" if seen.failed > 1 else ""
         words = f"not retrained, because of the cooldown{after}: {show_duration(rest)} left"
         return NotFired(words, cause.key, f"cooldown {seen.failed}" if after else "cooldown")
     # whoever asks, it is the same question; but a no from before a change says nothing of it
-    asked = [at for _, at in seen.declined if at >= _began(seen)]
+    asked = [at for kind, at in seen.declined if kind != PREVIOUS and at >= _began(seen)]
     wait = min(DAY_MS * _doubled(len(asked)), max(policy.cooldown, DAY_MS), ASKED_MS)
     rest = max(asked, default=seen.now_ms - wait) + wait - seen.now_ms
     if rest > 0:
@@ -237,6 +250,13 @@ def _forbidden(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> NotF
         words = f"not retrained, because all {budget.trainings} trainings of {show_duration(budget.per)} are spent"
         return NotFired(words, cause.key, "budget")
     return None
+
+
+def _may_go_back(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> bool:
+    """Earlier versions are compared with once a day, when labels have come."""
+    newest = max((at for _, at in seen.declined), default=0)
+    asked = PREVIOUS in policy.remedies and cause.kind == "performance"
+    return asked and not rests(policy, seen) and seen.now_ms - newest >= DAY_MS
 
 
 def left(policy: RetrainPolicy, seen: TriggerSeen) -> int:

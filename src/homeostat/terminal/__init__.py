@@ -217,12 +217,11 @@ def _scenario(result: RehearsalResult) -> None:
 def compared(found: Comparison) -> None:
     """Policies side by side."""
     lines(scenario.comparison_sentence(found.policies))
-    table = plain_table(
-        *(one.name.lower() for one in scenario.HEADINGS),
-        numeric=[one.name.lower() for one in scenario.HEADINGS if one.numeric],
-    )
-    for name, result in found.policies.items():
-        table.add_row(*map(Text, scenario.row(name, result)))
+    headings, rows = scenario.comparison(found.policies)
+    names = [one.name.lower() for one in headings]
+    table = plain_table(*names, numeric=names[1:])
+    for row in rows:
+        table.add_row(*map(Text, row))
     out.print(table)
     lines(f"Report: {found.report}")
 
@@ -238,7 +237,8 @@ def is_up(model: str, host: str, port: int) -> None:
 
 def predicted(result: BatchResult) -> None:
     """What a batch job came to."""
-    said = f"{result.rows:,} rows scored by version {result.version}: {result.parts} parts in {result.out}"
+    parts = words.counted(result.parts, "part")
+    said = f"{result.rows:,} rows scored by version {result.version}: {parts} in {result.out}"
     lines(f"{said}, {result.reused} of them from before.")
     lines(f"{result.refused:,} rows broke a rule: the column error says which." if result.refused else "")
 
