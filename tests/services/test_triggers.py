@@ -3,12 +3,14 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
 from watching import MODEL, POLICY, World
 
 from homeostat.domain.bundle import Version
+from homeostat.domain.errors import ConfigError
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
-from homeostat.domain.policy import Background, OtherWindow, RetrainPolicy
+from homeostat.domain.policy import Background, OtherWindow, RetrainPolicy, Schedule
 from homeostat.domain.trigger import Probed, Remembered
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.probe import worth
@@ -20,6 +22,12 @@ def worse() -> World:
     for wrong in [0.1] * 8 + [0.45] * 4:
         world.day(wrong)
     return world
+
+
+def test_a_schedule_that_is_none_is_an_error_from_the_beginning() -> None:
+    retrain = RetrainPolicy(when=("performance", Schedule("61 * * * *")))
+    with pytest.raises(ConfigError, match="61"):
+        World(replace(POLICY, retrain=retrain))
 
 
 def test_harm_fires_once_and_stays_pending_until_its_training_ends() -> None:

@@ -96,9 +96,10 @@ class Labels:
         new = {name: getattr(batch, name) for name in LABEL_COLUMNS}
         self.frame = pl.concat([self.frame, pl.DataFrame(new, schema=self.frame.schema)])
 
-    def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+    def read(self, start_ms: int, end_ms: int, ids: pl.Series | None = None) -> pl.DataFrame:
         within = self.frame.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
-        return within.unique("id", keep="last", maintain_order=True)
+        found = within.unique("id", keep="last", maintain_order=True)
+        return found if ids is None else found.filter(pl.col("id").is_in(ids.implode()))
 
 
 class World:

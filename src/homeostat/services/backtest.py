@@ -218,4 +218,4 @@ def _slow(replay: Replay, alone: tuple[Times, Times], limit: int) -> Lane:
         )
         for mine, times in zip((False, True), alone, strict=True)
     ]
-    return lanes.slow(pl.concat(made), limit, replay.comparison.case.bound)
+    return lanes.slow(lanes.calls(pl.concat(made), limit), limit, replay.comparison.case.bound)

@@ -82,6 +82,7 @@ class Triggers:
         self.policy, self.journal, self.rollouts, self.clock = policy, journal, rollouts, clock
         self.performance, self.refit, self.remembered, self.alerts = performance, refit, remembered, alerts
         self.estimated = estimated
+        rule.check(policy.retrain, clock.now_ms())  # a mistyped reason is an error from the beginning on
 
     def check(self) -> Trigger | None:
         """Fire at most one trigger. A cause that is held back is noted once for each rule that holds it; one that
