@@ -18,6 +18,7 @@ from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import ALL
 from homeostat.serving.bundles import FOOTPRINT
 from homeostat.serving.messages import Request
+from homeostat.serving.typed import LONGEST_ID
 from homeostat.stores.days import DayTables
 from homeostat.stores.memory_log import MemoryLog
 from homeostat.stores.predictions import SegmentLog
@@ -77,6 +78,21 @@ class TestAnswers:
         assert [one["id"] for one in loads(first)["predictions"]] == ["order-7", "mine", "order-7-1"]
         assert first == again
         assert [row["id"] for row in world.rows()] == ["order-7", "mine", "order-7-1"]
+
+    @pytest.mark.parametrize("path", ["/v1/models/fraud/predict", "/v2/models/fraud/infer"])
+    def test_long_names_of_requests_are_not_cut(self, world: World, path: str) -> None:
+        """Two that differ in their last character alone are two, and no id is too long for its label."""
+        ids: list[str] = []
+        for key in ("k" * 255 + end for end in "ab"):
+            kinds = {"amount": "FP64", "items": "INT64", "member": "BOOL", "country": "BYTES", "class": "BYTES"}
+            inputs = [
+                {"name": name, "datatype": kind, "shape": [2], "data": [GOOD[name]] * 2} for name, kind in kinds.items()
+            ]
+            body = {"records": [GOOD, GOOD]} if "v1" in path else {"id": key, "inputs": inputs}
+            request = Request("POST", path, json.dumps(body).encode(), {"idempotency-key": key})
+            ids += dict(world.engine.answer([request])[0].headers)["x-prediction-id"].split(",")
+        assert len(set(ids)) == 4
+        assert max(map(len, ids)) <= LONGEST_ID
 
     def test_labels_keep_the_type_of_the_data(self) -> None:
         world = World()

@@ -35,9 +35,11 @@ def feedback_add(
     Example: homeostat feedback add labels.csv -p price
     """
     from homeostat import terminal
+    from homeostat.engines.report.words import counted
 
     taken = opened(folder).feedback.add(file)
-    said = f"{taken.labels:,} labels and {taken.signals:,} signals taken, of {taken.rows:,} rows."
+    told = f"{counted(taken.labels, 'label')} and {counted(taken.signals, 'signal')}"
+    said = f"{told} taken, of {counted(taken.rows, 'row')}."
     show(taken, as_json, lambda: terminal.lines(said))
 
 

@@ -43,7 +43,8 @@ def _always(_release: Rollout) -> int:
 
 class Backtests:
     """Reads only; what is kept here is the work of a release's backtest under way. After a crash it begins anew, on the
-    same requests. `since`: from when on recorded requests say anything of a release; those of a world that went do not.
+    same requests. `since`: from when on recorded requests say anything of a release; those that chose it do
+    not, nor those of a world that went.
     """
 
     def __init__(

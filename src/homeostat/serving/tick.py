@@ -47,7 +47,7 @@ from homeostat.serving.score import (
     score,
 )
 from homeostat.serving.trace_context import PassedOn, trace_id
-from homeostat.serving.typed import LONGEST_ID, media
+from homeostat.serving.typed import media, stem
 
 Shadow = Callable[[], LogBatch | None]
 Later = deque[Shadow]
@@ -296,7 +296,7 @@ class Engine:
     def _fresh(self, request: Request) -> Iterator[str]:
         """Ids for rows that have none."""
         key = request.headers.get("idempotency-key")
-        return _numbered(key[:LONGEST_ID]) if key else self._ids
+        return _numbered(stem(key)) if key else self._ids
 
     def _write(self, *pages: LogBatch) -> bool:
         """An answer without a record is no answer."""

@@ -68,7 +68,7 @@ from homeostat.services.telling import Teller
 from homeostat.services.tokens import Tokens
 from homeostat.services.trace import Traces
 from homeostat.services.training import Rows, Training, native
-from homeostat.services.triggers import Triggers, remembered_since
+from homeostat.services.triggers import Triggers, speaks_since
 from homeostat.services.windows import Windows
 from homeostat.services.worth import worths
 from homeostat.serving import messages
@@ -187,7 +187,8 @@ class System:
 
     @cached_property
     def backtests(self) -> Backtests:
-        s, since = self.stores, partial(remembered_since, self.stores.journal)
+        s, horizon = self.stores, self.policy.data.label_horizon
+        since = partial(speaks_since, s.journal, horizon)
         return Backtests(self.policy, s.log, self.judged, self.bundles, OnnxRuntime(), self.clock, since)
 
     @cached_property
