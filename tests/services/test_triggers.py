@@ -208,7 +208,7 @@ def test_a_training_that_forgets_is_judged_by_what_came_since_and_the_next_is_as
     world.would_help[POLICY.train.window] = Probed(True, "a fit is better", 0.2, 9.0, 100, 9, since_ms=7)
     while not (fired := world.triggers.pending()):
         world.day(0.6)
-    assert (fired.remedy, world.changes) == ("since:7", [])  # a sign is not enough to forget
+    assert (fired.remedy, world.changes) == ("since:7", (0, 0))  # a sign is not enough to forget
     release = replace(world.rollouts.all(MODEL)[-1], by=f"trigger {fired.key}")
     assert speaks_since(world.journal, DAY_MS, release) == 7
     world.triggers.done(fired, run="run-2")
@@ -218,7 +218,7 @@ def test_a_training_that_forgets_is_judged_by_what_came_since_and_the_next_is_as
     now = world.performances.now()
     assert now is not None
     assert now.fresh.verdict is Verdict.HARM
-    assert world.changes == [fired.since_ms, 7]
+    assert world.changes == (fired.since_ms, 7)
 
 
 def test_an_order_by_hand_fires_at_the_next_look() -> None:
