@@ -28,8 +28,8 @@ def test_labels_from_before_a_change_are_left_out_once_enough_have_come_since() 
 
 def test_after_a_change_half_of_what_came_is_learned_from_and_half_tells_whether_that_helps() -> None:
     times = 40 * DAY_MS + np.arange(30 * 48) * DAY_MS // 48
-    assert halfway(times, 66 * DAY_MS) == 68 * DAY_MS
-    assert halfway(times, 69 * DAY_MS) == halfway(times, 0) == 0
+    assert halfway(times, 64 * DAY_MS) == 67 * DAY_MS
+    assert halfway(times, 66 * DAY_MS) == halfway(times, 0) == 0
     assert halves(times, 62 * DAY_MS) == [62 * DAY_MS, 66 * DAY_MS, 68 * DAY_MS]
     assert not halves(times, 69 * DAY_MS)
 

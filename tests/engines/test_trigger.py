@@ -12,7 +12,7 @@ from homeostat.domain.trigger import Spent, Trigger
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.change import Change
 from homeostat.engines.probe import HELPS, worth
-from homeostat.engines.trigger import NotFired, TriggerSeen, fire, left, rests, trained
+from homeostat.engines.trigger import NotFired, TriggerSeen, check, fire, left, rests, trained
 
 HARM = Change(Verdict.HARM, "the loss rose", 120.0, 100.0, 3, 0.2, 0.1, 500, 5)
 NOW = 30 * DAY_MS  # a Saturday, midnight
@@ -208,6 +208,6 @@ def test_the_less_is_left_of_the_budget_the_more_a_fit_must_promise() -> None:
 @pytest.mark.parametrize("when", ["drift", "schedule", Schedule("0 3 * *")])
 def test_an_unknown_kind_or_a_broken_schedule_is_a_clear_error(when: str | Schedule) -> None:
     with pytest.raises(ConfigError) as caught:
-        fire(RetrainPolicy(when=(when,)), SEEN)
+        check(RetrainPolicy(when=(when,)), NOW)
     assert caught.value.where == "retrain.when"
     assert caught.value.way_out

@@ -3,12 +3,14 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
 from watching import MODEL, POLICY, World
 
 from homeostat.domain.bundle import Version
+from homeostat.domain.errors import ConfigError
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
-from homeostat.domain.policy import Background, OtherWindow, RetrainPolicy
+from homeostat.domain.policy import Background, OtherWindow, RetrainPolicy, Schedule
 from homeostat.domain.trigger import Probed, Remembered
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.probe import worth
@@ -20,6 +22,12 @@ def worse() -> World:
     for wrong in [0.1] * 8 + [0.45] * 4:
         world.day(wrong)
     return world
+
+
+def test_a_schedule_that_is_none_is_an_error_from_the_beginning() -> None:
+    retrain = RetrainPolicy(when=("performance", Schedule("61 * * * *")))
+    with pytest.raises(ConfigError, match="61"):
+        World(replace(POLICY, retrain=retrain))
 
 
 def test_harm_fires_once_and_stays_pending_until_its_training_ends() -> None:
@@ -200,7 +208,7 @@ def test_a_training_that_forgets_is_judged_by_what_came_since_and_the_next_is_as
     world.would_help[POLICY.train.window] = Probed(True, "a fit is better", 0.2, 9.0, 100, 9, since_ms=7)
     while not (fired := world.triggers.pending()):
         world.day(0.6)
-    assert (fired.remedy, world.changes) == ("since:7", [])  # a sign is not enough to forget
+    assert (fired.remedy, world.changes) == ("since:7", (0, 0))  # a sign is not enough to forget
     release = replace(world.rollouts.all(MODEL)[-1], by=f"trigger {fired.key}")
     assert speaks_since(world.journal, DAY_MS, release) == 7
     world.triggers.done(fired, run="run-2")
@@ -210,7 +218,7 @@ def test_a_training_that_forgets_is_judged_by_what_came_since_and_the_next_is_as
     now = world.performances.now()
     assert now is not None
     assert now.fresh.verdict is Verdict.HARM
-    assert world.changes == [fired.since_ms, 7]
+    assert world.changes == (fired.since_ms, 7)
 
 
 def test_an_order_by_hand_fires_at_the_next_look() -> None:

@@ -75,7 +75,7 @@ def test_a_fit_helps_once_it_has_seen_what_changed(seasons: Seasons) -> None:
     assert changed.gain > 0.2
     assert system.probes.refit(window) == changed
     change = projects.START_MS + A * DAY_MS
-    alone = system.probes.refit(window, changes=(change - 2 * DAY_MS, projects.START_MS))
+    alone = system.probes.refit(window, changed_ms=change - 2 * DAY_MS, forgot_ms=projects.START_MS)
     assert change - 2 * DAY_MS < alone.since_ms <= change + DAY_MS, "losses may rise a little before"
     assert alone.rows > changed.rows
     assert alone.gain > changed.gain

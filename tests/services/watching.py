@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import polars as pl
 
@@ -107,8 +105,8 @@ class Labels:
 class World:
     """`day` lives one day of traffic and labels; `monitors` and `triggers` are made anew by `restart`.
     `would_help`: what probes of a window (ms) find, `remembered` that of earlier versions; `probed`: the windows asked
-    about; `needed`: the evidence last asked for, `changes`: when the world may have
-    changed."""
+    about; `needed`: the evidence last asked for, `changes`: when the world
+    changed, and what was forgotten."""
 
     def __init__(self, policy: Policy = POLICY) -> None:
         self.policy = policy
@@ -123,7 +121,7 @@ class World:
         self.would_help: dict[int, Probed] = {}
         self.remembered: Remembered | None = None
         self.probed: list[int] = []
-        self.needed, self.changes = 0.0, list[int]()
+        self.needed, self.changes = 0.0, (0, 0)
         self.release("run-1")
         self.restart()
 
@@ -156,9 +154,9 @@ class World:
             raise NotFound("no label")
         return found
 
-    def _refit(self, window_ms: int, sweep: bool, needed: float, changes: Sequence[int]) -> Probed:
+    def _refit(self, window_ms: int, sweep: bool, needed: float, changed: int, forgot: int) -> Probed:
         assert not sweep
-        self.needed, self.changes = needed, list(changes)
+        self.needed, self.changes = needed, (changed, forgot)
         self.probed.append(window_ms)
         return self.would_help.get(window_ms, Probed(False, "no gain", rows=9))
 

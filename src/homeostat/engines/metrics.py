@@ -7,8 +7,9 @@ chance. A new metric is one function and one row in `METRICS`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,11 +107,14 @@ def _decided(output: Array) -> NDArray[np.intp]:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """(y (n,), output (n, c)) → value; whether more is better; for which tasks."""
+    """(y (n,), output (n, c)) → value; whether more is better; for which tasks; no value lies outside of `least` and
+    `most`."""
 
     function: Callable[[Array, Array], float]
     higher_is_better: bool
     tasks: frozenset[Task]
+    least: float = -math.inf
+    most: float = math.inf
 
 
 _BINARY = frozenset({Task.BINARY})
@@ -118,17 +122,17 @@ _CLASSES = frozenset({Task.BINARY, Task.MULTICLASS})
 _NUMBERS = frozenset({Task.REGRESSION})
 
 METRICS = {
-    "roc_auc": Metric(roc_auc, True, _CLASSES),
-    "accuracy": Metric(accuracy, True, _CLASSES),
-    "precision": Metric(precision, True, _BINARY),
-    "recall": Metric(recall, True, _BINARY),
-    "f1": Metric(f1, True, _BINARY),
-    "log_loss": Metric(log_loss, False, _CLASSES),
-    "brier": Metric(brier, False, _CLASSES),
-    "ece": Metric(ece, False, _CLASSES),
-    "mae": Metric(mae, False, _NUMBERS),
-    "rmse": Metric(rmse, False, _NUMBERS),
-    "r2": Metric(r2, True, _NUMBERS),
+    "roc_auc": Metric(roc_auc, True, _CLASSES, 0, 1),
+    "accuracy": Metric(accuracy, True, _CLASSES, 0, 1),
+    "precision": Metric(precision, True, _BINARY, 0, 1),
+    "recall": Metric(recall, True, _BINARY, 0, 1),
+    "f1": Metric(f1, True, _BINARY, 0, 1),
+    "log_loss": Metric(log_loss, False, _CLASSES, 0),
+    "brier": Metric(brier, False, _CLASSES, 0),
+    "ece": Metric(ece, False, _CLASSES, 0, 1),
+    "mae": Metric(mae, False, _NUMBERS, 0),
+    "rmse": Metric(rmse, False, _NUMBERS, 0),
+    "r2": Metric(r2, True, _NUMBERS, most=1),
 }
 
 
@@ -159,9 +163,11 @@ def own(name: str, function: Callable[[Array, Array], float]) -> None:
 
 
 def measure(metric: str, y: Array, output: Array) -> Measurement:
-    """The metric with a 95 % interval; rows in order of time. Errors: KeyError, unknown metric."""
-    function, output = known(metric).function, widened(y, output)
-    return interval(metric, lambda rows: function(y[rows], output[rows]), len(y))
+    """The metric with a 95 % interval, cut at what the metric can be; rows in order of time. Errors: KeyError, unknown
+    metric."""
+    asked, output = known(metric), widened(y, output)
+    found = interval(metric, lambda rows: asked.function(y[rows], output[rows]), len(y))
+    return replace(found, low=max(found.low, asked.least), high=min(found.high, asked.most))
 
 
 def widened(y: Array, output: Array) -> Array:

@@ -52,9 +52,9 @@ def newest(times: Times, longest_ms: int, since_ms: int = 0) -> int:
 
 def halfway(times: Times, since_ms: int) -> int:
     """The middle of what came since a change, in ascending times (n,): the older half can be learned from, the newer
-    one tells whether that helps. 0 where that is too little, or no change is known."""
+    one tells whether that helps. 0 where that is less than `LABELS`, or no change is known."""
     since = int(np.searchsorted(times, since_ms))
-    return int(times[(since + len(times)) // 2]) if since_ms and len(times) - since >= 2 * FEW else 0
+    return int(times[(since + len(times)) // 2]) if since_ms and len(times) - since >= 2 * LABELS else 0
 
 
 def halves(times: Times, since_ms: int) -> list[int]:

@@ -97,6 +97,9 @@ def _suspicious(change: Change) -> bool:
     return change.evidence >= math.sqrt(change.threshold)
 
 
+CRON = 'Write five cron fields, as "0 3 * * MON", or an age, as 30d.'
+
+
 def schedule(seen: TriggerSeen, expression: str) -> Trigger | NotFired:
     """The newest tick of a cron expression (UTC) since the champion's training and the last triggered one, or since a
     no, where ticks missed meanwhile count once; or the age that the last of these trainings has reached: a no makes it
@@ -104,8 +107,7 @@ def schedule(seen: TriggerSeen, expression: str) -> Trigger | NotFired:
     last = max((seen.trained_ms, *seen.trainings))
     if is_duration(expression):
         return _aged(seen, int(str(duration_ms(expression))), last)
-    way_out = 'Write five cron fields, as "0 3 * * MON", or an age, as 30d.'
-    tick_ms = cron.newest(expression, seen.now_ms, "retrain.when", way_out)
+    tick_ms = cron.newest(expression, seen.now_ms, "retrain.when", CRON)
     if tick_ms <= max((last, *(at for kind, at in seen.declined if kind == "schedule"))):
         return NotFired(f"trained, or asked, since the last tick of {expression}")
     return Trigger(f"schedule:{expression}:{tick_ms}", "schedule", f"schedule {expression}", seen.now_ms)
@@ -189,6 +191,13 @@ def _began(seen: TriggerSeen) -> int:
         return 0
     since_ms = change.since * DAY_MS
     return seen.began_ms if seen.began_ms and since_ms <= seen.watched_ms + DAY_MS else since_ms
+
+
+def check(policy: RetrainPolicy, now_ms: int) -> None:
+    """Errors: `ConfigError` for a kind of trigger or a schedule that is none."""
+    for kind, setting in _kinds(policy):
+        if kind == "schedule" and not is_duration(setting):
+            cron.newest(setting, now_ms, "retrain.when", CRON)
 
 
 def _kinds(policy: RetrainPolicy) -> Iterator[tuple[str, str]]:

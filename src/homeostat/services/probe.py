@@ -67,20 +67,28 @@ class Probes:
         self.runtime, self.router, self.rollouts, self.cache, self.clock = runtime, router, rollouts, cache, clock
 
     def refit(
-        self, window_ms: int, swept: bool = False, needed: float = probe.HELPS, changes: Sequence[int] = ()
+        self,
+        window_ms: int,
+        swept: bool = False,
+        needed: float = probe.HELPS,
+        changed_ms: int = 0,
+        forgot_ms: int = 0,
     ) -> Probed:
         """A training on the newest `window_ms` (0: all); with `swept`, of the parameters that a sweep finds; `needed`:
-        E from which it is worth it. `changes`: when the world changed, the latest first: what was before one of them is
-        forgotten where that is surely better. What a probe can't tell, since the champion can't answer these rows, a
-        training must; where nothing can be fitted, none would help."""
+        E from which it is worth it. Where that is surely better, it forgets what was before a change that began at
+        about `changed_ms`, or, as the last training did, before `forgot_ms` (0: neither). What a probe can't tell,
+        since the champion can't answer these rows, a training must; where nothing can be fitted, none would help."""
         try:
             frame = self.data.newest()
             schema = self.training.schema(frame)
-            halfway = probe.halfway(frame[EVENT_MS].to_numpy(), max(changes, default=0))
+            halfway = probe.halfway(frame[EVENT_MS].to_numpy(), changed_ms)
             found = self._newest(frame, schema, halfway)
             if isinstance(found, Probed):
                 return found
-            return self._fitted(found, schema, window_ms, swept, needed, changes)
+            begins = [forgot_ms] if forgot_ms else []
+            if halfway:
+                begins += probe.halves(found.known[EVENT_MS].to_numpy(), changed_ms)
+            return self._fitted(found, schema, window_ms, swept, needed, begins)
         except HomeostatError as error:
             return Probed(False, f"no model can be fitted: {error.what}")
 
@@ -118,7 +126,7 @@ class Probes:
         return _Newest(champion, frame[:start], rows, losses)
 
     def _fitted(
-        self, found: _Newest, schema: Schema, window_ms: int, swept: bool, needed: float, changes: Sequence[int]
+        self, found: _Newest, schema: Schema, window_ms: int, swept: bool, needed: float, begins: Sequence[int]
     ) -> Probed:
         newest = int(found.rows[EVENT_MS][-1])
         known = found.known.filter(pl.col(EVENT_MS) > newest - window_ms) if window_ms else found.known
@@ -135,22 +143,19 @@ class Probes:
         losses = self._fit(found, schema, rows, steps, chosen)
         who = "a model fitted on the rows before" + (f", {sweep.told(chosen.values)}," if swept else "")
         fitted, since = len(known) * (1 + swept * chosen.tried), 0
-        for after in self._since(known, changes):
+        for begin in begins:
+            after = known.filter(pl.col(EVENT_MS) >= begin)
+            if not probe.FEW <= len(after) < len(known):
+                continue
             others = self._fit(found, schema, Rows(after, content_digest(after)), steps, chosen)
             fitted += len(after)
             if probe.gain(losses, others)[1] >= probe.SURE:
-                losses, since = others, int(after[EVENT_MS][0])
+                losses, since = others, begin
                 who = f"a model fitted on the rows since {iso(since)} alone"
         seconds = (self.clock.timer_ns() - started) / 1e9
         made = _judged(who, found.losses, losses, needed)
         price = seconds / HOUR_S * self.policy.retrain.price
         return replace(made, rows=fitted, seconds=seconds, price=price, since_ms=since)
-
-    def _since(self, known: pl.DataFrame, changes: Sequence[int]) -> Iterator[pl.DataFrame]:
-        """What came after each of the changes, if not all did."""
-        times = known[EVENT_MS].to_numpy()
-        begins = (begin for change in changes for begin in probe.halves(times, change))
-        return (known.filter(pl.col(EVENT_MS) >= begin) for begin in begins if begin > times[0])
 
     def _fit(self, found: _Newest, schema: Schema, rows: Rows, steps: Steps, chosen: sweep.Swept) -> Array:
         """→ the losses, on the newest rows, of a model that learns from these."""

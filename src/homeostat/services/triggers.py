@@ -74,7 +74,7 @@ class Triggers:
         rollouts: Rollouts,
         clock: Clock,
         performance: Callable[[], Performance | None],
-        refit: Callable[[int, bool, float, Sequence[int]], Probed],
+        refit: Callable[[int, bool, float, int, int], Probed],
         remembered: Callable[[int, float], Remembered | None],
         alerts: Alerts,
         estimated: Callable[[], Estimated | None],
@@ -82,6 +82,7 @@ class Triggers:
         self.policy, self.journal, self.rollouts, self.clock = policy, journal, rollouts, clock
         self.performance, self.refit, self.remembered, self.alerts = performance, refit, remembered, alerts
         self.estimated = estimated
+        rule.check(policy.retrain, clock.now_ms())  # a mistyped reason is an error from the beginning on
 
     def check(self) -> Trigger | None:
         """Fire at most one trigger. A cause that is held back is noted once for each rule that holds it; one that
@@ -254,19 +255,18 @@ class Triggers:
         if not self.policy.retrain.only_if_it_helps:
             return name, Probed(True, "")
         needed = probe.worth(self.policy.retrain.budget.trainings, rule.left(self.policy.retrain, seen))
-        changes = () if name == SWEEP else self._changes(cause, seen)
-        found = self.refit(window, name == SWEEP, needed, changes)
+        changed, forgot = (0, 0) if name == SWEEP else self._changes(cause, seen)
+        found = self.refit(window, name == SWEEP, needed, changed, forgot)
         span = f"over {show_duration(window) if window else 'all rows'}: " if name not in (REFIT, SWEEP) else ""
         name = f"{SINCE}:{found.since_ms}" if found.since_ms else name
         return name, replace(found, reason=span + found.reason)
 
-    def _changes(self, cause: Trigger, seen: TriggerSeen) -> Sequence[int]:
-        """When the world changed: now, if that is more than a sign, and when the champion last forgot what was
-        before."""
+    def _changes(self, cause: Trigger, seen: TriggerSeen) -> tuple[int, int]:
+        """When the world changed, if that is more than a sign; and what the last training forgot. 0 for neither."""
         told = seen.change is not None and seen.change.verdict is Verdict.HARM
-        since = (one.remedy.partition(":") for one in self._read("trigger.fired"))
-        forgot = [int(which) for what, _, which in since if what == SINCE]
-        return sorted({cause.since_ms * told, *forgot[-1:]} - {0}, reverse=True)
+        remedies = [one.remedy for one in self._read("trigger.fired") if not one.remedy.startswith(PREVIOUS)]
+        what, _, which = remedies[-1].partition(":") if remedies else ("", "", "")
+        return cause.since_ms * told, int(which) if what == SINCE else 0
 
     def _probe(self, cause: Trigger, remedy: str, found: Probed) -> None:
         """Recorded whatever it says."""
