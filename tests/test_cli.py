@@ -18,6 +18,7 @@ import projects
 from homeostat import cli
 from homeostat.config import read_policy
 from homeostat.domain.prediction import LogBatch
+from homeostat.serving.sockets import hold, listen
 from homeostat.wiring.plane import logs
 
 RUNNER = CliRunner()
@@ -95,7 +96,7 @@ def test_a_data_file_that_went_away_or_broke_between_two_runs(tmp_path: Path) ->
     (root / "rows.parquet").rename(root / "away.parquet")
     code, out, err = homeostat("run", "-p", root)
     assert (code, out) == (2, "")
-    assert "the data file is not there" in err
+    assert "the file is not there" in err
     frame = projects.rows().with_columns(pl.lit("many").alias("amount"))
     frame.write_parquet(root / "rows.parquet")
     code, _, err = homeostat("run", "-p", root)
@@ -146,6 +147,19 @@ def test_before_anything_is_released(tmp_path: Path) -> None:
     labels.write_text("name,label\na,1\n")
     code, _, err = homeostat("feedback", "add", labels, "-p", root)
     assert (code, "the column 'id' is missing" in err) == (2, True)
+
+
+def test_two_data_planes_do_not_share_a_port(tmp_path: Path) -> None:
+    root = projects.make(tmp_path / "cards")
+    with hold("127.0.0.1", 0) as held, listen("127.0.0.1", held.getsockname()[1]) as worker:
+        port = str(worker.getsockname()[1])
+        for listens in (False, True):
+            if listens:
+                worker.listen()
+            for workers in ("1", "2"):
+                code, _, err = homeostat("serve", "-p", root, "--port", port, "--workers", workers)
+                assert (code, f"can't listen on 127.0.0.1:{port}: Address already in use" in err) == (1, True)
+        listen("127.0.0.1", int(port)).close()  # another worker of the same
 
 
 def test_what_the_operating_system_refuses_is_said_in_a_line(tmp_path: Path) -> None:

@@ -228,9 +228,12 @@ def serve(
             typer.echo(f"Data plane on http://{host}:{taken}{beside}", err=True)
 
     if worker is not None or bounds == (1, 1):
-        from homeostat.web.serve import serve as alone
+        from homeostat.serving.sockets import alone
+        from homeostat.web.serve import serve as one_worker
 
-        alone(folder.resolve(), host, port, started, grpc_port, worker or "plane")
+        if worker is None:
+            alone(host, port).close()
+        one_worker(folder.resolve(), host, port, started, grpc_port, worker or "plane")
         return
     from homeostat.web.workers import serve_many
 

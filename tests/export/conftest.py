@@ -92,6 +92,7 @@ def exported(project: Project) -> Path:
     assert (said.exit_code, made["version"], made["folder"]) == (0, 1, str(folder))
     key = project.root / ".homeostat" / "keys" / "edge.key"
     assert key.stat().st_mode & 0o777 == 0o600
+    assert folder.stat().st_mode == folder.parent.stat().st_mode  # a web server may read it
     again = project.export.edge(folder, 1)
     assert (again.fingerprint, again.bundle) == (made["fingerprint"], made["bundle"])
     with pytest.raises(NotFound, match="no version 7"):

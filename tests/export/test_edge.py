@@ -150,8 +150,7 @@ def python(folder: Path, *arguments: str, stdin: str = "") -> Any:
     command = [sys.executable, "-S", "predict.py", *arguments]
     alone = {"PYTHONPATH": str(site)}
     done = subprocess.run(command, cwd=folder, env=alone, input=stdin, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(done.stdout) if done.returncode == 0 else done.stderr
 
 
 Jobs = Callable[..., list[Any]]
@@ -183,6 +182,14 @@ def test_python_answers_as_the_data_plane_does(models: dict[str, Model], task: s
     same(python(folder, stdin=json.dumps({"records": rows})), models[task].expected(rows))
     logged = [json.loads(line) for line in (folder / predict.LOG).read_text().split("\n") if line]
     assert [row["inputs"] for row in logged] == rows
+    if task == TASKS[0]:  # an error is a line
+        fault = {**rows[1], "nowhere": 1}
+        assert python(folder, stdin=json.dumps([rows[0], fault])) == "record 1: field nowhere is unknown\n"
+        assert python(folder, stdin=json.dumps(rows[0])).startswith("send a list of records")
+        assert python(folder, stdin="[1]") == "record 0: the record does not have the expected form\n"
+        assert python(folder, stdin="{").startswith("Expecting property name")
+        assert "refused" in python(folder, "--sync", "http://127.0.0.1:1")
+        assert "another key" in python(folder, "--check", "--fingerprint", "00")
     assert {row["bundle"] for row in logged} == {models[task].version.bundle}
     assert python(folder, "--check") == {"checked": 11}
 

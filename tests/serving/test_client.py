@@ -160,7 +160,7 @@ class TestErrors:
         assert error.where == f"record 1 of {url(server.port)}/v1/models/fraud/predict"
         assert isinstance(error, DataError)
         assert "77.25" not in str(error)
-        with pytest.raises(RequestRefused, match="too large"):
+        with pytest.raises(RequestRefused, match=r"too large(.|\n)*Send fewer rows"):
             client.predict([{**GOOD, "country": "x" * 30_000}])
         with pytest.raises(NotFound, match="no model other"):
             make(url(server.port), "other").predict(GOOD)

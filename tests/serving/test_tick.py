@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from worlds import BINARY, GOOD, World, loads, logistic
 
+from homeostat.domain.errors import Corrupt
 from homeostat.domain.prediction import LogBatch
 from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import ALL
 from homeostat.serving.bundles import FOOTPRINT
 from homeostat.serving.messages import Request
+from homeostat.serving.typed import LONGEST_ID
 from homeostat.stores.days import DayTables
 from homeostat.stores.memory_log import MemoryLog
 from homeostat.stores.predictions import SegmentLog
@@ -77,6 +79,21 @@ class TestAnswers:
         assert [one["id"] for one in loads(first)["predictions"]] == ["order-7", "mine", "order-7-1"]
         assert first == again
         assert [row["id"] for row in world.rows()] == ["order-7", "mine", "order-7-1"]
+
+    @pytest.mark.parametrize("path", ["/v1/models/fraud/predict", "/v2/models/fraud/infer"])
+    def test_long_names_of_requests_are_not_cut(self, world: World, path: str) -> None:
+        """Two that differ in their last character alone are two, and no id is too long for its label."""
+        ids: list[str] = []
+        for key in ("k" * 255 + end for end in "ab"):
+            kinds = {"amount": "FP64", "items": "INT64", "member": "BOOL", "country": "BYTES", "class": "BYTES"}
+            inputs = [
+                {"name": name, "datatype": kind, "shape": [2], "data": [GOOD[name]] * 2} for name, kind in kinds.items()
+            ]
+            body = {"records": [GOOD, GOOD]} if "v1" in path else {"id": key, "inputs": inputs}
+            request = Request("POST", path, json.dumps(body).encode(), {"idempotency-key": key})
+            ids += dict(world.engine.answer([request])[0].headers)["x-prediction-id"].split(",")
+        assert len(set(ids)) == 4
+        assert max(map(len, ids)) <= LONGEST_ID
 
     def test_labels_keep_the_type_of_the_data(self) -> None:
         world = World()
@@ -382,6 +399,20 @@ class TestBundles:
         world.route(wrong)
         assert loads(world.records(GOOD))["model_version"] == 1  # by the route before
         assert world.get("/v2/health/ready").status == 503
+
+    def test_a_document_that_can_not_be_read_is_told_once(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def torn() -> Routing:
+            raise Corrupt("stored Routing can't be read")
+
+        for _ in range(2):
+            with monkeypatch.context() as patch:
+                patch.setattr(world.router, "read", torn)
+                assert not any(world.engine.refresh() for _ in range(3))
+            world.engine.refresh()
+        assert [one.message for one in caplog.records] == ["the routing document can't be read"] * 2
+        assert world.records(GOOD).status == 200
 
     def test_asking_over_http_loads_at_the_next_refresh(self, world: World) -> None:
         fresh = world.bundle(lambda x: logistic(x + 2))

@@ -31,7 +31,17 @@ def test_an_address_is_read_and_shows_no_secret(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["requests", "http://a/b", "kafka://a:1", "kafka:///t", "redis://a:1/", "redis://u:${PASS}@/t", "kafka://[a/t"],
+    [
+        "requests",
+        "http://a/b",
+        "kafka://a:1",
+        "kafka:///t",
+        "redis://a:1/",
+        "redis://u:${PASS}@/0/t",
+        "kafka://[a/t",
+        "redis://a:1/0",
+        "kafka://a/b/t",
+    ],
 )
 def test_what_is_no_address_is_told_the_form(text: str) -> None:
     with pytest.raises(UsageError, match="not the address of a topic") as error:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from homeostat import cli
 from homeostat.stream import Metrics
-from homeostat.web.stream import line
+from homeostat.web.stream import Changes, line
 
 
 def test_bad_addresses_are_told_in_three_lines(tmp_path: Path, linear_onnx: bytes) -> None:
@@ -55,6 +55,13 @@ def test_a_line_of_json_says_how_it_stands(
 )
 def test_the_line_that_a_person_sees(metrics: Metrics, said: str) -> None:
     assert line(metrics) == said
+
+
+def test_where_nobody_looks_on_what_it_waits_for_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    show = Changes()
+    for reason in ("", "no model", "no model", "", ""):
+        show(Metrics(7, waiting_for=reason))
+    assert capsys.readouterr().err == "7 answered, 0 a second; waiting: no model\n7 answered, 0 a second\n"
 
 
 def test_the_clients_are_imported_only_for_their_address() -> None:

@@ -215,6 +215,15 @@ def test_a_consumer_in_good_order_leaves_its_name_only_with_what_it_holds(
     assert [one["pending"] for one in redis_client.xinfo_consumers("requests", "g")] == [1]
 
 
+@pytest.mark.parametrize("target", ["predictions", "requests.dead"])
+def test_what_can_not_be_written_to_loses_nothing(redis_client: redis.Redis, redis_server: str, target: str) -> None:
+    at = f"redis://{redis_server}/0"
+    redis_client.set(target, "a text")
+    with pytest.raises(UsageError, match=f"{target} is no stream but a string"):
+        open_stream(f"{at}/requests", f"{at}/predictions", "", "g", {})
+    assert not redis_client.exists("requests")  # no group was made that could have taken anything
+
+
 def test_errors_of_redis_say_what_and_where(redis_client: redis.Redis, redis_server: str, join: Join) -> None:
     redis_client.set("requests", "a text")
     with pytest.raises(HomeostatError, match="WRONGTYPE"):
@@ -223,6 +232,8 @@ def test_errors_of_redis_say_what_and_where(redis_client: redis.Redis, redis_ser
         open_stream("redis://127.0.0.1:1/0/a", "redis://127.0.0.1:1/0/b", "", "g", {})
     with pytest.raises(UsageError, match="one Redis server"):
         open_stream(f"redis://{redis_server}/0/a", f"redis://{redis_server}/1/b", "", "g", {})
+    with pytest.raises(UsageError, match="unexpected keyword argument 'nosuch'"):
+        open_stream(f"redis://{redis_server}/0/a?nosuch=1", f"redis://{redis_server}/0/b", "", "g", {})
     with pytest.raises(HomeostatError, match="password"):
         secret = {"P": "wrong"}
         open_stream(f"redis://u:${{P}}@{redis_server}/0/a", f"redis://u:${{P}}@{redis_server}/0/b", "", "g", secret)

@@ -47,7 +47,8 @@ def parse(text: str, environment: Mapping[str, str]) -> Address:
     login, _, hosts = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
     path, _, topic = parts.path.strip("/").rpartition("/")
-    if parts.scheme not in ("kafka", "redis", "rediss") or not hosts or not topic:
+    database = path.isdecimal() if parts.scheme in ("redis", "rediss") else parts.scheme == "kafka" and not path
+    if not (database and hosts and topic):
         raise _malformed(text)
     if len(topic) > LONGEST:
         raise UsageError(f"the name of the topic is longer than {LONGEST} characters", where=topic[:LONGEST])

@@ -89,6 +89,12 @@ class RedisStream:
             self._client.close()
 
     def _join(self) -> None:
+        """Errors: `UsageError` also where a target is no stream: a MULTI would acknowledge all that it can't write."""
+        with self._troubles():
+            for topic in (self._sink, self._dead):
+                kind = bytes(self._call("TYPE", topic)).decode()
+                if kind not in ("none", "stream"):
+                    raise UsageError(f"{topic} is no stream but a {kind}", where=self._place, way_out="Name another.")
         try:
             with self._troubles():
                 self._call("XGROUP", "CREATE", self._source, self._group, "0", "MKSTREAM")
@@ -142,6 +148,7 @@ def _client(address: Address, settings: dict[str, str]) -> redis.Redis:
             retry=Retry(NoBackoff(), 0),  # the loop sees to that
             **timeouts,
         )
+        client.connection_pool.make_connection()  # here it looks at the settings
     except (ValueError, TypeError) as error:
         raise UsageError(f"not a Redis address: {error}", where=str(address)) from None
     client.response_callbacks.clear()

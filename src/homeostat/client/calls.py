@@ -136,6 +136,9 @@ def _error(got: Got, where: str) -> HomeostatError:
     told = _told(got)
     if got.status == 404:
         return NotFound(told.message, where=where, way_out="Does it serve a model of this name?")
+    if got.status == 413:
+        way_out = "Send fewer rows at once; `homeostat predict` scores whole files."
+        return RequestRefused(told.message, address=where, rule=told.rule, way_out=way_out)
     if 400 <= got.status < 500:
         return RequestRefused(told.message, address=where, field=told.field, rule=told.rule, record=told.record)
     return ServiceError(told.message, where=where)

@@ -75,10 +75,19 @@ class Unavailable(ServiceError):
 class RequestRefused(DataError):
     """The data plane refuses a request. `rule` names what was broken, `field` and `record` (from 0) where."""
 
-    def __init__(self, what: str, *, address: str, field: str = "", rule: str = "", record: int | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        address: str,
+        field: str = "",
+        rule: str = "",
+        record: int | None = None,
+        way_out: str = "The model's metadata tells what it takes.",
+    ) -> None:
         self.field, self.rule, self.record = field, rule, record
         place = "" if record is None else f"record {record} of "
-        super().__init__(what, where=place + address, way_out="The model's metadata tells what it takes.")
+        super().__init__(what, where=place + address, way_out=way_out)
 
 
 class CheckFailed(DataError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -12,6 +13,8 @@ from homeostat.domain.schema import Field, Kind, Schema, Value
 from homeostat.serving.messages import JSON, Ask, Refusal, Request
 
 LONGEST_ID = 256
+_NUMBER = 16
+"""Characters that a number after it may take."""
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST_ID)] | Int64 | None
 _TYPES: Mapping[Kind, Any] = {Kind.NUMBER: float, Kind.INTEGER: Int64, Kind.BOOLEAN: bool, Kind.TEXT: str}
@@ -70,6 +73,11 @@ def media(request: Request, *spoken: str) -> str:
 def unread(schema: Schema) -> Ask:
     """Stands in the log for a request that could not be read: one row of nulls."""
     return Ask([(None,) * len(schema.fields)], [None], [None])
+
+
+def stem(key: str) -> str:
+    """What the ids of a request that names itself are numbered from: its digest where they would be too long."""
+    return key if len(key) <= LONGEST_ID - _NUMBER else hashlib.sha256(key.encode()).hexdigest()
 
 
 def name_text(value: object) -> str | None:

@@ -19,7 +19,7 @@ from homeostat.serving import binary
 from homeostat.serving.columns import Columns
 from homeostat.serving.messages import JSON, Answered, Ask, Refusal, Reply, Request, Response, json
 from homeostat.serving.tensors import decode_raw, fixed
-from homeostat.serving.typed import LONGEST_ID, Name, media, name_text, type_of, unread
+from homeostat.serving.typed import LONGEST_ID, Name, media, name_text, stem, type_of, unread
 
 _FLOATS = frozenset({"FP16", "FP32", "FP64"})
 _INTEGERS = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
@@ -294,7 +294,7 @@ def _ids(given: str | None, n: int) -> list[str | None]:
     """The request's id names its one prediction; several are numbered."""
     if not given:
         return [None] * n
-    return [given] if n == 1 else [f"{given}-{i}" for i in range(n)]
+    return [given] if n == 1 else [f"{stem(given)}-{i}" for i in range(n)]
 
 
 def declared(schema: Schema) -> list[tuple[str, str, list[int]]]:

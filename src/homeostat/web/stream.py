@@ -47,13 +47,26 @@ def stream(
 
 @contextmanager
 def showing(as_json: bool) -> Iterator[Callable[[Metrics], None]]:
-    """What shows the metrics: a line of JSON each time on standard output, or one line that stays, where a person
-    looks on."""
-    if as_json:
-        yield _emit
+    """What shows the metrics: a line of JSON each time on standard output; one line that stays, where a person looks
+    on; else a line when it begins to wait, or goes on."""
+    console = Console(stderr=True, highlight=False)
+    if as_json or not console.is_terminal:
+        yield _emit if as_json else Changes()
         return
-    with Console(stderr=True, highlight=False).status("the stream begins") as status:
+    with console.status("the stream begins") as status:
         yield lambda metrics: status.update(line(metrics))
+
+
+class Changes:
+    """For a log file: what it waits for, when that changes."""
+
+    def __init__(self) -> None:
+        self._waiting_for = ""
+
+    def __call__(self, metrics: Metrics) -> None:
+        if metrics.waiting_for != self._waiting_for:
+            self._waiting_for = metrics.waiting_for
+            sys.stderr.write(line(metrics) + "\n")
 
 
 def _emit(metrics: Metrics) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import uvicorn
 
 from homeostat.domain.errors import Refused
 from homeostat.project import Project
+from homeostat.serving.sockets import alone, hold
 from homeostat.web import api
 from homeostat.web.children import Child
 from homeostat.web.control import Loop
@@ -49,9 +49,9 @@ def up(project: Project, host: str, port: int, started: Callable[[], None], grpc
     """Run until SIGTERM or SIGINT. → why it ended by itself, "" when it was asked to. Errors: `Refused` when the
     project is up already, or a port is taken."""
     (project.root / STATE).mkdir(mode=0o700, exist_ok=True)
-    with _alone(project.root / STATE / "control.lock"), _bound(host, port) as bound:
-        for other in filter(None, (port + 1, grpc_port)):
-            _free(host, other)
+    with _alone(project.root / STATE / "control.lock"), alone(host, port) as bound, hold(host, port + 1):
+        if grpc_port is not None:
+            alone(host, grpc_port).close()
         app = api.create(project)
         server = _Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
         worker = arguments(project.root, host, port + 1, grpc_port)
@@ -88,25 +88,3 @@ def _alone(path: Path) -> Iterator[IO[str]]:
         except BlockingIOError:
             raise Refused("this project is up already", where=str(path.parent.parent)) from None
         yield lock
-
-
-@contextmanager
-def _bound(host: str, port: int) -> Iterator[socket.socket]:
-    """A listening socket."""
-    with socket.socket() as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind((host, port))
-        except OSError as error:
-            raise _taken(host, port, error) from None
-        bound.listen()
-        yield bound
-
-
-def _free(host: str, port: int) -> None:
-    with _bound(host, port):
-        pass
-
-
-def _taken(host: str, port: int, error: OSError) -> Refused:
-    return Refused(f"can't listen on {host}:{port}: {os.strerror(error.errno or 0)}", way_out="Choose another port.")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from homeostat.serving.sockets import listen
+from homeostat.serving.sockets import hold
 from homeostat.web.children import Child
 
 LOOK_S = 0.2
@@ -139,7 +139,7 @@ def serve_many(
     """Workers in processes of their own, as many as `bounds` (or the policy) says and the load asks for; `started` is
     told the port when the first one listens. → why it ended by itself, "" when it was asked to. Errors: as `serve`."""
     tell_load()
-    with listen(host, port) as bound:  # bound, never listening: it keeps the port while workers come and go
+    with hold(host, port) as bound:
         port = int(bound.getsockname()[1])
         least, most = bounds or _bounds(root)
         ended = threading.Event()

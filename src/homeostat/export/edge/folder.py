@@ -55,6 +55,7 @@ def export(version: Version, manifest: Bundle, onnx: bytes, model: Model, key: P
     rendering, pair = rendered(manifest, onnx, model), Key.of(key)
     files = _signed(rendering, version, pair)
     checked = _checked(files)
+    folder.mkdir(parents=True, exist_ok=True)  # for a web server to read, as its owner's umask says
     for name, data in files.items():
         write_atomic(folder / name, data)
     return Exported(

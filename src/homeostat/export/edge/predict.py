@@ -203,8 +203,10 @@ def validate(schema: Record, records: Sequence[Record]) -> None:
                 raise fault
 
 
-def _form(schema: Record, record: Record) -> Refused | None:
+def _form(schema: Record, record: Any) -> Refused | None:
     """Names and types."""
+    if not isinstance(record, dict):
+        return Refused("type", "the record does not have the expected form")
     known = {field["name"] for field in schema["fields"]}
     for name, value in record.items():
         if name not in known | {"id", "key"}:
@@ -351,15 +353,24 @@ def main() -> None:
     parser.add_argument("--sync", metavar="URL", help="send the log to the data plane")
     parser.add_argument("--fingerprint", default="", help="of the key that must have signed")
     given = parser.parse_args()
-    edge = Edge(Path(__file__).parent, LOG, given.fingerprint)
-    if given.check:
-        said: Any = {"checked": edge.check()}
-    elif given.sync:
-        said = edge.sync(given.sync)
-    else:
-        asked = json.load(sys.stdin)
-        said = edge.predict(asked["records"] if isinstance(asked, dict) else asked)
+    try:
+        said = _said(Edge(Path(__file__).parent, LOG, given.fingerprint), given)
+    except (Tampered, OSError, RuntimeError, ValueError) as error:  # `Refused` is one of the last
+        where = f"record {error.record}: " if isinstance(error, Refused) and error.record is not None else ""
+        sys.exit(f"{where}{error}")
     sys.stdout.write(json.dumps(said) + "\n")
+
+
+def _said(edge: Edge, given: argparse.Namespace) -> Any:
+    if given.check:
+        return {"checked": edge.check()}
+    if given.sync:
+        return edge.sync(given.sync)
+    asked = json.load(sys.stdin)
+    records = asked.get("records") if isinstance(asked, dict) else asked
+    if not isinstance(records, list):
+        raise Refused("type", 'send a list of records, or {"records": [{field: value, …}, …]}', "records")
+    return edge.predict(records)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,7 @@ def _write(folder: Path, files: Mapping[str, str]) -> Written:
         path = folder / name
         if path.exists() and MADE not in path.read_text(errors="replace"):
             raise UsageError(f"there is another {name}", where=str(folder), way_out="Give another folder.")
+    folder.mkdir(parents=True, exist_ok=True)  # for Prometheus and others to read, as its owner's umask says
     for name, text in files.items():
         write_atomic(folder / name, text.encode())
     return Written(str(folder), tuple(files))
