@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import projects
 from homeostat import cli
 from homeostat.domain.errors import ConfigError, NotFound
 from homeostat.domain.monitor import Alert, Cause
+from homeostat.domain.units import DAY_MS, iso
 from homeostat.project import Project
 
 RUNNER = CliRunner()
@@ -26,7 +28,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     drift = Cause("drift", "drift of amount: its distribution moved by D = 0.4", now)
     alerts = opened.system.alerts
     alerts.raised(Alert("", "performance", "the loss rose from .1 to .3", now, subject="performance", causes=(drift,)))
-    alerts.raised(Alert("", "amount drifted", "amount: it moved", now, subject="inputs amount", example="9f-1"))
+    moved = Alert("", "amount drifted", "amount: it moved", now, subject="inputs amount", window_ms=DAY_MS)
+    alerts.raised(replace(moved, example="9f-1"))
     alerts.settle("inputs amount", None, now + 1)
     return opened
 
@@ -54,10 +57,16 @@ def test_what_is_open_and_what_was(project: Project) -> None:
 
 
 def test_one_with_its_causes_and_what_to_do(project: Project) -> None:
-    assert said(project, "show", "A2")["commands"] == ["homeostat alerts show A2", "homeostat trace 9f-1"]
+    moved = said(project, "show", "A2")
+    opened_ms = moved["alert"]["opened_ms"]
+    assert moved["commands"] == [
+        "homeostat alerts show A2",
+        f"homeostat monitor explain {iso(opened_ms - DAY_MS)}..{iso(opened_ms)}",
+        "homeostat trace 9f-1",
+    ]
     words = shown(project, "show", "A1")
     assert "1. drift of amount: its distribution moved by D = 0.4" in words
-    assert "homeostat alerts ack A1 homeostat retrain" in words
+    assert "homeostat monitor report homeostat alerts ack A1 homeostat retrain" in words
     with pytest.raises(NotFound, match="A9"):
         said(project, "show", "A9")
 

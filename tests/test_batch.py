@@ -24,6 +24,7 @@ from homeostat.batch.job import Job
 from homeostat.batch.outputs import out
 from homeostat.batch.places import place
 from homeostat.domain.errors import DataError, NotFound, UsageError
+from homeostat.domain.feedback import Exploration, FeedbackPolicy
 from homeostat.domain.rollout import Arm, Routing
 from homeostat.domain.schema import Schema, Task
 from homeostat.domain.units import DAY_MS
@@ -31,6 +32,7 @@ from homeostat.engines.answer import answers, decided
 from homeostat.ports import Progress
 from homeostat.project import Project
 from homeostat.services.evidence_log import traffic
+from homeostat.serving.explore import chosen
 
 RUNNER = CliRunner()
 
@@ -143,6 +145,9 @@ def test_what_can_not_be_done_is_said(project: Project, rows: pl.DataFrame, tmp_
         project.predict_file(tmp_path / "rows.txt", tmp_path / "out")
     with pytest.raises(DataError, match=r"can't be read or written: .*Not a directory"):
         project.predict_file(source, source)
+    (tmp_path / "more.csv").write_text(f"{rows.head(9).write_csv()}1.5,3,de,true,and more\n")
+    with pytest.raises(DataError, match=r"found more fields than defined in 'Schema'\n"):
+        project.predict_file(tmp_path / "more.csv", tmp_path / "out")
     rows.write_parquet(source)
     project.predict_file(source, tmp_path / "out")  # what failed before its first part has left nothing
     write(rows.head(9), source)
@@ -363,3 +368,27 @@ def test_what_the_command_says(project: Project, rows: pl.DataFrame, tmp_path: P
     shown = RUNNER.invoke(cli.app, [*command, "--on-error", "mark"]).stdout
     assert "1,440 rows scored by version 1: 1\xa0part in" in shown
     assert "1 of them from before" in shown
+
+
+def test_a_slice_is_marked_where_it_is_written_down(project: Project, rows: pl.DataFrame, tmp_path: Path) -> None:
+    """The ids that a request would have marked; one of two parts holds none of them, and one of their rows breaks."""
+    slice_ = Exploration(2_000, 0)
+    of = Project(project.root, replace(project.policy, feedback=FeedbackPolicy(selective=True, exploration=slice_)))
+    ids = [f"slice-{i}" for i in range(200)]
+    inside = chosen(slice_, "cards", ids)
+    ids = sorted(ids, key=lambda one: one in inside)
+    assert len(inside) < 100
+    given = rows.head(200).with_columns(pl.Series("id", ids))
+    source = write(
+        given.with_columns(hour=pl.when(pl.col("id") == inside[0]).then(99).otherwise("hour")), tmp_path / "in.parquet"
+    )
+    said = {}
+    for log in (False, True):
+        of.predict_file(source, tmp_path / str(log), 100, log=log, on_error="mark")
+        said[log] = scores(tmp_path / str(log))
+    assert (said[False]["explore"].dtype, said[False]["explore"].null_count()) == (pl.Int64, 200)  # nobody would know
+    assert set(said[True].filter(pl.col("explore") == 0)["id"]) == set(inside[1:])
+    assert said[True]["explore"].null_count() == 200 - len(inside) + 1
+    marks = of.system.stores.labels.signals(0, 2**60)
+    assert sorted(marks["id"]) == sorted(inside[1:])
+    assert marks.select("name", "value").unique().rows() == [("explore", 0.2)]

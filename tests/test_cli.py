@@ -96,7 +96,7 @@ def test_a_data_file_that_went_away_or_broke_between_two_runs(tmp_path: Path) ->
     (root / "rows.parquet").rename(root / "away.parquet")
     code, out, err = homeostat("run", "-p", root)
     assert (code, out) == (2, "")
-    assert "the data file is not there" in err
+    assert "the file is not there" in err
     frame = projects.rows().with_columns(pl.lit("many").alias("amount"))
     frame.write_parquet(root / "rows.parquet")
     code, _, err = homeostat("run", "-p", root)

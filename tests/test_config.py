@@ -46,9 +46,11 @@ def test_units_defaults_overlays_and_variables(tmp_path: Path, monkeypatch: pyte
         ("retrain:\n  when: [{schedul: x}]\n", "Did you mean 'schedule'?"),
         (
             "checks: ${NOT_SET_ANYWHERE}\n",
-            "the environment variable NOT_SET_ANYWHERE is not set\nhomeostat.yaml:5  checks",
+            "the environment variable NOT_SET_ANYWHERE is not set\nhomeostat.yaml:5  checks\nSet it,",
         ),
         ("name: [\n", "homeostat.yaml:6"),
+        ("monitor: {windows: []}\n", "monitor.windows needs a window"),
+        ("monitor: {windows: [1d, 0s]}\n", "none shorter than a second"),
     ],
 )
 def test_an_error_names_the_line(tmp_path: Path, extra: str, said: str) -> None:

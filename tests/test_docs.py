@@ -14,6 +14,7 @@ from typing import get_type_hints
 import pytest
 
 import pictures
+import projects
 from homeostat import cli
 from homeostat.config import read_policy
 from homeostat.demo.story import make
@@ -37,6 +38,17 @@ def settings(kind: type, below: str = "") -> Iterator[str]:
 
 def test_every_setting_is_documented_and_no_other() -> None:
     assert set(re.findall(r"^\| `([\w.]+)` \|", DOCS["policy.md"], re.MULTILINE)) == set(settings(Policy))
+
+
+def test_every_piece_of_a_policy_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ALERT_URL", "BOSS_URL", "CHAT_URL"):
+        monkeypatch.setenv(name, "json://localhost")
+    root, piece = projects.make(tmp_path / "cards"), tmp_path / "piece.yaml"
+    pieces = [(page, text) for page in DOCS for text in re.findall(r"```yaml\n(\w+:.*?)```", DOCS[page], re.DOTALL)]
+    assert len(pieces) > 10
+    for page, text in pieces:
+        piece.write_text(text.replace(", …", ""))
+        assert read_policy(root, piece), page
 
 
 def test_every_kind_is_documented() -> None:

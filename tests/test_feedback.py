@@ -107,6 +107,9 @@ def _decide(project: Project) -> None:
         ("l.csv", "key,bought\nk1,1\n", "needs its time"),
         ("l.csv", "label\n1\n", "the column 'id' is missing"),
         ("l.jsonl", '{"id": "a", "name": "rating", "value": 3}\n{"id": "b", "name": "rating", "value": "x"}', "row 2"),
+        ("l.jsonl", '{"id": "a", "name": "rating", "value": "x"}', "a value is a number, true or false, up or down"),
+        ("l.csv", "id,label,source,at\na,1,clerk,4102444800000\n", "at lies in the future|row 1"),
+        ("l.csv", "id,rating,at\na,3,soon\n", "a time is a date-time|row 1"),
         ("l.csv", "id,label\na,\n", "holds no label and no signal"),
     ],
 )

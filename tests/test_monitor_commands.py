@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 
 import homeostat
 import projects
-from homeostat import cli
+from homeostat import cli, codec
 from homeostat.commands import monitor
 from homeostat.domain.errors import NotFound, PipelineError, UsageError
 from homeostat.domain.units import DAY_MS
 from homeostat.project import Project
 from homeostat.services.analysis import Analyses
+from homeostat.services.label_set import LabelSets
 
 RUNNER = CliRunner()
 ROWS = 600
@@ -95,9 +96,21 @@ def test_a_window_is_explained(served: Project) -> None:
     assert sum(part["mix"] + part["within"] for part in found["parts"]) == pytest.approx(found["now"] - found["before"])
     assert [one["subject"] for one in found["causes"] if one["kind"] == "change"]
     assert "worse" in asked(served, "explain", f"{at}..{until}")[1]
-    with pytest.raises(NotFound, match="nothing was answered"):
+    with pytest.raises(NotFound, match="nothing was answered in that window\n1 Jan 1970 00:00 to"):
         served.monitor.explain(0)
     assert asked(served, "explain", "2001-01-02..2001-01-01")[0] == 2
+
+
+def test_windows_begin_with_the_first_answer(served: Project) -> None:
+    """A year of windows that hold nothing would make the others long."""
+    (one,) = served.system.analyses.report(365 * DAY_MS).windows
+    assert one.end_ms - one.start_ms == min(served.policy.monitor.windows)
+
+
+def test_windows_of_rows_are_told_to_machines(served: Project) -> None:
+    policy = replace(served.policy, monitor=replace(served.policy.monitor, rows=(2_000,)))
+    found = Analyses(**{**vars(served.system.analyses), "policy": policy}).report(30 * DAY_MS)
+    assert json.loads(codec.encode(found))["counted"] == {"2000": []}
 
 
 def test_a_set_to_label_comes_back_as_labels(served: Project, tmp_path: Path) -> None:
@@ -116,6 +129,14 @@ def test_a_set_to_label_comes_back_as_labels(served: Project, tmp_path: Path) ->
     taken = served.feedback.add(out)
     assert (taken.rows, taken.labels, taken.signals) == (50, 40, 0)
     assert told(served, "report")["report"]["now"]["n"] == 440
+
+
+def test_a_set_asks_for_the_source_where_labels_must_name_it(served: Project) -> None:
+    sets = served.system.label_sets
+    named = replace(served.policy, feedback=replace(served.policy.feedback, sources={"clerk": 1.0}))
+    asked = LabelSets(Analyses(**{**vars(sets.analyses), "policy": named})).choose(30 * DAY_MS, 5)
+    assert asked.columns[:3] == ["id", "label", "source"]
+    assert asked["source"].null_count() == 5
 
 
 def test_what_an_answer_is_worth_ranks_the_failures(served: Project) -> None:

@@ -15,6 +15,7 @@ import projects
 from homeostat.adapters.source import Source
 from homeostat.config import read_policy
 from homeostat.domain.dataset import EVENT_MS
+from homeostat.domain.errors import UsageError
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Alert
@@ -24,6 +25,7 @@ from homeostat.domain.scenario import Reaction
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.inject import read
 from homeostat.engines.report import rehearsal_report
+from homeostat.project import Project
 from homeostat.services.performance import SILENT
 from homeostat.wiring.system import System, rehearsal
 
@@ -144,7 +146,7 @@ CAREFUL = CAREFUL.replace("cooldown: 4d}", "cooldown: 4d, remedies: [previous, r
 
 
 def test_a_season_that_returns_gets_its_model_back_without_a_training(tmp_path: Path) -> None:
-    """What is learned in the first one serves again in the second, and in between the model of before: each from its
+    """What is learned in the first one serves again in the second, and in between a model of before: each from its
     first days on, though most labels that a probe or a release looks back on are of the world that went."""
     root = projects.make(tmp_path / "cards", projects.rows(58, A_DAY), CAREFUL)
     life = lived(root, SEASON, AGAIN, end_ms=projects.START_MS + 58 * DAY_MS)
@@ -155,7 +157,7 @@ def test_a_season_that_returns_gets_its_model_back_without_a_training(tmp_path: 
     taken = [event for event in life.result.events if event.kind == "remedy.done"]
     late = [event.at_ms - begun for event, begun in zip(taken, (back, again), strict=True)]
     assert max(late) <= 3 * DAY_MS
-    assert "version 1, which served before" in taken[0].text
+    assert "which served before" in taken[0].text
     promoted = [event.at_ms for event in life.result.events if event.kind == "release.promoted"]
     served = [at - begun for at, begun in zip(promoted[-2:], (back, again), strict=True)]
     assert max(served) <= 7 * DAY_MS
@@ -189,8 +191,9 @@ def test_nothing_is_learned_from_a_broken_column(root: Path) -> None:
 
 def test_policies_side_by_side_from_the_command_line(root: Path) -> None:
     """A broken column upstream is named by its alert, whatever the policy."""
-    (root / "calm.yaml").write_text("monitor: {windows: [1d]}\n")
-    (root / "eager.yaml").write_text("monitor: {windows: [1d]}\nretrain: {when: [{schedule: 4d}], cooldown: 1d}\n")
+    watched = "monitor: {windows: [1d], value: {true_positive: 5, false_positive: -1}}\n"
+    (root / "calm.yaml").write_text(watched)
+    (root / "eager.yaml").write_text(watched + "retrain: {when: [{schedule: 4d}], cooldown: 1d}\n")
     command = [sys.executable, "-m", "homeostat", "rehearse", "-p", root, "--to", "2026-01-20", "--inject", COLUMN]
     command += ["--policy", root / "calm.yaml", "--policy", root / "eager.yaml", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -206,7 +209,34 @@ def test_policies_side_by_side_from_the_command_line(root: Path) -> None:
     page = Path(said["report"]).read_text()
     assert "to recover" in page
     assert f"{eager['rows_fitted']:,}" in page
+    assert eager["value"] > 0
+    assert f"{eager['value']:,.0f}" in page
     assert "eager" in page
+
+
+def test_the_answers_of_each_way_are_worth_what_the_policy_says(root: Path) -> None:
+    """Each right one 1: then their value is how many are right."""
+    code = "def of(y, scores, rows):\n    assert len(rows['hour']) == len(y)\n    return (scores[:, 1] >= 0.5) == y\n"
+    (root / "worth.py").write_text(code)
+    policy, end_ms = read_policy(root), START_MS + 3 * DAY_MS
+    right = [
+        lived(root, policy=replace(policy, monitor=replace(policy.monitor, value=value)), end_ms=end_ms)
+        for value in ({"true_positive": 1.0, "true_negative": 1.0}, "worth:of")
+    ]
+    result, log = right[0].result, right[0].system.stores.log.read("cards", START_MS, end_ms)
+    told = Source(root, policy.data, policy.task)().filter(pl.col(EVENT_MS).is_between(START_MS, end_ms - 1))
+    said = log.filter(role="answer").with_columns(pl.col("id").str.slice(1).cast(pl.Int64)).sort("id")["label"]
+    assert result.loop.value == (said == told["fraud"].cast(pl.String)).sum()
+    assert result.loop.value != result.rows
+    ways = [(one.result.loop.value, one.result.frozen.value, one.result.weekly.value) for one in right]
+    assert ways[0] == ways[1]
+
+
+def test_policies_must_agree_on_what_an_answer_is_worth(root: Path) -> None:
+    for name in ("dear", "cheap"):
+        (root / f"{name}.yaml").write_text(f"monitor: {{value: {{true_positive: {len(name)}}}}}\n")
+    with pytest.raises(UsageError, match="disagree on what an answer is worth"):
+        Project.open(root).compare([root / "dear.yaml", root / "cheap.yaml"])
 
 
 def test_the_same_scenario_gives_the_same_history(root: Path) -> None:

@@ -130,8 +130,9 @@ class Log(Frames):
 
 
 class Labels(Frames):
-    def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        return self.between(start_ms, end_ms).unique("id", keep="last", maintain_order=True)
+    def read(self, start_ms: int, end_ms: int, ids: pl.Series | None = None) -> pl.DataFrame:
+        found = self.between(start_ms, end_ms).unique("id", keep="last", maintain_order=True)
+        return found if ids is None else found.filter(pl.col("id").is_in(ids.implode()))
 
 
 class World:

@@ -3,7 +3,7 @@ drawn as counts of cells (`drawn`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle, islice
@@ -63,10 +63,10 @@ class Alarm:
     windows: int
 
 
-def lived(known: Reference, windows: Iterator[Profile]) -> Iterator[set[Alarm]]:
-    """The alarms of each window, one after the other: the merged ones too, and beside its weekday where that tells
-    more."""
-    past: list[Past] = []
+def lived(known: Reference, windows: Iterator[Profile], before: Sequence[Past] = ()) -> Iterator[set[Alarm]]:
+    """The alarms of each window, one after the other: those merged with the ones before too, and beside its weekday
+    where that tells more."""
+    past = list(before)
     for day, seen in enumerate(windows, LEARNED):
         readings = drift(known, seen, FALSE_ALARMS, DAY_MS, day * DAY_MS, past[-15:])
         found = {Alarm(one.subject, one.test, one.windows) for one in readings if one.verdict is Verdict.HARM}
@@ -106,13 +106,14 @@ def false_alarms(n: int, windows: int, wobble: float) -> Share:
 
 
 def power(n: int, windows: int, shift: float = 0.0, missing: float = 0.0) -> Share:
-    """Windows alone that find a shift of one column (sd), or more missing values in it: of each column in turn, for
-    what the reference knows of one decides for all windows beside it."""
+    """Windows that find a shift of one column (sd), or more missing values in it, at once, after 15 ordinary ones: of
+    each column in turn, for what the reference knows of one decides for all windows beside it."""
     found, calm = 0, columns(np.zeros(len(NAMES)))
     for rng, known, many in _references(n, 0.0, windows):
+        before = [Past(draw(rng, n, calm)) for _ in range(15)]
         for name in islice(cycle(NAMES[:FEATURES]), many):
             moved = calm | {name: Normal(shift, MISSING + missing)}
-            alarms = next(lived(known, iter([draw(rng, n, moved)])))
+            alarms = next(lived(known, iter([draw(rng, n, moved)]), before))
             found += any(alarm.subject == name for alarm in alarms)
     return Share(found, windows)
 

@@ -106,7 +106,11 @@ def _expanded(node: Any, path: _Path, origin: Mapping[_Path, str]) -> Any:
         return node
     for name in _VARIABLE.findall(node):
         if name not in os.environ:
-            raise ConfigError(f"the environment variable {name} is not set", where=_where(path, origin))
+            raise ConfigError(
+                f"the environment variable {name} is not set",
+                where=_where(path, origin),
+                way_out=f"Set it, as `export {name}=…`, wherever a command of this project runs.",
+            )
     return _VARIABLE.sub(lambda match: os.environ[match[1]], node)
 
 

@@ -12,7 +12,7 @@ from homeostat.domain.bundle import Version
 from homeostat.domain.errors import HomeostatError, Refused
 from homeostat.domain.rollout import Do, Move, Rollout
 from homeostat.domain.run import RunResult
-from homeostat.domain.trigger import PREVIOUS, SWEEP, Trigger
+from homeostat.domain.trigger import PREVIOUS, SINCE, SWEEP, Trigger
 from homeostat.engines.report import run_sentence
 from homeostat.ports import Meter
 from homeostat.services.classes import NewClasses
@@ -105,7 +105,9 @@ class Control:
             return
         started = self.clock.cpu_ns()
         try:
-            result = self.runs.run(window_ms=int(which) if which else None, swept=what == SWEEP)
+            since = int(which) if what == SINCE else 0
+            window = int(which) if which and not since else None
+            result = self.runs.run(window_ms=window, swept=what == SWEEP, since_ms=since)
         except HomeostatError as error:
             self.triggers.fitted(trigger, 0, (self.clock.cpu_ns() - started) / 1e9)
             self.triggers.done(trigger, failure=str(error))

@@ -116,11 +116,12 @@ class LabelLog(Protocol):
 
     def append(self, batch: LabelBatch) -> None: ...
 
-    def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        """The label of each id that counts, of those with start_ms <= at_ms < end_ms; columns: `LABEL_COLUMNS`."""
+    def read(self, start_ms: int, end_ms: int, ids: pl.Series | None = None) -> pl.DataFrame:
+        """The label of each id that counts, of those with start_ms <= at_ms < end_ms; columns: `LABEL_COLUMNS`. With
+        `ids` of these alone: no more than they are is held in memory."""
         ...
 
-    def received(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+    def received(self, start_ms: int, end_ms: int, ids: pl.Series | None = None) -> pl.DataFrame:
         """Every one of them, in order of time; columns: `LABEL_COLUMNS`."""
         ...
 

@@ -187,6 +187,10 @@ class Project:
         if len(laid) < len(policies) or len(metrics) > 1:
             what = f"the policies measure {', '.join(sorted(metrics))}" if len(metrics) > 1 else "two have one name"
             raise UsageError(what, where="--policy", way_out="Compare files of different names with one train.metric.")
+        values = [project.policy.monitor.value for project in laid.values()]
+        if any(value != values[0] for value in values):
+            what, way_out = "the policies disagree on what an answer is worth", "Compare with one monitor.value."
+            raise UsageError(what, where="--policy", way_out=way_out)
         results = {name: project.rehearse(**options, name=name) for name, project in laid.items()}
         return Comparison(results, write_report(self.root, "policies", comparison_report(results)))
 
@@ -217,9 +221,10 @@ class Project:
         that are not there. `on_error`: a row that breaks a rule ends the job ("fail"), or gets its reason ("mark").
         `engine`: where the work is done: local, ray or spark. Errors: `NotFound` before the first release; `DataError`
         that names file, row and field; `UsageError`."""
-        opened = (lambda: self.system.stores.log) if log else None
+        stores = self.system.stores if log else None
+        opened = (lambda: (stores.log, stores.labels)) if stores else None
         terms = Terms(part_rows, on_error)
-        return predict_file(self.root, self.policy, source, out, terms, progress, engine=engine, log=opened)
+        return predict_file(self.root, self.policy, source, out, terms, progress, engine=engine, logs=opened)
 
     def version(self, number: int | None = None) -> Version:
         """A registered version, the newest by default. Errors: `NotFound`."""

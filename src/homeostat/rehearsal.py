@@ -59,7 +59,8 @@ Fit = Callable[[pl.DataFrame], tuple[Schema, Callable[[pl.DataFrame], Array]]]
 @dataclass(frozen=True)
 class Loop:
     """A whole system of its own, built by wiring for one rehearsal. `schemas`: of each version that was released. `fit`
-    makes the baselines, without gates or releases; `release`: train a version on these rows alone and start its
+    makes the baselines, without gates or releases; `values`: what answers were worth, by schema, inputs, truth and
+    output, None where the policy does not say; `release`: train a version on these rows alone and start its
     release, None where its gates refuse it."""
 
     control: Control
@@ -70,6 +71,7 @@ class Loop:
     schema: Callable[[], Schema]
     schemas: Callable[[], Mapping[int, Schema]]
     fit: Fit
+    values: Callable[[Schema, pl.DataFrame, Array, Array], Array | None]
     release: Callable[[pl.DataFrame], Rollout | None]
 
 
@@ -187,14 +189,16 @@ class Rehearsal:
         served = self.loop.log.read(name, self.start_ms, self.end_ms + TURN_MS).filter(pl.col("role") == Role.ANSWER)
         answered = served["id"].str.slice(1).cast(pl.Int64).to_numpy()
         y = labels.truth(schema, rows[self.policy.data.target].to_list())[answered]
-        at_ms = rows[EVENT_MS].to_numpy()[answered]
+        at_ms, inputs = rows[EVENT_MS].to_numpy()[answered], rows.select(schema.names)[answered]
         period_ms = DAY_MS * max(1, round((at_ms[-1] - at_ms[0]) / DAY_MS / PERIODS))
         events = [event for event in self.loop.journal.read(name) if event.kind != LOOK]
 
         def course(output: Array, trainings: int, fitted: int, probes: int = 0) -> Course:
             metric = self.policy.train.metric
             periods = tuple(_periods(metric, period_ms, at_ms, y, output))
-            return Course(metrics.measure(metric, y, output), periods, trainings, fitted, probes)
+            worth = self.loop.values(schema, inputs, y, output)
+            value = None if worth is None else float(worth.sum())
+            return Course(metrics.measure(metric, y, output), periods, trainings, fitted, probes, value)
 
         kept = course(_outputs(served, self.loop.schemas(), schema), *_cost(events))
         higher = metrics.known(self.policy.train.metric).higher_is_better

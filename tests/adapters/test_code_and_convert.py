@@ -12,12 +12,14 @@ import onnx
 import onnxruntime
 import pytest
 from lightgbm import LGBMClassifier, LGBMRegressor
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from homeostat.adapters.code import ProjectCode
 from homeostat.adapters.convert import OnnxConverter, canonical
+from homeostat.adapters.runtime import ROWWISE, OnnxRuntime
 from homeostat.domain.errors import PipelineError
 
 
@@ -82,6 +84,32 @@ def test_the_converted_model_answers_as_the_native_one(estimator: Any, classes: 
     output = session.run(None, {"x": X})[-1].reshape(len(X), -1)
     native = fitted.predict_proba(X) if classes else fitted.predict(X).reshape(-1, 1)
     assert np.abs(output - native).max() < 1e-5 * max(1.0, float(np.abs(native).max()))
+
+
+@pytest.mark.parametrize(
+    ("estimator", "classes", "rowwise"),
+    [
+        (LGBMClassifier(n_estimators=200, n_jobs=1, verbose=-1), 2, True),
+        (LGBMClassifier(n_estimators=50, n_jobs=1, verbose=-1), 3, True),
+        (LGBMRegressor(n_estimators=200, n_jobs=1, verbose=-1), 0, True),
+        (RandomForestClassifier(n_estimators=30, random_state=1), 2, True),
+        (RandomForestRegressor(n_estimators=30, random_state=1), 0, True),
+        (make_pipeline(StandardScaler(), LogisticRegression()), 2, False),
+        (LinearRegression(), 0, False),
+    ],
+    ids=["lightgbm 2", "lightgbm 3", "lightgbm value", "forest 2", "forest value", "logistic", "linear"],
+)
+def test_a_row_has_the_same_bytes_alone_and_in_a_batch(estimator: Any, classes: int, rowwise: bool) -> None:
+    """What does not go row by row says nothing of itself, and is given two rows where there is one."""
+    x = np.random.default_rng(2).normal(size=(400, 20)).astype(np.float32)
+    target = x @ np.linspace(-1.0, 1.0, 20)
+    y = np.digitize(target, np.quantile(target, np.arange(1, classes) / classes)) if classes else target
+    converted = OnnxConverter()(estimator.fit(x, y), 20)
+    assert (ROWWISE.encode() in converted) == rowwise
+    model = OnnxRuntime().load(converted)
+    whole = model(x)
+    for size in (1, 2, 7):
+        assert np.concatenate([model(x[at : at + size]) for at in range(0, len(x), size)]).tobytes() == whole.tobytes()
 
 
 def test_what_cannot_be_converted_is_a_pipeline_error() -> None:

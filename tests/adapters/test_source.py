@@ -48,6 +48,8 @@ NUMBERS = "".join(f"{i},{i % 2}\n" for i in range(40))
         ("x,y\n", DataPolicy("a.csv", "y"), "is empty"),
         ("x,y\n1,2\n", DataPolicy("b.csv", "y"), "is not there"),
         ("x,z\n1,2\n", DataPolicy("a.csv", "y"), "no column 'y'"),
+        ("x,y\n1,2\n1,2,3\n", DataPolicy("a.csv", "y"), "more values(.|\n)*a.csv, line 3"),
+        ('x,y\n1,2\n1,"2\n', DataPolicy("a.csv", "y"), "can't read the file"),
         ("x,y\n1,2\n", DataPolicy("a.csv", "y", "when"), "no column 'when'"),
         (f"x,y\n{NUMBERS}abc,1\n", DataPolicy("a.csv", "y"), "row 41 holds 'abc'"),
         ("x,y\n1,2\n", DataPolicy("a.csv", "y", drop=("x",)), "no column is left"),

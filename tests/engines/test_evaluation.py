@@ -13,6 +13,7 @@ from homeostat.domain.errors import ConfigError
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import DataPolicy, GatePolicy, Policy, TrainPolicy
 from homeostat.domain.schema import Field, Kind, Schema, Task
+from homeostat.engines import metrics
 from homeostat.engines.evaluation import Array, Champion, Evaluated, backtest, comparable, evaluate, gates, loss_scale
 from homeostat.engines.split import Split
 
@@ -163,3 +164,12 @@ def test_without_a_champion_on_fresh_rows_there_is_no_backtest(against: Champion
 )
 def test_which_champion_can_be_compared(old: Schema, new: Schema, verdict: bool) -> None:
     assert comparable(old, new) is verdict
+
+
+def test_an_interval_ends_where_the_metric_does() -> None:
+    """One wrong answer of 60: its block alone makes the interval reach beyond 1, and beyond 0 for the errors."""
+    y = np.arange(60) % 2.0
+    chance = np.where(np.arange(60) == 7, 1 - y, y)
+    output = np.column_stack([1 - chance, chance])
+    assert metrics.measure("accuracy", y, output).high == 1
+    assert metrics.measure("ece", y, output).low == 0

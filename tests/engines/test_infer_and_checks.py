@@ -73,6 +73,14 @@ def test_the_schema_takes_the_rules_of_the_checks() -> None:
     assert schema.classes == (0, 1)
 
 
+def test_a_text_that_came_once_has_no_code_of_its_own() -> None:
+    """A note in each row would have one in training, and none in any request. What the checks list is known anyway."""
+    frame = FRAME.with_columns(note=pl.Series(["thanks", "thanks", "red"]), again=pl.Series(["a", None, None]))
+    checks = pa.DataFrameSchema({"t": CHECKS.columns["t"]})
+    schema = schema_of(frame, ["t", "note", "again"], Task.BINARY, "target", checks)
+    assert [field.vocabulary for field in schema.fields] == [("x", "y"), ("thanks",), ()]
+
+
 def test_each_broken_rule_is_a_line_with_its_rows() -> None:
     check(CHECKS, FRAME.with_columns(n=pl.lit(1, pl.Int64)))
     bad = FRAME.with_columns(pl.Series("t", ["q", "x", None]))

@@ -16,7 +16,8 @@ from homeostat.domain.rollout import Lane
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import DAY_MS, MINUTE_MS
 from homeostat.engines import evidence, lanes
-from homeostat.engines.lanes import Case, Findings, Side, interval, judge, number
+from homeostat.engines.judge import judge
+from homeostat.engines.lanes import Case, Findings, Side, interval, number
 
 BINARY = Schema((Field("x", Kind.NUMBER),), Task.BINARY, "y", ("no", "yes"))
 BUNDLE = Bundle("price", BINARY, 0.5, 1.0, {}, "run", 0, 0)

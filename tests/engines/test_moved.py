@@ -81,6 +81,7 @@ MISSING, NOT_ONE = Condition("a", values=(), null=True), Condition("a", values=(
         (Condition("a"), "a is there", [True, True, False]),
         (MISSING, "a is missing", [False, False, True]),
         (NOT_ONE, "a is not 1.0", [False, True, False]),
+        (Condition("a", values=("1.0", *"bcdefg")), "a is 1.0, b, c, d, e and 2 more", [True, False, False]),
         (Condition("a", low=0.0, null=True) & Condition("a", high=2.0), "a from 0 to below 2.00", [True, False, False]),
         (Condition("a", low=2.0, null=True) & Condition("a"), "a from 2.00 on", [False, True, False]),
         (Condition("a", low=2.0, null=True) & MISSING, "a is missing", [False, False, True]),

@@ -5,7 +5,7 @@ import pytest
 
 from homeostat.domain.policy import OtherWindow, RetrainPolicy
 from homeostat.domain.units import DAY_MS, HOUR_MS
-from homeostat.engines.probe import HELPS, gain, newest
+from homeostat.engines.probe import HELPS, gain, halfway, halves, newest
 from homeostat.engines.trigger import ladder
 
 
@@ -24,6 +24,14 @@ def test_labels_from_before_a_change_are_left_out_once_enough_have_come_since() 
     times = 40 * DAY_MS + np.arange(30 * 48) * DAY_MS // 48
     for since, labels in ((68 * DAY_MS, 96), (69 * DAY_MS, 144), (70 * DAY_MS - DAY_MS // 48, 144), (50 * DAY_MS, 144)):
         assert len(times) - newest(times, 7 * DAY_MS, since) == labels
+
+
+def test_after_a_change_half_of_what_came_is_learned_from_and_half_tells_whether_that_helps() -> None:
+    times = 40 * DAY_MS + np.arange(30 * 48) * DAY_MS // 48
+    assert halfway(times, 64 * DAY_MS) == 67 * DAY_MS
+    assert halfway(times, 66 * DAY_MS) == halfway(times, 0) == 0
+    assert halves(times, 62 * DAY_MS) == [62 * DAY_MS, 66 * DAY_MS, 68 * DAY_MS]
+    assert not halves(times, 69 * DAY_MS)
 
 
 def test_fewer_rows_than_labels_wanted_are_all_there_are() -> None:

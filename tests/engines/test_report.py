@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 import report_samples as samples
 
+from homeostat import terminal
 from homeostat.domain.event import Event
 from homeostat.domain.failures import Failures
 from homeostat.domain.gate import GateResult, Verdict
@@ -27,6 +28,7 @@ from homeostat.engines.report import (
 )
 from homeostat.engines.report.monitor import explain_report, explain_sentence, monitor_report, monitor_sentence
 from homeostat.engines.report.outlook import brief
+from homeostat.project import Comparison
 
 VOID = {"meta", "br", "hr"}
 
@@ -130,8 +132,21 @@ def test_the_headline_of_a_monitor_report() -> None:
 def test_the_headline_of_a_window() -> None:
     said = explain_sentence(samples.moved()).replace("\N{NO-BREAK SPACE}", " ")
     assert said.startswith("The mean loss rose from .0600 on the holdout to .155. Most of it: amount from 500 on")
+    moved = samples.moved()
+    part = explain_sentence(replace(moved, causes=(replace(moved.causes[0], size=moved.move / 3),)))
+    assert "The largest part of it that is sure: amount from 500 on" in part.replace("\N{NO-BREAK SPACE}", " ")
     few = explain_sentence(replace(samples.moved(), parts=(), causes=())).replace("\N{NO-BREAK SPACE}", " ")
     assert "Too few rows to say what moved: 200 labels in the window, 3,000" in few
+
+
+def test_policies_side_by_side_fit_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal.out, "width", 80)
+    terminal.compared(Comparison({"calm": samples.rehearsal(), "eager": samples.rehearsal()}, "policies.html"))
+    said = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["calm", "eager"] in said
+    assert ["trainings", "31", "31"] in said
 
 
 def test_data_cannot_become_markup() -> None:

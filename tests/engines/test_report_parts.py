@@ -145,6 +145,8 @@ def test_small_pictures_show_what_they_are_given() -> None:
     assert "recall: invalid, not measured" in drawn
     assert 'class="reach ok"' in drawn
     assert "31 trainings" in bars([Bar("loop", 31, "31 trainings"), Bar("none", 0, "0")], "cost")
+    long = bars([Bar(f"country is {', '.join('abcdefgh' * 8)}", 3, "3 losses")], "cost")
+    assert f'width="{720 - 56 * 7.2 - 12 - 8 * 7.5 - 16:.1f}"' in long  # what the label leaves
     pair = Pair("price", Verdict.HARM, ("low", "high"), (0.5, 0.5), (0.2, 0.8), 4_320, 336)
     titles = histograms([pair]).replace(SPACE, " ")
     assert "price high: reference 50 % of 4,320, window 80 % of 336" in titles

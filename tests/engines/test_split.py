@@ -31,6 +31,14 @@ def test_the_bounds_are_those_of_the_newest_row() -> None:
     assert split(policy(0, 10 * HOUR_MS), hourly).window.equals(hourly)
 
 
+def test_what_was_before_a_change_is_left_out_and_half_of_the_rest_is_learned_from() -> None:
+    hourly = frame([hour * HOUR_MS for hour in range(100)])
+    made = split(policy(50 * HOUR_MS, 40 * HOUR_MS), hourly, since_ms=55 * HOUR_MS)
+    assert made.window["row"].to_list() == list(range(55, 100))
+    assert made.holdout["row"].to_list() == list(range(78, 100))
+    assert split(policy(70 * HOUR_MS, 40 * HOUR_MS), hourly, since_ms=9 * HOUR_MS).window["row"][0] == 30
+
+
 def test_too_few_rows_are_counted() -> None:
     few = frame([day * DAY_MS for day in range(24)])
     with pytest.raises(DataError, match=r"all of the data until .* holds 19 rows to learn from and 5 to\s+evaluate on"):

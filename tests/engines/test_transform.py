@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homeostat.domain.schema import Field, Kind, Schema, Task
-from homeostat.engines.transform import coded, matrix, narrow, slices
+from homeostat.engines.transform import coded, codes, matrix, narrow, numbers, slices
 
 NAN = float("nan")
 SCHEMA = Schema(
@@ -76,3 +76,21 @@ def test_columns_of_unlike_length_are_no_rows() -> None:
     fields = tuple(Field(name, Kind.NUMBER) for name in "abc")
     with pytest.raises(ValueError, match="inhomogeneous"):
         matrix(Schema(fields, Task.REGRESSION, "y"), {"a": (1.0, 2.0), "b": (1.0, 2.0, 3.0), "c": (1.0,)})
+
+
+NUMBERS = Schema(tuple(Field(name, Kind.NUMBER, nullable=True) for name in "abc"), Task.REGRESSION, "y")
+
+
+@given(st.lists(st.tuples(*[st.floats(width=32) | st.none()] * 3, st.text() | st.none()), min_size=1, max_size=70))
+def test_rows_of_numbers_are_the_columns_that_they_make(rows: list[tuple[float | None, ...]]) -> None:
+    seen = numbers(rows, 3)
+    if any(None in row[:3] for row in rows):
+        assert seen is None
+    else:
+        assert seen is not None
+        np.testing.assert_array_equal(seen, codes(NUMBERS, dict(zip("abc", zip(*rows, strict=True), strict=False))))
+
+
+@pytest.mark.parametrize("rows", [[(1.0, 2.0, "x")], [(1.0, 2.0)], [(1.0, 2.0, 3.0), (1.0, 2.0)]])
+def test_what_is_no_row_of_numbers(rows: list[tuple[float, ...]]) -> None:
+    assert numbers(rows, 3) is None

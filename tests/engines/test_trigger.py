@@ -12,7 +12,7 @@ from homeostat.domain.trigger import Spent, Trigger
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.change import Change
 from homeostat.engines.probe import HELPS, worth
-from homeostat.engines.trigger import NotFired, TriggerSeen, fire, left, rests, trained
+from homeostat.engines.trigger import NotFired, TriggerSeen, check, fire, left, rests, trained
 
 HARM = Change(Verdict.HARM, "the loss rose", 120.0, 100.0, 3, 0.2, 0.1, 500, 5)
 NOW = 30 * DAY_MS  # a Saturday, midnight
@@ -174,6 +174,28 @@ def test_an_old_training_stays_a_reason_and_after_a_no_the_waits_are_the_same_wh
     assert isinstance(fire(WEEKLY, replace(SEEN, trainings=(DAY_MS,), declined=no)), NotFired)  # after Monday's tick
 
 
+def test_an_earlier_version_does_not_wait_for_what_a_training_waits_for() -> None:
+    policy = RetrainPolicy(("performance", Schedule("7d")), remedies=("previous", "refit"), budget=Budget(1))
+    resting = replace(SEEN, trainings=(NOW - DAY_MS,))
+    no = replace(SEEN, declined=(("schedule", NOW - DAY_MS), ("schedule", NOW - DAY_MS)))
+    for seen in (resting, no, replace(SEEN, trainings=(NOW - 20 * DAY_MS,))):
+        outcome = fire(policy, seen)
+        assert isinstance(outcome, Trigger)
+        assert (outcome.kind, outcome.remedy, outcome.since_ms) == ("performance", "previous", 3 * DAY_MS)
+        for held in (
+            fire(replace(policy, remedies=("refit",)), seen),
+            fire(policy, replace(seen, declined=(*seen.declined, ("previous", NOW - HOUR_MS)))),  # once a day
+            fire(policy, replace(seen, taken=(NOW - DAY_MS,))),
+            fire(policy, replace(seen, release="R3")),
+            fire(policy, replace(seen, silent=3)),
+        ):
+            assert isinstance(held, NotFired)
+    looked = tuple(("previous", NOW - day * DAY_MS) for day in (1, 2, 3))
+    outcome = fire(policy, replace(SEEN, declined=(("schedule", NOW - 5 * DAY_MS), *looked)))
+    assert isinstance(outcome, Trigger)
+    assert outcome.remedy == "refit"  # looks for an earlier version make no training wait
+
+
 def test_the_less_is_left_of_the_budget_the_more_a_fit_must_promise() -> None:
     policy = RetrainPolicy(budget=Budget(12, 365 * DAY_MS))
     spent = replace(SEEN, now_ms=400 * DAY_MS, trainings=(0, *range(100 * DAY_MS, 108 * DAY_MS, DAY_MS)))
@@ -186,6 +208,6 @@ def test_the_less_is_left_of_the_budget_the_more_a_fit_must_promise() -> None:
 @pytest.mark.parametrize("when", ["drift", "schedule", Schedule("0 3 * *")])
 def test_an_unknown_kind_or_a_broken_schedule_is_a_clear_error(when: str | Schedule) -> None:
     with pytest.raises(ConfigError) as caught:
-        fire(RetrainPolicy(when=(when,)), SEEN)
+        check(RetrainPolicy(when=(when,)), NOW)
     assert caught.value.where == "retrain.when"
     assert caught.value.way_out

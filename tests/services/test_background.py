@@ -14,14 +14,16 @@ from homeostat.adapters.code import ProjectCode
 from homeostat.adapters.source import Source
 from homeostat.config import read_policy
 from homeostat.domain.dataset import EVENT_MS
-from homeostat.domain.rollout import Rollout, Status
+from homeostat.domain.rollout import Arm, Rollout, Status
 from homeostat.domain.units import DAY_MS
 from homeostat.serving import messages
 from homeostat.terminal import out, standing
 from homeostat.wiring.stores import in_memory
 from homeostat.wiring.system import System
 
-POLICY = projects.POLICY.replace("window: 20d, holdout: 3d", "window: 5d, holdout: 1d").replace("0.05}", "0.5}")
+POLICY = projects.POLICY.replace("window: 20d, holdout: 3d", "window: 5d, holdout: 1d").replace("0.05}", "0.5}") + (
+    "experiments: {checkout: {metric: {signal: bought, bounds: [0, 1]}}}\n"
+)
 
 
 def lived(root: Path, when: str, change: int | None, turns: int, look: Callable[[System], object] = id) -> System:
@@ -92,3 +94,25 @@ def test_one_that_is_never_better_is_replaced_and_leaves_no_trace_on_other_cause
     line = next(text for text in shown if "version 2" in text)
     assert "Release R2, version 2, a challenger trained in the background: running." in line
     assert "Background challengers: 0 % of 5 % of a core used in the last 7 d." in line
+
+
+def test_an_experiment_takes_its_place(tmp_path: Path) -> None:
+    """Nobody has to end the challenger first; none is trained while the experiment is under way."""
+    asked: list[Rollout] = []
+
+    def look(system: System) -> None:
+        standing = system.releases.status()
+        if not asked and standing and standing.seen.shadow and standing.rollout.background:
+            asked.append(standing.rollout)
+            system.experiments.start("checkout", [standing.rollout.candidate.number], "ann")
+            system.experiments.turn()
+            assert not system.stores.router.read().experiments
+
+    system = lived(tmp_path / "cards", "[{background: 5%}]", None, 6, look)
+    gone = releases(system)[-1]
+    assert (gone.id, gone.status, gone.reason) == (asked[0].id, Status.SUPERSEDED, "Superseded by experiment E1.")
+    found = system.experiments.status()
+    assert found and found.experiment.ended_ms is None
+    routing = system.stores.router.read()
+    assert routing.experiments["cards"].candidate == Arm(gone.candidate.number, gone.candidate.bundle)
+    assert routing.routes["cards"].candidate is None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 import projects
@@ -176,6 +177,9 @@ def test_what_is_kept_between_two_reads_is_what_a_whole_read_says(
                 whole = BelievedLabels(labels, *rules).read(start, now + 1)
                 assert kept.read(start, now + 1).sort("id").equals(whole.sort("id"))
                 assert whole["id"].is_unique().all()
+                some = pl.Series(list("prtz"))
+                alone = whole.filter(pl.col("id").is_in(some.implode()))
+                assert kept.read(start, now + 1, some).sort("id").equals(alone.sort("id"))
         assert len(kept._kept) <= 4
     monkeypatch.setattr("homeostat.services.believed.KEPT_ROWS", 3)
     assert kept.read(0, now + 1).height > 3

@@ -3,14 +3,18 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import polars as pl
 import pytest
-from watching import MODEL, POLICY, World
+from numpy.typing import NDArray
+from watching import A_DAY, MODEL, POLICY, Labels, World
 
+from homeostat.domain.errors import PipelineError
 from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Window
-from homeostat.domain.policy import LogPolicy, MonitorPolicy
+from homeostat.domain.policy import LogPolicy, MonitorPolicy, TrainPolicy
 from homeostat.domain.units import DAY_MS, HOUR_MS
+from homeostat.engines import metrics
 from homeostat.engines.drift.profile import Profile
 from homeostat.services import windows
 from homeostat.services.drifts import Drifts
@@ -292,6 +296,57 @@ def test_of_a_large_window_a_sample_by_id_is_looked_at_and_said_to_be_one(monkey
     measured = [one.body["rows"] for one in twin.journal.read(MODEL, "monitor.metric")]
     assert estimated[: len(measured)] == measured  # the same rows
     assert all(30 <= n <= 66 for n in estimated)
+
+
+def test_no_more_labels_are_held_than_a_window_has_rows() -> None:
+    """Of all that came since it began, however many these are."""
+    world, held = World(), list[int]()
+
+    class Spied(Labels):
+        def read(self, start_ms: int, end_ms: int, ids: pl.Series | None = None) -> pl.DataFrame:
+            found = world.labels.read(start_ms, end_ms, ids)
+            held.append(found.height)
+            return found
+
+    world.monitors.labels = Spied()
+    for _ in range(6 * A_DAY):  # a standstill: its windows are judged together
+        world._answer(0.1, 0.0, False, False)
+        world.clock.now += DAY_MS // A_DAY
+    world.monitors.watch()
+    assert held == [A_DAY] * 5
+
+
+def test_a_metric_of_the_projects_own_that_has_no_value_stops_nothing() -> None:
+    """A day without a label, one on which it divides by zero, one on which it fails: each is unknown."""
+    asked = list[int]()
+
+    def cost(y: NDArray[np.float64], _: object) -> float:
+        asked.append(len(y))
+        if y.sum() == 1:
+            raise RuntimeError("no price")
+        return 1 / int(y.sum())
+
+    metrics.own("metrics:cost", cost)
+    world = World(replace(POLICY, train=TrainPolicy("metrics:cost")))
+    only = pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("1")).otherwise(pl.lit("0"))
+    for label in (pl.col("label"), None, pl.lit("0"), only):
+        n = world.labels.frame.height
+        world.day()
+        before, told = world.labels.frame.head(n), world.labels.frame.slice(n)
+        world.labels.frame = pl.concat([before, told.clear() if label is None else told.with_columns(label=label)])
+    world.day()
+    said = [event.text for event in world.journal.read(MODEL, "monitor.metric")]
+    assert said[0].startswith("metrics:cost ")
+    assert said[1:] == [
+        "metrics:cost can't be measured on 0 labels of 96 answers",
+        "metrics:cost can't be measured on 96 labels of 96 answers",
+        "metrics:cost can't be measured on 96 labels of 96 answers: "
+        "metrics:cost failed on 96 rows: RuntimeError: no price",
+    ]
+    assert 0 not in asked
+    assert len(world.journal.read(MODEL, "monitor.drift")) == 5
+    with pytest.raises(PipelineError, match="no price"):
+        metrics.measure("metrics:cost", np.eye(96)[0], np.zeros((96, 2)))
 
 
 def test_a_version_that_was_made_before_says_that_it_knows_no_windows_of_so_many_rows() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
-from watching import MODEL, World
+from watching import MODEL, Log, World
 
 from homeostat.domain.errors import NotFound, Refused
 from homeostat.domain.gate import Verdict
 from homeostat.domain.units import DAY_MS
+from homeostat.services import quarantine
 from homeostat.services.held import quarantined
 
 BREAK = 36
@@ -81,3 +83,26 @@ def test_a_unit_that_callers_changed_is_named_though_every_request_is_refused() 
     assert alert.evidence.startswith("its values look multiplied by 100")
     world.day()
     assert world.alerts.open() == ()
+
+
+def test_of_too_many_rows_a_sample_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three days of 96 rows so many as 150 are a half: the same ids each time, and the alert says so."""
+    monkeypatch.setattr(quarantine, "MOST", 150)
+    monkeypatch.setattr(quarantine, "PROBE", 1.0)
+    world, sizes = World(), list[int]()
+
+    class Spied(Log):
+        def read(self, model: str, start_ms: int, end_ms: int, inputs: bool = True, share: float = 1.0) -> pl.DataFrame:
+            found = world.log.read(model, start_ms, end_ms, inputs, share)
+            sizes.append(found.height if inputs else 0)
+            return found
+
+    world.quarantine.log = Spied()
+    for day in range(30, BREAK + 3):
+        world.day(stuck=day >= BREAK)
+    (alert,) = world.alerts.open()
+    assert alert.title == "amount is stuck"
+    assert "(a sample by id, " in alert.evidence
+    (fault,) = quarantined(world.journal, MODEL).values()
+    assert BREAK * DAY_MS <= fault.from_ms <= BREAK * DAY_MS + DAY_MS // 8
+    assert 0 < max(sizes) <= 180

@@ -139,7 +139,10 @@ def test_an_experiment_by_the_command_line(tmp_path: Path) -> None:
     assert "ended it: a try. Version 2: not yet known" in said
     signals = root / "signals.csv"
     signals.write_text("id,name,value\na,bought,1\nb,rated,4.5\n")
-    assert homeostat("feedback", "add", signals, "-p", root)[1] == "0 labels and 2 signals taken, of 2 rows.\n"
+    assert (
+        homeostat("feedback", "add", signals, "-p", root)[1]
+        == "0\N{NO-BREAK SPACE}labels and 2\N{NO-BREAK SPACE}signals taken, of 2\N{NO-BREAK SPACE}rows.\n"
+    )
     assert Project.open(root).system.stores.labels.signals(0, 2**62).height == 2
     signals.write_text("id,name,value\na,bought,much\n")
     assert homeostat("feedback", "add", signals, "-p", root)[0] == 2

@@ -3,15 +3,18 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+import pytest
 from watching import MODEL, POLICY, World
 
 from homeostat.domain.bundle import Version
+from homeostat.domain.errors import ConfigError
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
-from homeostat.domain.policy import Background, OtherWindow, RetrainPolicy
+from homeostat.domain.policy import Background, OtherWindow, RetrainPolicy, Schedule
 from homeostat.domain.trigger import Probed, Remembered
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.probe import worth
+from homeostat.services.triggers import speaks_since
 
 
 def worse() -> World:
@@ -19,6 +22,12 @@ def worse() -> World:
     for wrong in [0.1] * 8 + [0.45] * 4:
         world.day(wrong)
     return world
+
+
+def test_a_schedule_that_is_none_is_an_error_from_the_beginning() -> None:
+    retrain = RetrainPolicy(when=("performance", Schedule("61 * * * *")))
+    with pytest.raises(ConfigError, match="61"):
+        World(replace(POLICY, retrain=retrain))
 
 
 def test_harm_fires_once_and_stays_pending_until_its_training_ends() -> None:
@@ -162,8 +171,6 @@ def test_an_earlier_version_is_taken_where_it_is_surely_better_than_a_training_w
     version = Version(MODEL, 1, "b" * 64, "run-1")
     for gain, remedy in ((0.1, "refit"), (0.3, "previous:1")):
         world = careful("previous", "refit")
-        while "performance" not in [alert.title for alert in world.alerts.open()]:
-            world.day(0.6)
         world.would_help[POLICY.train.window] = Probed(True, "a fit is better", 0.2, 9.0, 100, 9)
         world.remembered = Remembered(version, Probed(True, "version 1 is better", gain, 500.0, 100))
         while not (fired := world.triggers.pending()):
@@ -172,6 +179,46 @@ def test_an_earlier_version_is_taken_where_it_is_surely_better_than_a_training_w
     world.triggers.done(fired, run="run-1", note="Release R2 of version 1 was asked for.")
     assert world.kinds("remedy.") == ["remedy.done"]
     assert world.triggers.pending() is None
+
+
+def test_an_earlier_version_waits_for_no_cooldown_and_what_chose_it_does_not_judge_it() -> None:
+    world = careful("previous", "refit")
+    world.policy = replace(world.policy, retrain=replace(world.policy.retrain, cooldown=9 * DAY_MS))
+    world.restart()
+    world.would_help[POLICY.train.window] = Probed(True, "a fit is better", 0.2, 9.0, 100, 9)
+    while not (fired := world.triggers.pending()):
+        world.day(0.6)
+    world.triggers.done(fired, run="run-2")
+    world.release("run-2")
+    world.restart()
+    version = Version(MODEL, 1, "b" * 64, "run-1")
+    world.remembered = Remembered(version, Probed(True, "version 1 is better", 0.3, 500.0, 100))
+    while not (back := world.triggers.pending()):
+        world.day(0.6)
+    assert back.remedy == "previous:1"
+    assert back.at_ms - fired.at_ms < world.policy.retrain.cooldown
+    release = replace(world.rollouts.all(MODEL)[-1], by=f"trigger {back.key}")
+    assert speaks_since(world.journal, DAY_MS, release) == back.at_ms - DAY_MS
+    trained = replace(release, by=f"trigger {fired.key}")
+    assert speaks_since(world.journal, DAY_MS, trained) == 0
+
+
+def test_a_training_that_forgets_is_judged_by_what_came_since_and_the_next_is_asked_about_that_too() -> None:
+    world = careful("refit")
+    world.would_help[POLICY.train.window] = Probed(True, "a fit is better", 0.2, 9.0, 100, 9, since_ms=7)
+    while not (fired := world.triggers.pending()):
+        world.day(0.6)
+    assert (fired.remedy, world.changes) == ("since:7", (0, 0))  # a sign is not enough to forget
+    release = replace(world.rollouts.all(MODEL)[-1], by=f"trigger {fired.key}")
+    assert speaks_since(world.journal, DAY_MS, release) == 7
+    world.triggers.done(fired, run="run-2")
+    world.would_help.clear()
+    for _ in range(5):
+        world.day(0.6)
+    now = world.performances.now()
+    assert now is not None
+    assert now.fresh.verdict is Verdict.HARM
+    assert world.changes == (fired.since_ms, 7)
 
 
 def test_an_order_by_hand_fires_at_the_next_look() -> None:

@@ -14,7 +14,7 @@ from homeostat.config import read_policy
 from homeostat.domain.bundle import Version
 from homeostat.domain.dataset import EVENT_MS
 from homeostat.domain.rollout import Arm, ReleaseStep, Rollout, Route, Status, StepKind
-from homeostat.domain.units import DAY_MS
+from homeostat.domain.units import DAY_MS, iso
 from homeostat.wiring.system import System
 
 DAYS, A, B = 40, 14, 28
@@ -74,6 +74,12 @@ def test_a_fit_helps_once_it_has_seen_what_changed(seasons: Seasons) -> None:
     assert changed.helps
     assert changed.gain > 0.2
     assert system.probes.refit(window) == changed
+    change = projects.START_MS + A * DAY_MS
+    alone = system.probes.refit(window, changed_ms=change - 2 * DAY_MS, forgot_ms=projects.START_MS)
+    assert change - 2 * DAY_MS < alone.since_ms <= change + DAY_MS, "losses may rise a little before"
+    assert alone.rows > changed.rows
+    assert alone.gain > changed.gain
+    assert alone.reason.startswith(f"a model fitted on the rows since {iso(alone.since_ms)} alone is better")
     assert not system.data.versions()[1:], "a probe makes no version of the data"
 
 

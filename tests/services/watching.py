@@ -96,15 +96,17 @@ class Labels:
         new = {name: getattr(batch, name) for name in LABEL_COLUMNS}
         self.frame = pl.concat([self.frame, pl.DataFrame(new, schema=self.frame.schema)])
 
-    def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+    def read(self, start_ms: int, end_ms: int, ids: pl.Series | None = None) -> pl.DataFrame:
         within = self.frame.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
-        return within.unique("id", keep="last", maintain_order=True)
+        found = within.unique("id", keep="last", maintain_order=True)
+        return found if ids is None else found.filter(pl.col("id").is_in(ids.implode()))
 
 
 class World:
     """`day` lives one day of traffic and labels; `monitors` and `triggers` are made anew by `restart`.
     `would_help`: what probes of a window (ms) find, `remembered` that of earlier versions; `probed`: the windows asked
-    about; `needed`: the evidence last asked for."""
+    about; `needed`: the evidence last asked for, `changes`: when the world
+    changed, and what was forgotten."""
 
     def __init__(self, policy: Policy = POLICY) -> None:
         self.policy = policy
@@ -119,7 +121,7 @@ class World:
         self.would_help: dict[int, Probed] = {}
         self.remembered: Remembered | None = None
         self.probed: list[int] = []
-        self.needed = 0.0
+        self.needed, self.changes = 0.0, (0, 0)
         self.release("run-1")
         self.restart()
 
@@ -152,9 +154,9 @@ class World:
             raise NotFound("no label")
         return found
 
-    def _refit(self, window_ms: int, sweep: bool, needed: float) -> Probed:
+    def _refit(self, window_ms: int, sweep: bool, needed: float, changed: int, forgot: int) -> Probed:
         assert not sweep
-        self.needed = needed
+        self.needed, self.changes = needed, (changed, forgot)
         self.probed.append(window_ms)
         return self.would_help.get(window_ms, Probed(False, "no gain", rows=9))
 

@@ -13,7 +13,8 @@ from homeostat.domain.rollout import Lane
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.domain.units import MINUTE_MS
 from homeostat.engines.evidence import combined, e_bh, log_growth, log_mean
-from homeostat.engines.lanes import SEGMENTS_ALPHA, SLOW_RATIO, Case, Side, judge
+from homeostat.engines.judge import judge
+from homeostat.engines.lanes import SEGMENTS_ALPHA, SLOW_RATIO, Case, Side
 
 MINUTES, PER_MINUTE, HORIZON = 90, 200, 40
 N = MINUTES * PER_MINUTE

@@ -191,6 +191,9 @@ class LabelCases:
             ("no", 20, ""),
         ]
         assert labels.read(30, 40).height == 0
+        some = pl.Series(["b", "a", "unheard of"])
+        assert sorted(labels.read(0, 30, some).rows()) == [("a", "no", 20, ""), ("b", "1.5", 10, "")]
+        assert labels.received(0, 30, some).equals(labels.received(0, 30).filter(pl.col("id") != "c"))
 
     def test_of_a_signal_the_last_received_counts(self, labels: LabelLog) -> None:
         labels.append_signals(
@@ -231,6 +234,7 @@ class TestSegmentLabels(LabelCases):
         labels.close()
         tables = DayTables(tmp_path / "tables")
         assert SegmentArchive(tmp_path / "log", tables).compact() == (3, 0)  # the third label repeats the first
+        assert (labels.read(0, 99, pl.Series(["a"])).height, labels.read(0, 99, pl.Series(["b"])).height) == (1, 0)
         assert labels.signals(0, 99).rows() == [("a", "amount", 1.5, 10)]
         labels.append(LabelBatch(["a"], ["perhaps"], [10]))
         assert labels.read(0, 99).rows() == [("a", "perhaps", 10, "")]

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from homeostat.adapters.runtime import ROWWISE
 from homeostat.domain.errors import PipelineError
 
 _NAME = "model"  # the converters' own names are random: the same model must give the same bytes
 _THRESHOLDS = re.compile(r"^threshold=(.*)$", re.MULTILINE)
+_ROWWISE = frozenset({"TreeEnsembleClassifier", "TreeEnsembleRegressor", "Identity", "Cast", "Mul", "Add", "Sub"})
+"""Operators that take a row at a time: no sum of theirs goes over rows, nor is it ordered by how many there are."""
 _SIZES = re.compile(r"^tree_sizes=.*\n", re.MULTILINE)  # bytes a tree; LightGBM finds the trees without them too
 
 
@@ -80,8 +83,12 @@ def _with_open_batch(model: Any) -> Any:
 
 def canonical(model: Any) -> bytes:
     """The same in every process: the converters list the operator sets that a model needs in the order of a set of
-    texts, which each process of Python hashes anew, and some of them twice."""
+    texts, which each process of Python hashes anew, and some of them twice. Says of itself whether it is `ROWWISE`."""
+    from onnx.helper import set_model_props
+
     needed = {one.domain: one for one in sorted(model.opset_import, key=lambda one: one.version)}
     del model.opset_import[:]
     model.opset_import.extend(needed[domain] for domain in sorted(needed))
+    if all(node.op_type in _ROWWISE for node in model.graph.node):
+        set_model_props(model, {ROWWISE: "true"})
     return bytes(model.SerializeToString())

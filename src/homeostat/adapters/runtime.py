@@ -10,6 +10,8 @@ from homeostat.domain.errors import Corrupt
 from homeostat.ports import Model
 
 _SILENT = 4  # what matters to the caller is raised
+ROWWISE = "homeostat.rowwise"
+"""In a model's metadata: each row's output has the same bytes however many rows come with it."""
 
 
 class OnnxRuntime:
@@ -32,10 +34,12 @@ def _model(session: ort.InferenceSession) -> Model:
     source, wanted = session.get_inputs()[0].name, [session.get_outputs()[-1].name]
 
     def predict(x: NDArray[np.float32], /) -> NDArray[np.float64]:
+        output = np.asarray(session.run(wanted, {source: x})[0], np.float64)
+        return output if output.ndim == 2 else output.reshape(-1, 1)
+
+    def paired(x: NDArray[np.float32], /) -> NDArray[np.float64]:
         # A single row would take another kernel (matrix-vector), whose sums round otherwise: the same row must give
         # the same bytes alone and in a batch.
-        rows = x if len(x) != 1 else x.repeat(2, axis=0)
-        output = np.asarray(session.run(wanted, {source: rows})[0], np.float64)
-        return (output if output.ndim == 2 else output.reshape(-1, 1))[: len(x)]
+        return predict(x) if len(x) != 1 else predict(x.repeat(2, axis=0))[:1]
 
-    return predict
+    return predict if ROWWISE in session.get_modelmeta().custom_metadata_map else paired

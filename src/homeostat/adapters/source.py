@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,21 +39,44 @@ def read_table(path: Path, drop: Sequence[str] = ()) -> pl.DataFrame:
     """All rows, numbers as Int64 and Float64; the columns in `drop` stay as they are. Errors: `DataError`."""
     if not path.is_file():
         raise DataError(
-            "the data file is not there",
+            "the file is not there",
             where=str(path),
-            way_out="Put it back, or change data.source in homeostat.yaml.",
+            way_out="Put it back, or name another (the project's own is data.source in homeostat.yaml).",
         )
     try:
         frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema_length=None)
     except pl.exceptions.NoDataError:
         frame = pl.DataFrame()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"can't read the data file: {str(error).splitlines()[0]}", where=str(path)) from None
+        raise _unreadable(path, str(error).splitlines()[0]) from None
     if frame.is_empty():
         raise DataError(
             "the data file is empty", where=str(path), way_out="It needs a line of column names, then rows."
         )
     return frame.with_columns(_typed(frame[name], path.name) for name in frame.columns if name not in drop)
+
+
+def _unreadable(path: Path, why: str) -> DataError:
+    """With the line, of a CSV file in which one holds more values than the first has names."""
+    line = None if path.suffix == ".parquet" else _longer(path)
+    if line is None:
+        return DataError(f"can't read the file: {why}", where=str(path), way_out="CSV (UTF-8) or Parquet is read.")
+    return DataError(
+        "a line holds more values than there are columns",
+        where=f"{path}, line {line:,}",
+        way_out="Mend it; a text with commas or line breaks stands in double quotes.",
+    )
+
+
+def _longer(path: Path) -> int | None:
+    """The number of the first such line, from 1."""
+    with path.open(encoding="utf-8", errors="replace", newline="") as lines:
+        rows = csv.reader(lines)
+        try:
+            width = len(next(rows, []))
+            return next((rows.line_num for row in rows if len(row) > width), None)
+        except csv.Error:  # a field without an end, bytes that are no text
+            return None
 
 
 def _typed(column: pl.Series, file: str) -> pl.Series:

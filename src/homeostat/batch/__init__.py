@@ -6,7 +6,16 @@ and its prediction ids follow from the job and the row: the same job again makes
 """
 
 from homeostat.batch.job import OnError
+from homeostat.batch.record import Logs
 from homeostat.batch.run import PART_ROWS, Batch, BatchResult, Terms
 from homeostat.batch.work import Shipped
 
-__all__ = ["PART_ROWS", "Batch", "BatchResult", "OnError", "Shipped", "Terms"]
+__all__ = [
+    "PART_ROWS",
+    "Batch",
+    "BatchResult",
+    "Logs",
+    "OnError",
+    "Shipped",
+    "Terms",
+]

@@ -10,6 +10,7 @@ from typing import Literal
 
 from homeostat import codec
 from homeostat.batch.inputs import Table
+from homeostat.domain.feedback import Exploration
 
 OnError = Literal["fail", "mark"]
 
@@ -41,13 +42,14 @@ class Begun:
 
 @dataclass(frozen=True)
 class Job:
-    """The version `version` of the model on the rows of `tables`."""
+    """The version `version` of the model on the rows of `tables`; with an `exploration` slice a column tells it."""
 
     bundle: str
     version: int
     part_rows: int
     on_error: OnError
     tables: tuple[Table, ...]
+    exploration: Exploration | None = None
 
     @cached_property
     def name(self) -> str:

@@ -15,11 +15,12 @@ from homeostat.batch.inputs import tables
 from homeostat.batch.job import Job, OnError, Part
 from homeostat.batch.outputs import Out, missing, out
 from homeostat.batch.places import Place, place
-from homeostat.batch.record import recorder
+from homeostat.batch.record import Logs, recorder
 from homeostat.batch.work import Done, Record, Shipped, Work, changed, opened, unrecorded
 from homeostat.domain.errors import HomeostatError
+from homeostat.domain.feedback import Exploration
 from homeostat.domain.rollout import Arm
-from homeostat.ports import Clock, Cluster, PredictionLog, Progress
+from homeostat.ports import Clock, Cluster, Progress
 
 PART_ROWS = 100_000
 
@@ -30,6 +31,7 @@ class Terms:
 
     part_rows: int = PART_ROWS
     on_error: OnError = "fail"
+    exploration: Exploration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +49,23 @@ class BatchResult:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`ship` fetches a bundle by its id; `log` keeps the answers too, on this machine; `cluster` does the work
-    elsewhere."""
+    """`ship` fetches a bundle by its id; `logs` keep the answers too, and which of them are explored, on this machine;
+    `cluster` does the work elsewhere."""
 
     ship: Callable[[str], Shipped]
     clock: Clock
-    log: PredictionLog | None = None
+    logs: Logs | None = None
     cluster: Cluster | None = None
 
     def score(
         self, serves: Arm, source: str | Path, target: str | Path, terms: Terms, progress: Progress
     ) -> BatchResult:
         """Every row of `source` → `target`: `id` (the row's own, where there is such a column), `model_version`, and
-        score and label, or value. Columns that the model does not know are left out. Errors: `DataError` that names
-        file, row and field; `UsageError` when the target holds something else."""
+        score and label, or value; `explore` where there is such a slice. Columns that the model does not know are left
+        out. Errors: `DataError` that names file, row and field; `UsageError` when the target holds something else."""
         given, to = place(source), out(place(target))
-        job = _unfinished(Job(serves.bundle, serves.version, terms.part_rows, terms.on_error, tables(given)), given, to)
+        how = terms.part_rows, terms.on_error, tables(given), terms.exploration
+        job = _unfinished(Job(serves.bundle, serves.version, *how), given, to)
         work = Work(job, self.ship(job.bundle), to)
         to.claim(job, work.empty())
         parts = list(job.parts())
@@ -79,8 +82,9 @@ class Batch:
     def _outcomes(self, work: Work, todo: Sequence[Part]) -> Iterator[Done | HomeostatError]:
         if self.cluster is not None:
             return self.cluster.each(work, todo)
-        arm = Arm(work.job.version, work.job.bundle)
-        record = recorder(self.log, self.clock, opened(work.shipped).manifest, arm) if self.log else unrecorded
+        job, bundle = work.job, opened(work.shipped).manifest
+        arm = Arm(job.version, job.bundle)
+        record = recorder(self.logs, self.clock, bundle, arm, job.exploration) if self.logs else unrecorded
         return _done(work, todo, record)
 
 

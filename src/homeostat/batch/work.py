@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -87,11 +87,13 @@ class Scored:
     output: NDArray[np.float64]
 
 
-Record = Callable[[Scored], None]
+Record = Callable[[Scored], Collection[str]]
+"""→ the ids that are marked as explored."""
 
 
-def unrecorded(_scored: Scored) -> None:
-    """No log."""
+def unrecorded(_scored: Scored) -> Collection[str]:
+    """No log, and no mark: it could not be written down."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +123,15 @@ class Work:
         scored, faults = self._scored(part, rows)
         if faults and self.job.on_error == "fail":
             raise self._refusal(part, min(faults), faults[min(faults)])
-        record(scored)
-        self.out.write(self.job, part, self._frame(scored, faults))
+        explored = record(scored)
+        self.out.write(self.job, part, self._frame(scored, faults, explored))
         return Done(part, len(faults))
 
     def empty(self) -> pl.DataFrame:
         """The columns of the answers."""
         bundle = opened(self.shipped)
         none = np.empty((0, width(bundle.schema)))
-        return self._frame(Scored(pl.Series("id", [], pl.String), None, np.ones(0, np.bool_), {}, none), {})
+        return self._frame(Scored(pl.Series("id", [], pl.String), None, np.ones(0, np.bool_), {}, none), {}, ())
 
     def _scored(self, part: Part, rows: pl.DataFrame) -> tuple[Scored, Faults]:
         bundle, table = opened(self.shipped), self.job.tables[part.number].address
@@ -160,19 +162,27 @@ class Work:
             faults.setdefault(row, Fault("id", f"1 to {LONGEST_ID} characters", told))
         return own.zip_with(usable, made)
 
-    def _frame(self, scored: Scored, faults: Faults) -> pl.DataFrame:
+    def _frame(self, scored: Scored, faults: Faults, explored: Collection[str]) -> pl.DataFrame:
         said = _said(opened(self.shipped).manifest, scored.output)
         if faults:
             place = np.cumsum(scored.good) - 1
             at = pl.Series(place.astype(np.uint32)).set(pl.Series(~scored.good), None)
             said = [column.gather(at) for column in said]
         version = pl.repeat(self.job.version, len(scored.ids), dtype=pl.Int64, eager=True).alias("model_version")
-        frame = pl.DataFrame([scored.ids.alias("id"), version, *said])
+        frame = pl.DataFrame([scored.ids.alias("id"), version, *said, *self._marks(scored.ids, explored)])
         if self.job.on_error == "fail":
             return frame
         told = [faults[row].message if row in faults else None for row in range(len(frame))] if faults else None
         error = pl.Series("error", told or [None] * len(frame), pl.String)
         return frame.with_columns(error)
+
+    def _marks(self, ids: pl.Series, explored: Collection[str]) -> list[pl.Series]:
+        """The answer that is to be acted upon instead, null outside of the slice."""
+        if self.job.exploration is None:
+            return []
+        answer = pl.lit(self.job.exploration.answer, _LABELS[type(self.job.exploration.answer)])
+        inside = ids.is_in(pl.Series(list(explored), dtype=pl.String).implode())
+        return [pl.select(explore=pl.when(inside).then(answer)).to_series()]
 
     def _refusal(self, part: Part, row: int, fault: Fault) -> DataError:
         where = f"{self.job.tables[part.number].address}, row {part.first + row + 1:,} (the first row of data is 1)"

@@ -35,9 +35,11 @@ def feedback_add(
     Example: homeostat feedback add labels.csv -p price
     """
     from homeostat import terminal
+    from homeostat.engines.report.words import counted
 
     taken = opened(folder).feedback.add(file)
-    said = f"{taken.labels:,} labels and {taken.signals:,} signals taken, of {taken.rows:,} rows."
+    told = f"{counted(taken.labels, 'label')} and {counted(taken.signals, 'signal')}"
+    said = f"{told} taken, of {counted(taken.rows, 'row')}."
     show(taken, as_json, lambda: terminal.lines(said))
 
 
@@ -107,10 +109,13 @@ def feedback_reject(
 
 
 def _told(found: FeedbackStanding) -> Iterator[str]:
+    from homeostat.engines.report.words import counted
+
     if not (found.sources or found.events):
         yield f"Nothing came since {iso(found.since_ms)}."
     for one in found.sources:
-        yield f"{one.source or '(unnamed)'}: {one.labels:,} labels of {one.ids:,} predictions, trust {one.trust:g}"
+        told = f"{counted(one.labels, 'label')} of {counted(one.ids, 'prediction')}"
+        yield f"{one.source or '(unnamed)'}: {told}, trust {one.trust:g}"
         yield f"  {one.corrected:,} corrected, {one.repeated:,} repeated, {one.late:,} late, {one.unknown:,} unknown"
         if one.shared:
             share = f"{one.agreed / one.shared:.0%} of {one.shared:,}"
@@ -118,7 +123,8 @@ def _told(found: FeedbackStanding) -> Iterator[str]:
         if one.held:
             yield f"  {one.held:,} held back"
     for event in found.events:
-        yield f"{event.name}: {event.signals:,} signals, {event.by_key:,} of entities, {event.unknown:,} of unknown ids"
+        signals = counted(event.signals, "signal")
+        yield f"{event.name}: {signals}, {event.by_key:,} of entities, {event.unknown:,} of unknown ids"
     for new in found.classes:
         yield f"New class {new.name!r}, {new.state}: {new}"
     for hold in found.holds:

@@ -48,11 +48,11 @@ def predict(
     from homeostat import terminal
     from homeostat.batch import Terms
     from homeostat.config import read_policy
-    from homeostat.wiring.batch import own_log, predict_file
+    from homeostat.wiring.batch import own_logs, predict_file
 
     root = folder.resolve()
     policy, terms = read_policy(root), Terms(part_rows, on_error.value)
-    opened = partial(own_log, root, policy) if log else None
+    opened = partial(own_logs, root, policy) if log else None
     with terminal.progress("rows") as progress:
-        result = predict_file(root, policy, source, out, terms, progress, engine=engine.value, log=opened)
+        result = predict_file(root, policy, source, out, terms, progress, engine=engine.value, logs=opened)
     show(result, as_json, lambda: terminal.predicted(result))

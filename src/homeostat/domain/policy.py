@@ -11,6 +11,7 @@ from homeostat.domain.schema import Task, Value
 from homeostat.domain.units import (
     DAY_MS,
     MINUTE_MS,
+    SECOND_MS,
     BasisPoints,
     Fraction,
     Millis,
@@ -332,6 +333,8 @@ class Policy:
         if unknown:
             known = ", ".join(VALUED[self.task])
             raise ValueError(f"monitor.value knows no {unknown[0]!r} of the task {self.task.value}; known: {known}")
+        if not self.monitor.windows or min(self.monitor.windows) < SECOND_MS:
+            raise ValueError("monitor.windows needs a window, and none shorter than a second; 1d and 7d by default")
         few = [count for count in self.monitor.rows if count < FEWEST_ROWS]
         if few:
             raise ValueError(f"monitor.rows: {few[0]} answers tell nothing; {FEWEST_ROWS} are the least")

@@ -97,7 +97,7 @@ class Inputs(Mapping[str, Sequence[Value]]):
         return len(self.places)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # a frozen one takes four times as long to make
 class LogBatch:
     """What one turn of the event loop answered for one model, column by column; every sequence has n entries,
     except `inputs`: for each field of the schema its n values. Its fields are those of `LOG_COLUMNS`, and `trace`: the

@@ -17,13 +17,15 @@ from homeostat.domain.units import iso
 class Course:
     """One way to run the model: its metric on all rows, and on those of each period (by its middle, in ms); what it
     cost: trainings, probes that asked whether one would help, and the rows of all their fits, each as often as it was
-    fitted. Seconds are not counted: they differ from one machine and day to the next."""
+    fitted. Seconds are not counted: they differ from one machine and day to the next. `value`: what all its answers
+    were worth, None where the policy does not say."""
 
     whole: Measurement
     periods: tuple[tuple[int, Measurement], ...]
     trainings: int
     fitted: int
     probes: int = 0
+    value: float | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -81,6 +83,9 @@ class RehearsalResult:
             "probes": self.loop.probes,
             "rows_fitted": self.loop.fitted,
             "weekly_rows_fitted": self.weekly.fitted,
+            "value": self.loop.value,
+            "frozen_value": self.frozen.value,
+            "weekly_value": self.weekly.value,
             "releases": [_release(release) for release in self.releases],
             "rollbacks": self.rollbacks,
             "settled_by_best_estimate": self.settled,

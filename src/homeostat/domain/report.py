@@ -67,4 +67,4 @@ class MonitorReport:
     needs: Needs
     value: Measurement | None = None
     note: str = BLIND
-    counted: Mapping[int, tuple[Stretch, ...]] = field(default_factory=dict)
+    counted: Mapping[str, tuple[Stretch, ...]] = field(default_factory=dict)

@@ -139,8 +139,8 @@ class Seen:
     loaded and its sample verified; `requests`: answered by the candidate in this step (rows it was shadow-scored
     on, in Shadow and Probation); `backtest`: a training's, against the same champion, None without one; `replayed`:
     what the step Backtest found, "" while it goes on and in other steps; `person`: a manual order, "approve", "reject"
-    or "rollback", with its reason; `back`: why the traffic can't go back yet, "" when it can; `newer`: the release that
-    takes this one's place, "" where it has to queue.
+    or "rollback", with its reason; `back`: why the traffic can't go back yet, "" when it can; `newer`: what takes
+    this one's place, a release or an experiment, "" where it has to wait.
     """
 
     now_ms: int

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from homeostat.domain.bundle import Version
 from homeostat.domain.units import DAY_MS, show_duration
 
-REFIT, SWEEP, PREVIOUS = "refit", "sweep", "previous"
-"""Remedies: a training, one with other parameters, and the release of an earlier version."""
+REFIT, SWEEP, PREVIOUS, SINCE = "refit", "sweep", "previous", "since"
+"""Remedies: a training, one with other parameters, the release of an earlier version, and a training that forgets what
+was before a change."""
 
 
 BACKGROUND = "background"
@@ -26,7 +27,8 @@ def in_background(key: str) -> bool:
 class Trigger:
     """`key` identifies the cause: a second trigger with the same key does not fire. `since_ms`: when the world most
     likely began to change, 0 where the champion shows no sign of that. `remedy`: what is done about it: `refit`,
-    `sweep`, `window:` with milliseconds, or `previous:` with the version's number."""
+    `sweep`, `window:` with milliseconds, `since:` with the time of a change, or `previous:` with the version's
+    number."""
 
     key: str
     kind: str
@@ -39,7 +41,8 @@ class Trigger:
 @dataclass(frozen=True, slots=True)
 class Probed:
     """What a probe found: `gain`, by how much the loss falls in the mean, over the `n` newest labels; E against "there
-    is no gain". `rows`: what it was fitted on, 0 when nothing was fitted; `seconds` of it, and their price."""
+    is no gain". `rows`: what it was fitted on, 0 when nothing was fitted; `seconds` of it, and their price.
+    `since_ms`: it learns from nothing before that, 0: from all that it is given."""
 
     helps: bool
     reason: str
@@ -49,6 +52,7 @@ class Probed:
     rows: int = 0
     seconds: float = 0.0
     price: float = 0.0
+    since_ms: int = 0
 
     @property
     def cost(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -14,14 +14,13 @@ from homeostat.domain.schema import Schema, Task, Value
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
+class Answers(NamedTuple):
     """Column by column as in `LOG_COLUMNS`: n scores, n labels as text (None: regression), n lists of class
     probabilities (None unless multiclass)."""
 
-    score: Sequence[float]
-    label: Sequence[str | None]
-    scores: Sequence[Sequence[float] | None]
+    score: list[float]
+    label: list[str | None]
+    scores: list[Sequence[float] | None]
 
 
 def answers(schema: Schema, threshold: float, output: Array) -> Answers:

@@ -26,6 +26,7 @@ from homeostat.engines.answer import answers
 from homeostat.engines.drift.counts import NumberLayout, Numbers
 from homeostat.engines.drift.numeric import distance
 from homeostat.engines.itinerary import Rates
+from homeostat.engines.judge import judge
 from homeostat.engines.lanes import Case, Side
 
 Array = NDArray[np.float64]
@@ -255,7 +256,7 @@ class Comparison:
         if not self.n:
             return (), ""
         nobody = pl.DataFrame(schema={"id": pl.String, "label": pl.String})
-        judged = lanes.judge(self.case, pl.concat(self._failed), nobody)
+        judged = judge(self.case, pl.concat(self._failed), nobody)
         errors = next(lane for lane in judged.lanes if lane.name == "errors")
         stop = judged.hard_stop or self._breach()
         return (errors, lanes.quality(self.case, self._labelled(), "", "fair"), _segments(found)), stop

@@ -112,7 +112,7 @@ def detect(baseline: Baseline, losses: Array, blocks: NDArray[np.int64], rule: R
         reason = f"the baseline holds {len(baseline.block_means)} days of labels; {LEAST_BLOCKS} are needed"
         return _change(Verdict.UNKNOWN, reason, 0.0, None, baseline, losses, len(ids), rule)
     if not len(ids):
-        return _change(Verdict.UNKNOWN, "no mature label yet", 0.0, None, baseline, losses, 0, rule)
+        return _change(Verdict.UNKNOWN, "no whole day of mature labels yet", 0.0, None, baseline, losses, 0, rule)
     weight = np.minimum(1.0, counts / (baseline.n / len(baseline.block_means)))
     steps = log_e(baseline, means, weight, rule)
     evidence = shiryaev_roberts(steps)

@@ -34,6 +34,9 @@ BETS: Array = 0.96 * 2.0 ** (-np.arange(14) / 2)
 CELLS = 1_001
 """Points of a tally, evenly from -1 to 1."""
 
+FINEST = 2.0**-26
+"""Of a cell: of values rounded so, up to 2^27, the sums of a tally are the same in any order, to the last bit."""
+
 EARLY = 0.1
 """The part of alpha that is spent on labels that are not mature yet."""
 
@@ -171,11 +174,16 @@ def tally(differences: Array) -> Array:
     value, can only lessen the evidence (Jensen). Errors: ValueError for values outside, or NaN."""
     if len(differences) and not (np.min(differences) >= -1 and np.max(differences) <= 1):
         raise ValueError("a paired difference must lie in [-1, 1]")
-    place = (differences + 1) * ((CELLS - 1) / 2)
+    place = np.rint((differences + 1) * ((CELLS - 1) / 2 / FINEST)) * FINEST
     cell = np.minimum(place.astype(np.int64), CELLS - 2)
     part = place - cell
     lower = np.bincount(cell, weights=1 - part, minlength=CELLS)
     return np.asarray(lower + np.bincount(cell + 1, weights=part, minlength=CELLS))
+
+
+def mean(counts: Array) -> float:
+    """Of the values of a `tally` that is not empty."""
+    return float(np.linspace(-1, 1, CELLS) @ counts / counts.sum())
 
 
 def mean_evidence(counts: Array, above: float = 0.0) -> float:

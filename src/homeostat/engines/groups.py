@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Codes = NDArray[np.int64]
 DEPTH, QUANTILES, LISTED = 3, 32, 32
+NAMED = 5
+"""Values of a text that a sentence names."""
 LEAST = 20
 """Rows on each side of a split, at least; and a fiftieth of all."""
 ALPHA = 0.05
@@ -82,11 +84,18 @@ class Condition:
         return said + (" or missing" if self.null else "")
 
     def _listed(self) -> str:
-        names = ", ".join(self.values or ())
+        names = _some(self.values or ())
         if not names:
             return f"{self.field} is missing"
         verb = "is not" if self.other else "is"
         return f"{self.field} {verb} {names}" + (" or is missing" if self.null and not self.other else "")
+
+
+def _some(values: Sequence[str]) -> str:
+    """All of a few; of many the first, and how many more there are."""
+    if len(values) <= NAMED:
+        return ", ".join(values)
+    return f"{', '.join(values[:NAMED])} and {len(values) - NAMED} more"
 
 
 @dataclass(frozen=True, slots=True)

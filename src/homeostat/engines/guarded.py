@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import polars as pl
 
 from homeostat.domain.schema import Field, Kind, Schema
@@ -37,7 +36,7 @@ class Segment:
     @property
     def mean(self) -> float:
         """In [-1, 1]; there is at least one label."""
-        return float(np.linspace(-1, 1, evidence.CELLS) @ self.everything / self.everything.sum())
+        return evidence.mean(self.everything)
 
     def __str__(self) -> str:
         return f"{self.field} = {self.value}"

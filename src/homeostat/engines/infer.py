@@ -116,8 +116,15 @@ def _rule_of(column: Any) -> _Rule:
 
 def _field(column: pl.Series, rule: _Rule | None) -> Field:
     kind = kind_of(column.dtype)
-    vocabulary = tuple(column.drop_nulls().unique().sort().to_list()) if kind is Kind.TEXT else ()
+    values = rule.values if rule and kind is Kind.TEXT else None
+    vocabulary = _vocabulary(column, values or ()) if kind is Kind.TEXT else ()
     if rule is None:
         return Field(column.name, kind, column.null_count() > 0, vocabulary=vocabulary)
-    values = rule.values if kind is Kind.TEXT else None
     return Field(column.name, kind, rule.nullable, rule.low, rule.high, values, vocabulary)
+
+
+def _vocabulary(texts: pl.Series, listed: Sequence[str]) -> tuple[str, ...]:
+    """The values that come again, or that the checks list. One that came once would have a code of its own in training
+    and none in serving, where it hardly comes again: the model would learn what no request shows."""
+    known = texts.filter(texts.is_duplicated() | texts.is_in(listed))
+    return tuple(known.drop_nulls().unique().sort().to_list())

@@ -96,7 +96,9 @@ class Findings:
     mature_labels: int
 
 
-_PAIRED = pl.Schema({"id": pl.String, "outcome": pl.String, "mature": pl.Boolean, "difference": pl.Float64})
+_PAIRED = pl.Schema(
+    {"id": pl.String, "at_ms": pl.Int64, "outcome": pl.String, "mature": pl.Boolean, "difference": pl.Float64}
+)
 _SHADOW = pl.col("role") == Role.SHADOW.value
 _SPLIT = pl.col("weight").is_between(1, ALL - 1)
 _SHARE = (
@@ -108,32 +110,21 @@ _SHARE = (
 )
 
 
-def judge(case: Case, log: pl.DataFrame, labels: pl.DataFrame) -> Findings:
-    """Every lane at once."""
-    rows = compared(case, log)
-    pairs, uneven = paired(case, rows, labels), _uneven(rows, labels)
-    lanes = [errors(rows, case.bound), sample_ratio(rows), quality(case, pairs, uneven)]
-    if case.slow_us:
-        lanes.insert(1, slow(rows, case.slow_us, case.bound))
-    if case.segments:
-        lanes.append(segments(case, with_inputs(pairs, rows), uneven))
-    return Findings(tuple(lanes), hard_stop(case, rows), int(pairs["mature"].sum()))
-
-
 def compared(case: Case, log: pl.DataFrame) -> pl.DataFrame:
     """The rows that a model saw, with columns added: `candidate`, `bad` and `beside` (bool: not the answer of its own
     arm), `share` (of the candidate, where the row is compared), `entity`, `minute`."""
     versions = [case.champion.version, case.candidate.version]
     mine = pl.col("version") == case.candidate.version
     rescue = (pl.col("role") == Role.ANSWER.value) & (pl.col("arm") == "candidate") & ~mine
-    seen = log.filter(pl.col("version").is_in(versions) & (pl.col("role") != Role.REJECTED.value))
-    return seen.with_columns(beside=_SHADOW | rescue).with_columns(
+    seen = log.lazy().filter(pl.col("version").is_in(versions) & (pl.col("role") != Role.REJECTED.value))
+    marked = seen.with_columns(beside=_SHADOW | rescue).with_columns(
         candidate=mine,
         bad=pl.col("status").is_in(["error", "nonfinite", "timeout", "memory"]),
         share=_SHARE,
         entity=pl.coalesce("key", "id"),
         minute=pl.col("at_ms") // MINUTE_MS,
     )
+    return marked.collect()
 
 
 def errors(rows: pl.DataFrame, bound: float) -> Lane:
@@ -152,34 +143,47 @@ def error_counts(rows: pl.DataFrame) -> list[Count]:
     return _counts(bad)
 
 
-def slow(rows: pl.DataFrame, slow_us: int, bound: float) -> Lane:
-    """Model calls over `slow_us` microseconds behind answers that callers saw, while both arms answered.
+def slow(calls: pl.DataFrame, slow_us: int, bound: float) -> Lane:
+    """Model `calls` over `slow_us` microseconds behind answers that callers saw, while both arms answered.
 
     The unit is the call, since the rows of a batch share its time; an arm's share of the calls is measured, since a
     batch of many rows has a call for each arm at any weight. What breaks it: a call's time grows with its rows, so
     that the arm with less traffic looks a little quicker; and a pause that makes many calls in a row slow.
     """
     what = f"calls over {number(slow_us / 1_000)} ms"
-    return _ratio_lane("slow", what, slow_counts(calls(rows), slow_us), SLOW_RATIO, SLOW_ALPHA, bound)
+    return _ratio_lane("slow", what, slow_counts(shared(calls)), SLOW_RATIO, SLOW_ALPHA, bound)
 
 
-def calls(rows: pl.DataFrame) -> pl.DataFrame:
-    """The model calls behind answers while both arms answered, one row each; `share`: the candidate's, of the calls
-    at that weight."""
+def calls(rows: pl.DataFrame, slow_us: int) -> pl.DataFrame:
+    """The model calls behind answers while both arms answered, one row each: `at_ms`, `weight`, `candidate`, `n` (1),
+    `slow` (0 or 1). Calls add up where rows are parted between two times."""
     answers = rows.filter(_SPLIT & (pl.col("role") == Role.ANSWER.value) & (pl.col("status") == "ok"))
-    one_each = answers.unique(["at_ms", "weight", "candidate", "model_us"])
-    share = (pl.col("candidate").mean().over("weight") * ALL).round().cast(pl.Int64)
-    return one_each.with_columns(share=share).filter(pl.col("share").is_between(1, ALL - 1))
+    made = answers.select("at_ms", "weight", "candidate", "model_us").unique()
+    slow = (pl.col("model_us") > slow_us).cast(pl.Int64)
+    return made.select("at_ms", "weight", "candidate", n=pl.lit(1, pl.Int64), slow=slow)
 
 
-def slow_counts(calls: pl.DataFrame, slow_us: int) -> list[Count]:
-    """Of those calls, the slow ones."""
-    return _counts(calls.filter(pl.col("model_us") > slow_us))
+def summed(calls: pl.DataFrame) -> pl.DataFrame:
+    """One row an arm and weight; adds up."""
+    return calls.group_by("weight", "candidate").agg(pl.col("n", "slow").sum())
 
 
-def sample_ratio(rows: pl.DataFrame) -> Lane:
-    """Did each arm get its share? Each entity counts once, at the weight it was first seen at: assignment is sticky."""
-    counts = _assigned(_split(rows))
+def shared(calls: pl.DataFrame) -> pl.DataFrame:
+    """With `share`: the candidate's, of the calls at that weight; where it has one."""
+    mine = pl.col("n").filter(pl.col("candidate")).sum().over("weight")
+    share = (mine / pl.col("n").sum().over("weight") * ALL).round().cast(pl.Int64)
+    return calls.with_columns(share=share).filter(pl.col("share").is_between(1, ALL - 1))
+
+
+def slow_counts(calls: pl.DataFrame) -> list[Count]:
+    """Of the `shared` calls, the slow ones."""
+    return _counts(calls.filter(pl.col("slow") > 0), pl.col("slow"))
+
+
+def sample_ratio(met: pl.DataFrame) -> Lane:
+    """Did each arm get its share of those who `met` one? Each entity counts once, at the weight it was first seen at:
+    assignment is sticky."""
+    counts = _counts(met)
     n = sum(count.candidate + count.champion for count in counts)
     e, threshold = evidence.share_evidence(counts), 1 / SAMPLE_ALPHA
     got = sum(count.candidate for count in counts)
@@ -189,22 +193,23 @@ def sample_ratio(rows: pl.DataFrame) -> Lane:
     return Lane("sample_ratio", verdict, told, n, e, threshold)
 
 
-def _split(rows: pl.DataFrame) -> pl.DataFrame:
-    """The answers while both arms answered."""
-    answers = _SPLIT & (pl.col("role") == Role.ANSWER.value)
-    return rows.lazy().filter(answers).select("id", "entity", "weight", "arm").collect()
+def split(rows: pl.DataFrame) -> pl.DataFrame:
+    """The answers while both arms answered: `id` and `entity` (hashes), the weight as `share`, `candidate`: whether it
+    is of its arm."""
+    answers = rows.lazy().filter(_SPLIT & (pl.col("role") == Role.ANSWER.value))
+    hashes, mine = pl.col("id", "entity").hash(), pl.col("arm") == "candidate"
+    return answers.select(hashes, share="weight", candidate=mine).collect()
 
 
-def _assigned(answers: pl.DataFrame) -> list[Count]:
-    seen = answers.filter(pl.col("entity").is_first_distinct())
-    return _counts(seen.select(share="weight", candidate=pl.col("arm") == "candidate"))
+def met(answers: pl.DataFrame) -> pl.DataFrame:
+    """Of the `split` the first of each entity."""
+    return answers.filter(pl.col("entity").is_first_distinct()).drop("id")
 
 
-def _uneven(rows: pl.DataFrame, labels: pl.DataFrame) -> str:
-    """Why the labels of the two arms can't be compared, "" if they can: under equal coverage the labelled entities
-    fall on the arms as all do."""
-    told = _split(rows).join(labels.select("id"), on="id", how="semi", maintain_order="left")
-    counts = _assigned(told)
+def uneven(told: pl.DataFrame) -> str:
+    """Why the labels of the two arms can't be compared, "" if they can: under equal coverage the labelled entities, as
+    they first `met` an arm, fall on the arms as all do."""
+    counts = _counts(told)
     e = evidence.share_evidence(counts)
     got, n = sum(count.candidate for count in counts), sum(count.candidate + count.champion for count in counts)
     if e < 1 / SAMPLE_ALPHA:
@@ -212,12 +217,13 @@ def _uneven(rows: pl.DataFrame, labels: pl.DataFrame) -> str:
     return f"labels do not come evenly: {got:,} of {n:,} are the candidate's (E = {number(e)}, invalid at 1,000)"
 
 
-def _counts(events: pl.DataFrame) -> list[Count]:
-    """Rows with `share` and `candidate` → counts by share."""
+def _counts(events: pl.DataFrame, n: pl.Expr | int = 1) -> list[Count]:
+    """Rows with `share` and `candidate`, each of so many events → counts by share."""
     if not events.height:
         return []
     mine = pl.col("candidate")
-    return [Count(*row) for row in events.group_by("share").agg(mine.sum(), b=(~mine).sum()).sort("share").rows()]
+    arms = (mine * n).sum(), (~mine * n).sum().alias("champion")
+    return [Count(*row) for row in events.group_by("share").agg(arms).sort("share").rows()]
 
 
 def _ratio_lane(name: str, what: str, counts: Sequence[Count], r0: float, alpha: float, bound: float) -> Lane:
@@ -235,12 +241,21 @@ def _ratio_lane(name: str, what: str, counts: Sequence[Count], r0: float, alpha:
     return Lane(name, verdict, told, mine + theirs, e, threshold, value, low, high, bounded)
 
 
-def hard_stop(case: Case, rows: pl.DataFrame) -> str:
-    """An output that no model may give (not finite; no probability), too much memory, or half of the first rows bad,
+def odd(case: Case) -> pl.Expr:
+    """Rows that `errors` or `hard_stop` may be about: they look at all rows of their ids, and at no other."""
+    return pl.col("bad") | (pl.col("candidate") & _improper(case.candidate.bundle.schema))
+
+
+def first_rows(rows: pl.DataFrame) -> pl.DataFrame:
+    """Of the candidate's rows the first `FIRST`; adds up."""
+    return rows.filter(pl.struct("id", "role").is_first_distinct()).head(FIRST)
+
+
+def hard_stop(case: Case, rows: pl.DataFrame, first: pl.DataFrame) -> str:
+    """An output that no model may give (not finite; no probability), too much memory, or half of the `first_rows` bad,
     where the champion answered the same rows well."""
     improper = _improper(case.candidate.bundle.schema)
-    mine = rows.filter("candidate")
-    suspect = mine.filter(pl.col("bad") | improper)
+    suspect = rows.filter(pl.col("candidate") & (pl.col("bad") | improper))
     if not suspect.height:
         return ""
     fine = (pl.col("status") == "ok") & ~_improper(case.champion.bundle.schema)
@@ -254,7 +269,6 @@ def hard_stop(case: Case, rows: pl.DataFrame) -> str:
     strange = failed.filter(improper)
     if strange.height:
         return f"the candidate's output for {strange['id'][0]} is no probability; the champion's is one"
-    first = mine.unique(["id", "role"], keep="first", maintain_order=True).head(FIRST)
     early = first.filter("bad").join(failed, on=["id", "role"], how="semi").height
     if early >= FIRST // 2:
         return f"{early} of the candidate's first {first.height} rows were bad; the champion answered them"
@@ -273,8 +287,8 @@ def _improper(schema: Schema) -> pl.Expr:
 
 
 def paired(case: Case, rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
-    """One row for each label of a row that both versions scored: `outcome` (text), what the label says; `difference` =
-    loss(candidate) - loss(champion) in [-1, 1]; `mature` (bool): the row is older than the label horizon."""
+    """One row for each label of a row that both versions scored: its `at_ms`; `outcome` (text), what the label says;
+    `difference` = loss(candidate) - loss(champion) in [-1, 1]; `mature` (bool): it is older than the label horizon."""
     if not labels.height:
         return pl.DataFrame(schema=_PAIRED)
     usable = (pl.col("role") != Role.FAILED.value) & (pl.col("status") == "ok")
@@ -288,7 +302,7 @@ def paired(case: Case, rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame
     scale = case.champion.bundle.loss_scale
     difference = _losses(case.candidate.bundle, both, scale) - _losses(case.champion.bundle, old, scale)
     mature = pl.col("at_ms") + case.horizon_ms <= case.now_ms
-    return both.select("id", outcome="truth", mature=mature).with_columns(
+    return both.select("id", "at_ms", outcome="truth", mature=mature).with_columns(
         difference=pl.Series(difference, dtype=pl.Float64)
     )
 
@@ -313,7 +327,7 @@ def quality(case: Case, pairs: pl.DataFrame, uneven: str, fair: str = "mature") 
     e, threshold = guarded.worse(case.classes, pairs), 1 / QUALITY_ALPHA
     bounded = evidence.mean_below(mature, case.margin) >= 1 / PASS_ALPHA
     verdict = Verdict.HARM if e >= threshold else Verdict.OK if bounded else Verdict.UNKNOWN
-    mean = float(ripe.to_numpy().mean()) if ripe.len() else None
+    mean = evidence.mean(mature) if ripe.len() else None
     low, high = evidence.mean_interval(mature, PASS_ALPHA / 2)
     told = _quality_told(verdict, e, pairs.height, ripe.len(), mean, (low, high), case.margin)
     verdict, told = (Verdict.INVALID, uneven) if uneven else (verdict, told)

@@ -7,12 +7,14 @@ chance. A new metric is one function and one row in `METRICS`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from homeostat.domain.errors import PipelineError
 from homeostat.domain.gate import Measurement
 from homeostat.domain.schema import Task
 
@@ -105,11 +107,14 @@ def _decided(output: Array) -> NDArray[np.intp]:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """(y (n,), output (n, c)) → value; whether more is better; for which tasks."""
+    """(y (n,), output (n, c)) → value; whether more is better; for which tasks; no value lies outside of `least` and
+    `most`."""
 
     function: Callable[[Array, Array], float]
     higher_is_better: bool
     tasks: frozenset[Task]
+    least: float = -math.inf
+    most: float = math.inf
 
 
 _BINARY = frozenset({Task.BINARY})
@@ -117,17 +122,17 @@ _CLASSES = frozenset({Task.BINARY, Task.MULTICLASS})
 _NUMBERS = frozenset({Task.REGRESSION})
 
 METRICS = {
-    "roc_auc": Metric(roc_auc, True, _CLASSES),
-    "accuracy": Metric(accuracy, True, _CLASSES),
-    "precision": Metric(precision, True, _BINARY),
-    "recall": Metric(recall, True, _BINARY),
-    "f1": Metric(f1, True, _BINARY),
-    "log_loss": Metric(log_loss, False, _CLASSES),
-    "brier": Metric(brier, False, _CLASSES),
-    "ece": Metric(ece, False, _CLASSES),
-    "mae": Metric(mae, False, _NUMBERS),
-    "rmse": Metric(rmse, False, _NUMBERS),
-    "r2": Metric(r2, True, _NUMBERS),
+    "roc_auc": Metric(roc_auc, True, _CLASSES, 0, 1),
+    "accuracy": Metric(accuracy, True, _CLASSES, 0, 1),
+    "precision": Metric(precision, True, _BINARY, 0, 1),
+    "recall": Metric(recall, True, _BINARY, 0, 1),
+    "f1": Metric(f1, True, _BINARY, 0, 1),
+    "log_loss": Metric(log_loss, False, _CLASSES, 0),
+    "brier": Metric(brier, False, _CLASSES, 0),
+    "ece": Metric(ece, False, _CLASSES, 0, 1),
+    "mae": Metric(mae, False, _NUMBERS, 0),
+    "rmse": Metric(rmse, False, _NUMBERS, 0),
+    "r2": Metric(r2, True, _NUMBERS, most=1),
 }
 
 
@@ -142,15 +147,27 @@ def known(name: str) -> Metric:
 
 def own(name: str, function: Callable[[Array, Array], float]) -> None:
     """Let a function of the project be a metric: (y (n,), output (n, c)) → number. Less is better, unless it has an
-    attribute `higher_is_better` that is true."""
-    better = bool(getattr(function, "higher_is_better", False))
-    OWN[name] = Metric(lambda y, output: float(function(y, output)), better, frozenset(Task))
+    attribute `higher_is_better` that is true. It is never asked about no rows; where it divides by zero it is not
+    defined (NaN), like those of `METRICS`. What else it raises becomes a `PipelineError`."""
+
+    def called(y: Array, output: Array) -> float:
+        try:
+            return float(function(y, output))
+        except ZeroDivisionError:
+            return float("nan")
+        except Exception as error:
+            what = f"{name} failed on {len(y):,} rows: {type(error).__name__}: {error}"
+            raise PipelineError(what, where=name, way_out="It must give a number, NaN where it has none.") from error
+
+    OWN[name] = Metric(called, bool(getattr(function, "higher_is_better", False)), frozenset(Task))
 
 
 def measure(metric: str, y: Array, output: Array) -> Measurement:
-    """The metric with a 95 % interval; rows in order of time. Errors: KeyError, unknown metric."""
-    function, output = known(metric).function, widened(y, output)
-    return interval(metric, lambda rows: function(y[rows], output[rows]), len(y))
+    """The metric with a 95 % interval, cut at what the metric can be; rows in order of time. Errors: KeyError, unknown
+    metric."""
+    asked, output = known(metric), widened(y, output)
+    found = interval(metric, lambda rows: asked.function(y[rows], output[rows]), len(y))
+    return replace(found, low=max(found.low, asked.least), high=min(found.high, asked.most))
 
 
 def widened(y: Array, output: Array) -> Array:

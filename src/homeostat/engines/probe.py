@@ -50,6 +50,24 @@ def newest(times: Times, longest_ms: int, since_ms: int = 0) -> int:
     return max(found, since) if len(times) - since >= FEW else found
 
 
+def halfway(times: Times, since_ms: int) -> int:
+    """The middle of what came since a change, in ascending times (n,): the older half can be learned from, the newer
+    one tells whether that helps. 0 where that is less than `LABELS`, or no change is known."""
+    since = int(np.searchsorted(times, since_ms))
+    return int(times[(since + len(times)) // 2]) if since_ms and len(times) - since >= 2 * LABELS else 0
+
+
+def halves(times: Times, since_ms: int) -> list[int]:
+    """When a change may have begun that losses show from `since_ms` on: then, in the middle of what came since in the
+    ascending times (n,), in the middle of the rest, and so on, while enough came after. Losses wander, and often rose
+    a little before."""
+    found, k = list[int](), int(np.searchsorted(times, since_ms))
+    while len(times) - k >= FEW:
+        found.append(int(times[k]))
+        k = (k + len(times) + 1) // 2
+    return found
+
+
 def gain(champion: Array, other: Array) -> tuple[float, float]:
     """From losses (n,) in [0, 1] on the same rows → the mean by which `other` loses less, and E against "it loses no
     less" (Waudby-Smith & Ramdas 2023, by `engines.evidence`)."""

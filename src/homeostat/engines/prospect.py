@@ -73,8 +73,8 @@ def _states(now: Present, rows: pl.DataFrame) -> list[tuple[Lane, Ratio | Paired
         "quality": _paired(now, rows),
     }
     if now.case.slow_us:
-        calls = lanes.calls(rows)
-        counts = lanes.slow_counts(calls, now.case.slow_us)
+        calls = lanes.shared(lanes.calls(rows, now.case.slow_us))
+        counts = lanes.slow_counts(calls)
         states["slow"] = _ratio(now, counts, calls, lanes.SLOW_RATIO, lanes.SLOW_ALPHA)
     open_lanes = (lane for lane in now.seen.lanes if lane.verdict not in (Verdict.HARM, Verdict.INVALID))
     found = [(lane, states.get(lane.name)) for lane in open_lanes]

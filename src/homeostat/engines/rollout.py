@@ -44,7 +44,7 @@ def decide(rollout: Rollout, seen: Seen, policy: ReleasePolicy, label_horizon_ms
     - A person's rollback or reject, then harm or a hard stop: the traffic goes back to the champion in one pass, the
       record follows in the next. `on_harm: pause` leaves the record waiting for a person instead, unless a newer
       release waits for its place. The traffic goes back only to a version that the data plane has loaded.
-    - A newer release takes the place of one that does not answer everybody yet.
+    - A newer release, or an experiment, takes the place of one that does not answer everybody yet.
     - An approval ends the step; in the last one, once its traffic is as it should be, the release.
     - The candidate gets traffic only while the data plane has it loaded.
     - An invalid lane freezes weight and record.
@@ -123,7 +123,7 @@ def _superseded(case: Case) -> Move | None:
 
 
 def _superseded_by(newer: str) -> str:
-    return f"Superseded by release {newer}."
+    return f"Superseded by {newer}."
 
 
 def _withdraw(case: Case, end: Do, reason: str) -> Move:

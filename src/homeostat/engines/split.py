@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
@@ -33,10 +33,14 @@ def _cut(policy: TrainPolicy, window: pl.DataFrame) -> int:
     return newest - policy.holdout if 2 * held >= due else int(at_ms[-due]) - 1
 
 
-def split(policy: TrainPolicy, frame: pl.DataFrame) -> Split:
-    """`frame`: a prepared frame. Errors: `DataError` when there are too few rows to learn from or to evaluate on."""
+def split(policy: TrainPolicy, frame: pl.DataFrame, since_ms: int = 0) -> Split:
+    """`frame`: a prepared frame. What was before `since_ms` is left out, and the holdout is at most half of the rest.
+    Errors: `DataError` when there are too few rows to learn from or to evaluate on."""
     newest = int(frame[EVENT_MS][-1])
     window = frame.filter(pl.col(EVENT_MS) > newest - policy.window) if policy.window else frame
+    if since_ms:
+        window = window.filter(pl.col(EVENT_MS) >= since_ms)
+        policy = replace(policy, holdout=min(policy.holdout, (newest - since_ms) // 2))
     late = pl.col(EVENT_MS) > _cut(policy, window)
     made = Split(window, window.filter(~late), window.filter(late))
     if len(made.train) < LEAST_TRAIN or len(made.holdout) < LEAST_HOLDOUT:

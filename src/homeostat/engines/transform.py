@@ -50,6 +50,16 @@ def codes(schema: Schema, columns: Mapping[str, Column]) -> NDArray[np.float64]:
     return np.frombuffer(packed).reshape(len(rows), n).T
 
 
+def numbers(rows: Sequence[Sequence[Value]], k: int) -> NDArray[np.float64] | None:
+    """(n, k) `codes` of rows whose first k values are numbers, one after the other as they came; None where one is not,
+    or is null."""
+    try:
+        packed = struct.pack(f"{len(rows) * k}d", *chain.from_iterable([row[:k] for row in rows]))
+    except struct.error:
+        return None
+    return np.frombuffer(packed).reshape(len(rows), k)
+
+
 def narrow(x: NDArray[np.float64]) -> NDArray[np.float32]:
     """The same numbers as contiguous float32."""
     with np.errstate(over="ignore"):

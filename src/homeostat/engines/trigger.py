@@ -10,7 +10,7 @@ from homeostat.domain.errors import ConfigError
 from homeostat.domain.estimate import Estimated
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import Background, OtherWindow, RetrainPolicy, Schedule
-from homeostat.domain.trigger import BACKGROUND, Spent, Trigger
+from homeostat.domain.trigger import BACKGROUND, PREVIOUS, Spent, Trigger
 from homeostat.domain.units import DAY_MS, duration_ms, is_duration, show_duration
 from homeostat.engines import cron
 from homeostat.engines.change import Change
@@ -97,6 +97,9 @@ def _suspicious(change: Change) -> bool:
     return change.evidence >= math.sqrt(change.threshold)
 
 
+CRON = 'Write five cron fields, as "0 3 * * MON", or an age, as 30d.'
+
+
 def schedule(seen: TriggerSeen, expression: str) -> Trigger | NotFired:
     """The newest tick of a cron expression (UTC) since the champion's training and the last triggered one, or since a
     no, where ticks missed meanwhile count once; or the age that the last of these trainings has reached: a no makes it
@@ -104,8 +107,7 @@ def schedule(seen: TriggerSeen, expression: str) -> Trigger | NotFired:
     last = max((seen.trained_ms, *seen.trainings))
     if is_duration(expression):
         return _aged(seen, int(str(duration_ms(expression))), last)
-    way_out = 'Write five cron fields, as "0 3 * * MON", or an age, as 30d.'
-    tick_ms = cron.newest(expression, seen.now_ms, "retrain.when", way_out)
+    tick_ms = cron.newest(expression, seen.now_ms, "retrain.when", CRON)
     if tick_ms <= max((last, *(at for kind, at in seen.declined if kind == "schedule"))):
         return NotFired(f"trained, or asked, since the last tick of {expression}")
     return Trigger(f"schedule:{expression}:{tick_ms}", "schedule", f"schedule {expression}", seen.now_ms)
@@ -161,7 +163,8 @@ KINDS: Mapping[str, Kind] = {
 def fire(policy: RetrainPolicy, seen: TriggerSeen) -> Trigger | NotFired:
     """The first cause, in the policy's order after the manual ones, that did not fire yet and that nothing forbids:
     no open release, labels that come, the cooldown over, the budget not spent. A person's order needs only the
-    first; the background, which comes last, has a budget of its own."""
+    first; the background, which comes last, has a budget of its own. While a training has to wait, harm is answered
+    by an earlier version, which costs none: `remedy` is `PREVIOUS` then."""
     reasons = []
     held = None
     for kind, setting in _kinds(policy):
@@ -169,10 +172,14 @@ def fire(policy: RetrainPolicy, seen: TriggerSeen) -> Trigger | NotFired:
         if isinstance(cause, NotFired):
             reasons.append(cause.reason)
         elif cause.key not in seen.fired:
-            forbidden = _forbidden(policy, seen, cause)
-            if forbidden is None:
-                return replace(cause, since_ms=_began(seen))
-            held = held or forbidden
+            forbidden = _forbidden(seen, cause)
+            waits = forbidden or _waits(policy, seen, cause)
+            cause = replace(cause, since_ms=_began(seen))
+            if waits is None:
+                return cause
+            if forbidden is None and _may_go_back(policy, seen, cause):
+                return replace(cause, remedy=PREVIOUS)
+            held = held or waits
     return held or NotFired("; ".join(reasons) or "every cause fired already")
 
 
@@ -184,6 +191,13 @@ def _began(seen: TriggerSeen) -> int:
         return 0
     since_ms = change.since * DAY_MS
     return seen.began_ms if seen.began_ms and since_ms <= seen.watched_ms + DAY_MS else since_ms
+
+
+def check(policy: RetrainPolicy, now_ms: int) -> None:
+    """Errors: `ConfigError` for a kind of trigger or a schedule that is none."""
+    for kind, setting in _kinds(policy):
+        if kind == "schedule" and not is_duration(setting):
+            cron.newest(setting, now_ms, "retrain.when", CRON)
 
 
 def _kinds(policy: RetrainPolicy) -> Iterator[tuple[str, str]]:
@@ -204,7 +218,8 @@ def _kinds(policy: RetrainPolicy) -> Iterator[tuple[str, str]]:
         yield BACKGROUND, ""
 
 
-def _forbidden(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> NotFired | None:
+def _forbidden(seen: TriggerSeen, cause: Trigger) -> NotFired | None:
+    """Why nothing at all may be done."""
     if seen.release:
         return NotFired(f"not retrained, because release {seen.release} is under way", cause.key, "release")
     if cause.kind in ("manual", BACKGROUND):
@@ -212,13 +227,20 @@ def _forbidden(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> NotF
     if seen.silent:  # there is nothing new to learn from, and a release would find no label to be judged on
         words = f"not retrained, because no label that counts came for the last {seen.silent} days that are due"
         return NotFired(words, cause.key, "labels")
+    return None
+
+
+def _waits(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> NotFired | None:
+    """Why nothing may be trained yet."""
+    if cause.kind in ("manual", BACKGROUND):
+        return None
     rest = max((seen.trained_ms, *seen.trainings)) + policy.cooldown * _doubled(seen.failed) - seen.now_ms
     if rest > 0:
         after = f", {seen.failed} times in a row without success" if seen.failed > 1 else ""
         words = f"not retrained, because of the cooldown{after}: {show_duration(rest)} left"
         return NotFired(words, cause.key, f"cooldown {seen.failed}" if after else "cooldown")
     # whoever asks, it is the same question; but a no from before a change says nothing of it
-    asked = [at for _, at in seen.declined if at >= _began(seen)]
+    asked = [at for kind, at in seen.declined if kind != PREVIOUS and at >= _began(seen)]
     wait = min(DAY_MS * _doubled(len(asked)), max(policy.cooldown, DAY_MS), ASKED_MS)
     rest = max(asked, default=seen.now_ms - wait) + wait - seen.now_ms
     if rest > 0:
@@ -228,6 +250,13 @@ def _forbidden(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> NotF
         words = f"not retrained, because all {budget.trainings} trainings of {show_duration(budget.per)} are spent"
         return NotFired(words, cause.key, "budget")
     return None
+
+
+def _may_go_back(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> bool:
+    """Earlier versions are compared with once a day, when labels have come."""
+    newest = max((at for _, at in seen.declined), default=0)
+    asked = PREVIOUS in policy.remedies and cause.kind == "performance"
+    return asked and not rests(policy, seen) and seen.now_ms - newest >= DAY_MS
 
 
 def left(policy: RetrainPolicy, seen: TriggerSeen) -> int:

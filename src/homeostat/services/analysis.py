@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from homeostat.domain.bundle import Bundle, Version
 from homeostat.domain.dataset import EVENT_MS
-from homeostat.domain.errors import NotFound, PipelineError
+from homeostat.domain.errors import NotFound
 from homeostat.domain.failures import Failures
 from homeostat.domain.gate import Measurement
 from homeostat.domain.monitor import of_rows
@@ -24,13 +24,15 @@ from homeostat.engines import metrics
 from homeostat.engines.delay import Law, law
 from homeostat.engines.failures import Known, Labelled, failures
 from homeostat.engines.importance import agreement
-from homeostat.engines.value import mean, worth
+from homeostat.engines.report import words
+from homeostat.engines.value import mean
 from homeostat.ports import Clock, Code, Journal, LabelLog, PredictionLog, Rollouts
 from homeostat.services.bundles import Bundles
 from homeostat.services.champion import Champion, Champions
 from homeostat.services.data import Data
 from homeostat.services.holdout import held
 from homeostat.services.moves import Moves
+from homeostat.services.worth import worths
 
 Array = NDArray[np.float64]
 LEARNED = 100_000
@@ -94,7 +96,7 @@ class Analyses:
             needs=self._needs(version, bundle),
             value=None if rows.values is None else mean(rows.values),
             counted={
-                count: tuple(self._counted(rows, frame, delays, now - last_ms, now, count))
+                str(count): tuple(self._counted(rows, frame, delays, now - last_ms, now, count))
                 for count in self.policy.monitor.rows
             },
         )
@@ -124,7 +126,11 @@ class Analyses:
         """The version that answered most of that window."""
         rows = self.log.read(self.policy.name, start_ms, end_ms, False).filter(pl.col("role") == Role.ANSWER.value)
         if rows.is_empty():
-            raise NotFound("nothing was answered in that window", way_out="A window is START or START..END, in UTC.")
+            where, way_out = (
+                f"{words.time(start_ms)} to {words.time(end_ms)}",
+                "A window is START or START..END, in UTC.",
+            )
+            raise NotFound("nothing was answered in that window", where=where, way_out=way_out)
         return int(rows["version"].value_counts(sort=True)["version"][0])
 
     def _bundle(self, version: int) -> str:
@@ -136,24 +142,8 @@ class Analyses:
     def _labelled(self, bundle: Bundle, version: int, start_ms: int, end_ms: int) -> tuple[Labelled, pl.DataFrame]:
         """As `Moves.rows`, with what each answer was worth."""
         rows, told = self.moves.rows(bundle, version, start_ms, end_ms)
-        return replace(rows, values=self._values(bundle, rows.frame, rows.y, rows.output)), told
-
-    def _values(self, bundle: Bundle, frame: pl.DataFrame, y: Array, output: Array) -> Array | None:
-        """What each answer was worth, None where the policy does not say. Errors: `PipelineError`."""
-        value = self.policy.monitor.value
-        if not value or not len(y):
-            return None
-        if not isinstance(value, str):
-            return worth(bundle.schema, bundle.threshold, y, output, value)
-        module, _, name = value.partition(":")
-        found = getattr(self.code.module(module), name, None)
-        if found is None:
-            where, way_out = "homeostat.yaml: monitor.value", "Write module:name."
-            raise PipelineError(f"there is no {name!r} in {module}", where=where, way_out=way_out)
-        made = np.asarray(found(y, output, frame), np.float64)
-        if made.shape != y.shape:
-            raise PipelineError(f"{value} made {made.shape} values of {len(y)} answers", where=value)
-        return made
+        of = self.policy.monitor.value, self.code, bundle.threshold, bundle.schema
+        return replace(rows, values=worths(*of, rows.frame, rows.y, rows.output)), told
 
     def _failures(self, bundle: Bundle, rows: Labelled) -> Failures:
         kept = held(self.bundles.blobs, bundle)
@@ -181,9 +171,10 @@ class Analyses:
     def _stretches(
         self, rows: Labelled, answered: pl.DataFrame, delays: Law, from_ms: int, now_ms: int
     ) -> Iterator[Stretch]:
-        """The policy's shortest windows, or longer ones when there would be too many."""
+        """The policy's shortest windows since the first answer, or longer ones when there would be too many."""
+        from_ms = max(from_ms, int(answered["at_ms"].to_numpy().min(initial=now_ms)))
         length = min(self.policy.monitor.windows)
-        length *= -(-(now_ms - from_ms) // (length * MOST_WINDOWS))
+        length *= -(-(now_ms + 1 - from_ms) // (length * MOST_WINDOWS))
         bounds = [(start, start + length) for start in range(from_ms // length * length, now_ms + 1, length)]
         yield from self._stretched(rows, answered, delays, now_ms, bounds, str(length))
 

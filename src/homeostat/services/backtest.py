@@ -43,7 +43,8 @@ def _always(_release: Rollout) -> int:
 
 class Backtests:
     """Reads only; what is kept here is the work of a release's backtest under way. After a crash it begins anew, on the
-    same requests. `since`: from when on recorded requests say anything of a release; those of a world that went do not.
+    same requests. `since`: from when on recorded requests say anything of a release; those that chose it do
+    not, nor those of a world that went.
     """
 
     def __init__(
@@ -217,4 +218,4 @@ def _slow(replay: Replay, alone: tuple[Times, Times], limit: int) -> Lane:
         )
         for mine, times in zip((False, True), alone, strict=True)
     ]
-    return lanes.slow(pl.concat(made), limit, replay.comparison.case.bound)
+    return lanes.slow(lanes.calls(pl.concat(made), limit), limit, replay.comparison.case.bound)

@@ -49,8 +49,10 @@ class BelievedLabels:
         self._kept: dict[int, _Kept] = {}
         self._lock = threading.Lock()
 
-    def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+    def read(self, start_ms: int, end_ms: int, ids: pl.Series | None = None) -> pl.DataFrame:
         rule = tuple(self._holds()), self._classes()
+        if ids is not None:
+            return self._whole(rule, start_ms, end_ms, ids).told
         with self._lock:
             kept = self._kept.pop(start_ms, None)
             if kept is None or kept.rule != rule or not kept.end_ms <= end_ms < kept.whole_ms + DAY_MS:
@@ -60,9 +62,9 @@ class BelievedLabels:
             self._keep(start_ms, kept)
         return kept.told
 
-    def _whole(self, rule: Rule, start_ms: int, end_ms: int) -> _Kept:
+    def _whole(self, rule: Rule, start_ms: int, end_ms: int, ids: pl.Series | None = None) -> _Kept:
         mark = self._labels.mark()
-        received = self._labels.received(start_ms, NEVER).filter(_counts(rule))
+        received = self._labels.received(start_ms, NEVER, ids).filter(_counts(rule))
         ripe = pl.col("at_ms") < end_ms
         told = feedback.settle(received.filter(ripe), self._policy.sources)
         return _Kept(rule, end_ms, end_ms, mark, told, received.filter(~ripe))
@@ -86,8 +88,8 @@ class BelievedLabels:
             gone = self._kept.pop(next(iter(self._kept)))
             rows -= gone.told.height + gone.later.height
 
-    def received(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        return self._labels.received(start_ms, end_ms)
+    def received(self, start_ms: int, end_ms: int, ids: pl.Series | None = None) -> pl.DataFrame:
+        return self._labels.received(start_ms, end_ms, ids)
 
     def mark(self) -> int:
         return self._labels.mark()
@@ -121,8 +123,8 @@ class JudgedLabels(BelievedLabels):
     def __init__(self, believed: LabelLog, policy: FeedbackPolicy) -> None:
         super().__init__(believed, policy, lambda: ())
 
-    def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        told = self._labels.read(start_ms, end_ms)
+    def read(self, start_ms: int, end_ms: int, ids: pl.Series | None = None) -> pl.DataFrame:
+        told = self._labels.read(start_ms, end_ms, ids)
         if not self._policy.selective:
             return told
         return told.filter(feedback.explored(self._labels.signals(start_ms, end_ms)))

@@ -12,6 +12,8 @@ from homeostat.ports import LabelLog, PredictionLog
 
 LEAST_ROWS = 100
 """Fewer answers do not fix a limit for slow ones."""
+CHUNKS = 64
+"""A frame of more parts is laid out afresh."""
 SLACK_US = 250
 """A candidate is called less often than the champion, and in another thread: from colder caches, the same model takes
 20 to 100 us longer (measured with one of 70). That is no slow answer."""
@@ -63,7 +65,8 @@ class _Grown:
     def grow(self, fresh: pl.DataFrame, settled_ms: int) -> pl.DataFrame:
         """→ all rows so far."""
         before, old = self._kept, fresh.filter(pl.col("at_ms") < settled_ms)
-        self._kept = old if before is None else before.vstack(old)
+        kept = old if before is None else before.vstack(old)
+        self._kept = kept.rechunk() if kept.n_chunks() > CHUNKS else kept
         return fresh if before is None else before.vstack(fresh)
 
 

@@ -18,7 +18,7 @@ from homeostat.domain.event import Event
 from homeostat.domain.experiment import Experiment, Plan, Result, Split
 from homeostat.domain.policy import ExperimentPolicy, Policy
 from homeostat.domain.prediction import PINNED, Role
-from homeostat.domain.rollout import Arm, Route, Share, Status
+from homeostat.domain.rollout import Arm, Rollout, Route, Share, Status
 from homeostat.domain.units import ALL, DAY_MS, show_share
 from homeostat.engines import bandit
 from homeostat.engines import experiment as rule
@@ -189,9 +189,12 @@ class Experiments:
                 raise Refused(f"version {one.number} was refused", where=where, way_out="Train a new one.")
 
     def _releasing(self) -> str:
-        """The release that is under way or in the queue, "" for none."""
-        records = self.rollouts.all(self.model)
-        return next((one.id for one in records if one.status.open or one.status is Status.QUEUED), "")
+        """The release that is under way or in the queue and does not give way, "" for none."""
+        return next((one.id for one in self._ahead() if not one.gives_way), "")
+
+    def _ahead(self) -> list[Rollout]:
+        """Releases that are under way or in the queue."""
+        return [one for one in self.rollouts.all(self.model) if one.status.open or one.status is Status.QUEUED]
 
     def _running(self) -> Experiment | None:
         known = self.history()
@@ -239,7 +242,10 @@ class Experiments:
         return self.history()[-1]
 
     def _route(self, running: Experiment) -> Route | None:
-        """None while a variant is not loaded: nobody is sent to what can't answer."""
+        """None while a variant is not loaded: nobody is sent to what can't answer; nor before a challenger of the
+        background has given way."""
+        if self._ahead():
+            return None
         _, weight, *others = running.splits[-1]
         asked = zip(running.variants, (weight, *others), strict=True)
         if not all(self.plane.ready(self.model, one.bundle) for one, share in asked if share):

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from homeostat.domain.errors import NotFound
+from homeostat.domain.errors import NotFound, PipelineError
 from homeostat.domain.event import Event
 from homeostat.domain.gate import Measurement, Verdict
 from homeostat.domain.monitor import Alert, Reading, Window, of_rows
@@ -147,16 +147,19 @@ class Monitors:
         rows = found.rows
         if rows.is_empty():
             return ()
-        joined, y = labelled(schema, rows, self.labels.read(start, self.clock.now_ms() + 1))
-        output, metric = output_of(schema, joined), self.policy.train.metric
-        measured = metrics.measure(metric, y, output)
+        joined, y = labelled(schema, rows, self.labels.read(start, self.clock.now_ms() + 1, rows["id"]))
+        output, metric, why, parts = output_of(schema, joined), self.policy.train.metric, "", []
+        inputs = found.inputs.filter(rows["id"].is_in(joined["id"].to_list()))
+        try:
+            measured = metrics.measure(metric, y, output)
+            parts = list(by_segment(schema, self.policy.monitor.segments, metric, inputs, y, output))
+        except PipelineError as error:  # a function of the project: what else is watched goes on
+            measured, why = Measurement(metric, np.nan, np.nan, np.nan, len(y)), f": {error.what}"
         known = bool(np.isfinite(measured.value))
-        some = f"{measured.n:,} labels of {len(rows):,} answers"
+        some = f"{measured.n:,} labels of {len(rows):,} answers{why}"
         words = f"{measured} of {len(rows):,}{found.words}" if known else f"{metric} can't be measured on {some}"
         verdict = Verdict.OK if known else Verdict.UNKNOWN
         reading = Reading(measured.metric, "metric", verdict, measured.value if known else 0.0, 1.0, words)
-        inputs = found.inputs.filter(rows["id"].is_in(joined["id"].to_list()))
-        parts = by_segment(schema, self.policy.monitor.segments, metric, inputs, y, output)
         readings = [reading, *(_of_segment(group, one) for group, one in parts)]
         self._record(METRIC, replace(window, rows=len(joined)), readings, champion)
         return readings

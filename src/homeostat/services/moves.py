@@ -53,7 +53,7 @@ class Moves:
         """The version's labelled rows of a stretch; and all that it scored there: id, at_ms, known (has a label)."""
         log = self.log.read(self.policy.name, start_ms, end_ms)
         rows = scored_by(log, version)
-        joined, y = labelled(bundle.schema, rows, self.labels.read(start_ms, self.clock.now_ms() + 1))
+        joined, y = labelled(bundle.schema, rows, self.labels.read(start_ms, self.clock.now_ms() + 1, rows["id"]))
         output = output_of(bundle.schema, joined)
         frame = self.shown(bundle, inputs_of(log, joined) if len(joined) else None)
         losses = metrics.losses(bundle.schema.task, y, output, bundle.loss_scale)

@@ -17,6 +17,7 @@ from homeostat.domain.policy import Policy
 from homeostat.domain.rollout import Status
 from homeostat.domain.schema import Schema
 from homeostat.domain.trigger import Probed, Remembered
+from homeostat.domain.units import iso
 from homeostat.engines import labels, metrics, probe
 from homeostat.engines.evaluation import Evaluation, comparable
 from homeostat.engines.split import LEAST_TRAIN
@@ -65,17 +66,29 @@ class Probes:
         self.policy, self.data, self.training, self.bundles = policy, data, training, bundles
         self.runtime, self.router, self.rollouts, self.cache, self.clock = runtime, router, rollouts, cache, clock
 
-    def refit(self, window_ms: int, swept: bool = False, needed: float = probe.HELPS) -> Probed:
+    def refit(
+        self,
+        window_ms: int,
+        swept: bool = False,
+        needed: float = probe.HELPS,
+        changed_ms: int = 0,
+        forgot_ms: int = 0,
+    ) -> Probed:
         """A training on the newest `window_ms` (0: all); with `swept`, of the parameters that a sweep finds; `needed`:
-        E from which it is worth it. What a probe can't tell, since the champion can't answer these rows, a training
-        must; where nothing can be fitted, none would help."""
+        E from which it is worth it. Where that is surely better, it forgets what was before a change that began at
+        about `changed_ms`, or, as the last training did, before `forgot_ms` (0: neither). What a probe can't tell,
+        since the champion can't answer these rows, a training must; where nothing can be fitted, none would help."""
         try:
             frame = self.data.newest()
             schema = self.training.schema(frame)
-            found = self._newest(frame, schema)
+            halfway = probe.halfway(frame[EVENT_MS].to_numpy(), changed_ms)
+            found = self._newest(frame, schema, halfway)
             if isinstance(found, Probed):
                 return found
-            return self._fitted(found, schema, window_ms, swept, needed)
+            begins = [forgot_ms] if forgot_ms else []
+            if halfway:
+                begins += probe.halves(found.known[EVENT_MS].to_numpy(), changed_ms)
+            return self._fitted(found, schema, window_ms, swept, needed, begins)
         except HomeostatError as error:
             return Probed(False, f"no model can be fitted: {error.what}")
 
@@ -112,35 +125,43 @@ class Probes:
         losses = self._losses(champion, champion.schema, rows, self._output(champion, rows))
         return _Newest(champion, frame[:start], rows, losses)
 
-    def _fitted(self, found: _Newest, schema: Schema, window_ms: int, swept: bool, needed: float) -> Probed:
+    def _fitted(
+        self, found: _Newest, schema: Schema, window_ms: int, swept: bool, needed: float, begins: Sequence[int]
+    ) -> Probed:
         newest = int(found.rows[EVENT_MS][-1])
         known = found.known.filter(pl.col(EVENT_MS) > newest - window_ms) if window_ms else found.known
         if len(known) < LEAST_TRAIN:
             return Probed(False, f"there are {len(known)} labels to learn from; {LEAST_TRAIN} are needed")
         started = self.clock.timer_ns()
         steps = Steps(self.cache, self.clock, lambda _done, _total, _doing: None, 1)
-        rows, champion = Rows(known, content_digest(known)), found.champion
+        rows = Rows(known, content_digest(known))
         chosen = (
             sweep.sweep(self.training, rows, schema, steps)
             if swept
-            else sweep.kept(self.bundles, champion, self.training)
+            else sweep.kept(self.bundles, found.champion, self.training)
         )
-        fitted = self.training.fit(rows, schema, steps, " (probe)", chosen.values)
+        losses = self._fit(found, schema, rows, steps, chosen)
+        who = "a model fitted on the rows before" + (f", {sweep.told(chosen.values)}," if swept else "")
+        fitted, since = len(known) * (1 + swept * chosen.tried), 0
+        for begin in begins:
+            after = known.filter(pl.col(EVENT_MS) >= begin)
+            if not probe.FEW <= len(after) < len(known):
+                continue
+            others = self._fit(found, schema, Rows(after, content_digest(after)), steps, chosen)
+            fitted += len(after)
+            if probe.gain(losses, others)[1] >= probe.SURE:
+                losses, since = others, begin
+                who = f"a model fitted on the rows since {iso(since)} alone"
         seconds = (self.clock.timer_ns() - started) / 1e9
-        x = matrix(schema, found.rows.select(schema.names).to_dict())
-        losses = self._losses(found.champion, schema, found.rows, native(fitted.estimator, schema, x))
-        who = (
-            f"a model fitted on the rows before, {sweep.told(chosen.values)},"
-            if swept
-            else "a model fitted on the rows before"
-        )
         made = _judged(who, found.losses, losses, needed)
-        return replace(
-            made,
-            rows=len(known) * (1 + swept * chosen.tried),
-            seconds=seconds,
-            price=seconds / HOUR_S * self.policy.retrain.price,
-        )
+        price = seconds / HOUR_S * self.policy.retrain.price
+        return replace(made, rows=fitted, seconds=seconds, price=price, since_ms=since)
+
+    def _fit(self, found: _Newest, schema: Schema, rows: Rows, steps: Steps, chosen: sweep.Swept) -> Array:
+        """→ the losses, on the newest rows, of a model that learns from these."""
+        fitted = self.training.fit(rows, schema, steps, " (probe)", chosen.values)
+        x = matrix(schema, found.rows.select(schema.names).to_dict())
+        return self._losses(found.champion, schema, found.rows, native(fitted.estimator, schema, x))
 
     def _earlier(self) -> Iterator[Version]:
         """That served before the champion, the last ones first; a bundle that was refused since is none."""

@@ -24,7 +24,10 @@ from homeostat.ports import Blobs, Clock, Journal, PredictionLog
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champion
 from homeostat.services.held import HELD, quarantined
+from homeostat.services.windows import MOST, part_words
 
+PROBE = 1 / 64
+"""The share of the ids that tells how many rows there are."""
 TITLES: Mapping[str, str] = {
     "stuck": "is stuck",
     "zero": "is stuck at 0",
@@ -51,7 +54,8 @@ class Quarantine:
         if not known:
             return
         reach = broken.reach_ms(known, self.policy.monitor.windows)
-        log = self.log.read(self.policy.name, end_ms - reach, end_ms)
+        share = self._share(end_ms - reach, end_ms)
+        log = self.log.read(self.policy.name, end_ms - reach, end_ms, True, share)
         rows = _asked(log)
         at_ms = rows["at_ms"].to_numpy()
         first = int(np.searchsorted(at_ms, start_ms))
@@ -62,7 +66,7 @@ class Quarantine:
         healthy = {name: habit for name, habit in known.items() if name not in sick}
         for fault in broken.faults(healthy, inputs, at_ms, start_ms):
             if not self._accepted(fault, champion.bundle):
-                self._open(fault, end_ms, rows)
+                self._open(replace(fault, words=fault.words + part_words(share)), end_ms, rows)
 
     def accept(self, name: str, by: str, reason: str) -> Alert:
         """A person says that the column is right as it is: its rows are learned from, and the same is not called a
@@ -78,6 +82,11 @@ class Quarantine:
         body = {"fault": asdict(fault), "accepted": by, "reason": reason}
         self.journal.append(Event(now, self.policy.name, HELD, f"accepted:{alert.key}", alert.key, text, body))
         return self.alerts.find(name)
+
+    def _share(self, start_ms: int, end_ms: int) -> float:
+        """Of the ids, for `MOST` rows: so that none is too many for the memory."""
+        some = self.log.read(self.policy.name, start_ms, end_ms, False, PROBE).height
+        return min(1.0, MOST * PROBE / max(some, 1))
 
     def _known(self, bundle: Bundle) -> Mapping[str, Habit]:
         """Without inputs that the log does not hold as they were served. None of a bundle that was made before habits

@@ -16,7 +16,8 @@ from homeostat.domain.policy import Policy, ReleasePolicy
 from homeostat.domain.rollout import Rollout, Routing, Seen, Status, StepKind
 from homeostat.domain.units import ALL
 from homeostat.engines.evaluation import Evaluation
-from homeostat.engines.lanes import Case, Findings, Side, judge
+from homeostat.engines.judge import Judge
+from homeostat.engines.lanes import Case, Findings, Side
 from homeostat.engines.steps import margin
 from homeostat.ports import Blobs, Clock, Journal, Plane, Router
 from homeostat.services.backtest import WINDOW_MS
@@ -49,6 +50,7 @@ class Sight:
         self._bundles: dict[str, Bundle] = {}
         self._answered, self._failed, self._probed_ms = "", 0, 0
         self._early, self._before = early, ("", pl.DataFrame())
+        self._judge = Judge()
 
     def gather(self, rollout: Rollout, records: Sequence[Rollout]) -> Seen:
         """`records`: all of the model, oldest first."""
@@ -121,7 +123,8 @@ class Sight:
             return Findings((), _unreadable(self.broken(rollout.champion)), 0), 0
         rows, labels = self.rows(rollout, since_ms, now)
         shadowed = not rollout.step.weight
-        return judge(case, rows, labels), requests_seen(rows, rollout.candidate.number, rollout.step_ms, shadowed)
+        requests = requests_seen(rows, rollout.candidate.number, rollout.step_ms, shadowed)
+        return self._judge.judge(case, rows, labels), requests
 
     def rows(self, rollout: Rollout, since_ms: int, now: int) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Rows that both versions scored, and labels: under the release, and, where it has a shadow step, before it. A
@@ -185,11 +188,13 @@ class Sight:
         return "" if loaded else f"version {target.candidate.number} must be loaded first"
 
     def _newer(self, rollout: Rollout, records: Sequence[Rollout]) -> str:
-        """The newest that was asked for after this one, where it takes its place."""
+        """What was asked for after this one and takes its place: the newest release, or an experiment."""
         if self.policy.release.newer != "supersede" and not rollout.gives_way:
             return ""
         later = records[[one.id for one in records].index(rollout.id) + 1 :]
-        return next((one.id for one in reversed(later) if one.status is Status.QUEUED), "")
+        newest = next((f"release {one.id}" for one in reversed(later) if one.status is Status.QUEUED), "")
+        running = experiment(self.journal, self.model) if rollout.gives_way and not newest else ""
+        return f"experiment {running}" if running else newest
 
 
 def replays(rollout: Rollout) -> bool:

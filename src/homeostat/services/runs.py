@@ -104,13 +104,17 @@ class Runs:
         self.converter, self.runtime, self.bundles, self.tracker = converter, runtime, bundles, tracker
         self.router, self.clock, self.environment = router, clock, environment
 
-    def run(self, progress: Progress = _quiet, window_ms: int | None = None, swept: bool = False) -> RunResult:
+    def run(
+        self, progress: Progress = _quiet, window_ms: int | None = None, swept: bool = False, since_ms: int = 0
+    ) -> RunResult:
         """`window_ms`: look back another time than the policy's; `swept`: with parameters that are looked for anew,
-        else with the champion's. Errors: `CheckFailed` and `DataError` from the data,
-        `PipelineError` from the project's code; nothing is registered then."""
+        else with the champion's; `since_ms`: what was before is forgotten. Errors: `CheckFailed` and `DataError` from
+        the data, `PipelineError` from the project's code; nothing is registered then."""
         steps = Steps(self.cache, self.clock, progress, _STEPS)
         train, own = self.policy.train, self.training.metrics()
-        prepared = self._prepare(train if window_ms is None else replace(train, window=window_ms), steps, swept)
+        prepared = self._prepare(
+            train if window_ms is None else replace(train, window=window_ms), steps, swept, since_ms
+        )
         tested = self._train(prepared, prepared.parts.train, "train", steps)
         output = self._output(tested.onnx, prepared.schema, prepared.parts.holdout)
         evaluated = steps(
@@ -136,12 +140,12 @@ class Runs:
         fitted = len(prepared.parts.train) + (len(prepared.parts.window) if self.policy.train.refit else 0)
         return RunResult(identity, *done, version, fitted=fitted)
 
-    def _prepare(self, train: TrainPolicy, steps: Steps, swept: bool) -> Prepared:
+    def _prepare(self, train: TrainPolicy, steps: Steps, swept: bool, since_ms: int) -> Prepared:
         dataset = self.data.snapshot()
         frame = self.data.read(dataset)
         self.training.check(Rows(frame, dataset.digest), steps)
-        parts, schema = split(train, frame), self.training.schema(frame)
-        key = digest([dataset.digest, repr(train), repr(schema)])
+        parts, schema = split(train, frame, since_ms), self.training.schema(frame)
+        key = digest([dataset.digest, repr(train), repr(schema), str(since_ms)])
         found = self._swept(Rows(parts.train, f"train/{key}"), schema, steps) if swept else self._kept()
         return Prepared(dataset, parts, schema, key, found)
 

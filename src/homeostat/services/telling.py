@@ -114,6 +114,10 @@ def _said(model: str, message: Message) -> tuple[str, str]:
 def commands(alert: Alert) -> list[str]:
     """How to look further, or to act."""
     found = [f"homeostat alerts show {alert.name}"]
+    if alert.kind in ("inputs", "predictions"):
+        found.append(f"homeostat monitor explain {iso(alert.opened_ms - alert.window_ms)}..{iso(alert.opened_ms)}")
+    if alert.kind == "performance":
+        found.append("homeostat monitor report")
     if alert.example:
         found.append(f"homeostat trace {alert.example}")
     if alert.closed_ms is None:

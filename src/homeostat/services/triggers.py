@@ -17,6 +17,7 @@ from homeostat.domain.trigger import (
     BACKGROUND,
     PREVIOUS,
     REFIT,
+    SINCE,
     SWEEP,
     Probed,
     Remembered,
@@ -50,11 +51,15 @@ class _Attempt:
     run: str
 
 
-def remembered_since(journal: Journal, release: Rollout) -> int:
-    """When the change began for which the release takes an earlier version back; 0 for every other release."""
+def speaks_since(journal: Journal, horizon_ms: int, release: Rollout) -> int:
+    """From when on requests say anything of a release, 0: all do. Those whose labels chose an earlier version can't
+    judge it too; those of a world that went say nothing of a model that forgot it."""
     fired = journal.read(release.model, "trigger.fired", release.by.removeprefix("trigger "))
-    causes = (Trigger(**event.body) for event in fired)
-    return next((cause.since_ms for cause in causes if cause.remedy.startswith(PREVIOUS)), 0)
+    for cause in (Trigger(**event.body) for event in fired):
+        what, _, which = cause.remedy.partition(":")
+        if what in (PREVIOUS, SINCE):
+            return cause.at_ms - horizon_ms if what == PREVIOUS else int(which)
+    return 0
 
 
 class Triggers:
@@ -69,7 +74,7 @@ class Triggers:
         rollouts: Rollouts,
         clock: Clock,
         performance: Callable[[], Performance | None],
-        refit: Callable[[int, bool, float], Probed],
+        refit: Callable[[int, bool, float, int, int], Probed],
         remembered: Callable[[int, float], Remembered | None],
         alerts: Alerts,
         estimated: Callable[[], Estimated | None],
@@ -77,6 +82,7 @@ class Triggers:
         self.policy, self.journal, self.rollouts, self.clock = policy, journal, rollouts, clock
         self.performance, self.refit, self.remembered, self.alerts = performance, refit, remembered, alerts
         self.estimated = estimated
+        rule.check(policy.retrain, clock.now_ms())  # a mistyped reason is an error from the beginning on
 
     def check(self) -> Trigger | None:
         """Fire at most one trigger. A cause that is held back is noted once for each rule that holds it; one that
@@ -211,8 +217,9 @@ class Triggers:
         """The first remedy that is expected to help, as the policy orders them; a word on why there is none. An earlier
         version has to be better than what a training would give, too."""
         asked: list[tuple[str, Probed]] = []
-        for remedy in rule.ladder(self.policy.retrain, seen.failed):
-            found = self._previous(cause, seen) if remedy == PREVIOUS else self._training(remedy, seen)
+        remedies = (PREVIOUS,) if cause.remedy == PREVIOUS else rule.ladder(self.policy.retrain, seen.failed)
+        for remedy in remedies:
+            found = self._previous(cause, seen) if remedy == PREVIOUS else self._training(remedy, cause, seen)
             if found is None:
                 continue
             asked.append(found)
@@ -226,10 +233,13 @@ class Triggers:
         return replace(cause, remedy=best[0], reason="; ".join(filter(None, (cause.reason, best[1].reason))))
 
     def _decline(self, cause: Trigger, asked: Sequence[Probed]) -> None:
-        why = "; ".join(one.reason for one in asked) or "there is no remedy for it"
+        kind, nothing = cause.kind, "there is no remedy for it"
+        if cause.remedy == PREVIOUS:  # no question whether a training helps
+            kind, nothing = PREVIOUS, "a training has to wait, and no earlier version is surely better"
+        why = "; ".join(one.reason for one in asked) or nothing
         text = f"{cause.reason}; not retrained, because {why}. {costs(asked)}".strip()
-        at = self.clock.now_ms()
-        self._write("trigger.declined", f"declined:{cause.key}:{at}", cause.key, text, replace(cause, at_ms=at))
+        no = replace(cause, kind=kind, at_ms=self.clock.now_ms())
+        self._write("trigger.declined", f"declined:{cause.key}:{no.at_ms}", cause.key, text, no)
 
     def _previous(self, cause: Trigger, seen: TriggerSeen) -> tuple[str, Probed] | None:
         """Only against harm, or where the newest labels are clearly those of another world: an earlier version is no
@@ -239,15 +249,24 @@ class Triggers:
         found = self.remembered(cause.since_ms, 0.0 if seen.harmed else probe.turned(seen.change.baseline))
         return (f"{PREVIOUS}:{found.version.number}", found.probed) if found else None
 
-    def _training(self, remedy: str | OtherWindow, seen: TriggerSeen) -> tuple[str, Probed]:
+    def _training(self, remedy: str | OtherWindow, cause: Trigger, seen: TriggerSeen) -> tuple[str, Probed]:
         window = remedy.window if isinstance(remedy, OtherWindow) else self.policy.train.window
         name = f"window:{window}" if isinstance(remedy, OtherWindow) else remedy
         if not self.policy.retrain.only_if_it_helps:
             return name, Probed(True, "")
         needed = probe.worth(self.policy.retrain.budget.trainings, rule.left(self.policy.retrain, seen))
-        found = self.refit(window, name == SWEEP, needed)
+        changed, forgot = (0, 0) if name == SWEEP else self._changes(cause, seen)
+        found = self.refit(window, name == SWEEP, needed, changed, forgot)
         span = f"over {show_duration(window) if window else 'all rows'}: " if name not in (REFIT, SWEEP) else ""
+        name = f"{SINCE}:{found.since_ms}" if found.since_ms else name
         return name, replace(found, reason=span + found.reason)
+
+    def _changes(self, cause: Trigger, seen: TriggerSeen) -> tuple[int, int]:
+        """When the world changed, if that is more than a sign; and what the last training forgot. 0 for neither."""
+        told = seen.change is not None and seen.change.verdict is Verdict.HARM
+        remedies = [one.remedy for one in self._read("trigger.fired") if not one.remedy.startswith(PREVIOUS)]
+        what, _, which = remedies[-1].partition(":") if remedies else ("", "", "")
+        return cause.since_ms * told, int(which) if what == SINCE else 0
 
     def _probe(self, cause: Trigger, remedy: str, found: Probed) -> None:
         """Recorded whatever it says."""

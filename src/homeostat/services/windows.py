@@ -15,7 +15,12 @@ from homeostat.services.champion import Champion
 from homeostat.services.scored import inputs_of, scored_by
 
 MOST = 200_000
-"""Rows of a window that estimates and metrics look at."""
+"""Rows of a window that estimates and metrics look at, and of those that broken columns are looked for in."""
+
+
+def part_words(share: float) -> str:
+    """Of so many ids; "" of all."""
+    return f" (a sample by id, {share:.2%})" if share < 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class Rows:
     @property
     def words(self) -> str:
         """Says aloud that it is a part."""
-        return f" (a sample by id, {self.share:.2%})" if self.share < 1 else ""
+        return part_words(self.share)
 
     @property
     def example(self) -> str:

@@ -37,7 +37,7 @@ _log = logging.getLogger("homeostat.serving")
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A bundle that answers. `typed` gives a label its own type back; `slow`: see `SLOW_S`; `size`: bytes of
-    memory, about; `places`: of its fields, as `Inputs` has them."""
+    memory, about; `places`: of its fields, as `Inputs` has them; `numeric`: all are numbers."""
 
     id: str
     manifest: Bundle
@@ -50,6 +50,7 @@ class Loaded:
     slow: bool
     size: int
     places: Mapping[str, int | None]
+    numeric: bool
 
     @property
     def schema(self) -> Schema:
@@ -118,7 +119,8 @@ class Shelf:
         codecs = Records(schema), V2(manifest.model, schema), Mlflow(schema)
         slow, size, free = is_slow(manifest, model), FOOTPRINT * len(onnx), count()
         places = {field.name: next(free) if field.kind is Kind.NUMBER else None for field in schema.fields}
-        return Loaded(bundle, manifest, model, Limits(schema), *codecs, typed, slow, size, places)
+        numeric = None not in places.values()
+        return Loaded(bundle, manifest, model, Limits(schema), *codecs, typed, slow, size, places, numeric)
 
 
 def is_slow(manifest: Bundle, model: Model) -> bool:

@@ -13,6 +13,7 @@ import msgspec
 from homeostat.domain.feedback import EXPLORE, RULES, UNNAMED, FeedbackPolicy
 from homeostat.domain.prediction import LabelBatch, SignalBatch
 from homeostat.domain.schema import Schema
+from homeostat.domain.units import DAY_MS
 from homeostat.engines.labels import named
 from homeostat.serving.messages import Refusal
 from homeostat.serving.typed import LONGEST_ID, Int64
@@ -52,6 +53,11 @@ SIGNALS = "signals."
 """How the name of a wrong field begins where it is a signal's."""
 _PLACE = re.compile(r"\$\.(labels|signals)\[(\d+)\](?:\.(\w+))?")
 
+_FORMS = {
+    "value": "a value is a number, true or false, up or down",
+    "at": "a time is a date-time, as 2026-01-31T14:30:00, or milliseconds since 1970",
+}
+
 _decode = msgspec.json.Decoder(Body).decode
 
 
@@ -73,7 +79,8 @@ def _misshapen(message: str) -> Refusal:
     place = _PLACE.search(message)
     record, name = (int(place[2]), place[3] or "") if place else (None, "")
     prefix = SIGNALS if place and place[1] == "signals" else ""
-    return Refusal(422, f"not feedback: {message}", rule="form", name=prefix + name, record=record)
+    text = _FORMS.get(name) or f"not feedback: {message}"
+    return Refusal(422, text, rule="form", name=prefix + name, record=record)
 
 
 def batch(schema: Schema, policy: FeedbackPolicy, labels: Sequence[Given], now_ms: int) -> LabelBatch:
@@ -87,7 +94,7 @@ def batch(schema: Schema, policy: FeedbackPolicy, labels: Sequence[Given], now_m
         sources.append(given.source or UNNAMED)
         if given.source == RULES or not policy.takes(sources[-1]):
             raise Refusal(422, _sources(policy, sources[-1]), rule="source", name="source", record=record)
-    return LabelBatch([str(one.id) for one in labels], texts, [_ms(one.at, now_ms) for one in labels], sources)
+    return LabelBatch([str(one.id) for one in labels], texts, _times(labels, now_ms), sources)
 
 
 def _sources(policy: FeedbackPolicy, source: str) -> str:
@@ -113,9 +120,20 @@ def signal_batch(policy: FeedbackPolicy, signals: Sequence[Signal], now_ms: int)
         ["" if one.id is None else str(one.id) for one in signals],
         [one.name for one in signals],
         [_number(one.value) for one in signals],
-        [_ms(one.at, now_ms) for one in signals],
+        _times(signals, now_ms, SIGNALS),
         [None if one.key is None else str(one.key) for one in signals],
     )
+
+
+def _times(told: Sequence[Given | Signal], now_ms: int, prefix: str = "") -> list[int]:
+    """(n,) when each was known. Of one source the last counts: one of next year would never be corrected. Clocks may
+    differ, by a day. Errors: `Refusal`."""
+    times = [_ms(one.at, now_ms) for one in told]
+    for record, at in enumerate(times):
+        if at > now_ms + DAY_MS:
+            text = "at lies in the future: a date-time, or milliseconds since 1970"
+            raise Refusal(422, text, rule="time", name=prefix + "at", record=record)
+    return times
 
 
 def _number(value: float | bool | str) -> float:

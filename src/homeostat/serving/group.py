@@ -100,6 +100,8 @@ class Group(msgspec.Struct, gc=False):
 
     def _gathered(self) -> Batch | None:
         singles = self.singles
+        if singles and not self.asks:  # nearly always
+            return gather(self.served.champion, singles.rows, singles.ids, singles.keys)
         parts: list[Sequence[Row]] = [singles.rows] if singles else []
         ids: list[str] = list(singles.ids) if singles else []
         keys: list[str | None] = list(singles.keys) if singles else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import le
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +37,14 @@ class Limits:
         self._low = np.array([-np.inf if field.low is None else field.low for field in schema.fields])
         self._high = np.array([np.inf if field.high is None else field.high for field in schema.fields])
         self._floor, self._ceiling = np.maximum(self._low, -_LARGEST), np.minimum(self._high, _LARGEST)
+        self._least, self._most = self._floor.tolist(), self._ceiling.tolist()
         self._texts = {field: frozenset((*field.values, None)) for field in schema.fields if field.values is not None}
 
     def sound(self, x: NDArray[np.float64]) -> bool:
         """No null, and no number that breaks a rule: so it is nearly always. `x`: see `faults`."""
+        if len(x) == 1:  # a third of the time
+            row = x[0].tolist()
+            return all(map(le, self._least, row)) and all(map(le, row, self._most))
         return every((x >= self._floor) & (x <= self._ceiling))
 
     def kept(self, texts: Mapping[str, Sequence[Value]], columns: Sequence[NDArray[np.float64]]) -> bool:

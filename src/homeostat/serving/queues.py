@@ -81,7 +81,6 @@ class Queue:
             responses = [refused(Refusal(500, "the request got no answer")) for _ in requests]
             counted[:] = [("", "", 500, len(requests))]
         self._spent = time.perf_counter() - started
-        self.limit.seen(len(requests), 1e6 * self._spent)
         return responses
 
     def _answered(
@@ -89,7 +88,13 @@ class Queue:
     ) -> None:
         for request, response in zip(requests, responses, strict=True):
             request.answer(response)
-        self._engine.meter.tick(self.name, len(requests), self._spent, counted, time.perf_counter() - since)
+        waited = time.perf_counter() - since
+        self._loop.call_soon(self._settle, len(requests), counted, waited)  # the answers leave before that
+
+    def _settle(self, answered: int, counted: Counted, waited: float) -> None:
+        """Count what was answered, and go on."""
+        self.limit.seen(answered, 1e6 * self._spent)
+        self._engine.meter.tick(self.name, answered, self._spent, counted, waited)
         self._tell()
         self._next()
 

@@ -294,8 +294,7 @@ def _ids(given: str | None, n: int) -> list[str | None]:
     """The request's id names its one prediction; several are numbered."""
     if not given:
         return [None] * n
-    given = stem(given)
-    return [given] if n == 1 else [f"{given}-{i}" for i in range(n)]
+    return [given] if n == 1 else [f"{stem(given)}-{i}" for i in range(n)]
 
 
 def declared(schema: Schema) -> list[tuple[str, str, list[int]]]:

@@ -92,7 +92,7 @@ def _pack(values: Sequence[Any], floats: Callable[..., bytes]) -> Any:
                 return msgspec.msgpack.Ext(_FLOATS, floats(*values))
             except struct.error:  # a null
                 pass
-        elif not isinstance(first, list) and values.count(first) == n:
+        elif not isinstance(first, list) and values[-1] == first and values.count(first) == n:
             return msgspec.msgpack.Ext(_EQUAL, msgspec.msgpack.encode((n, first)))
     return list(values)
 

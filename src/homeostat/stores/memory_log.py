@@ -107,11 +107,11 @@ class MemoryLabels:
     def append(self, batch: LabelBatch) -> None:
         self._waiting.append((0, batch))
 
-    def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        return frames.last_labels(self._between(start_ms, end_ms))
+    def read(self, start_ms: int, end_ms: int, ids: pl.Series | None = None) -> pl.DataFrame:
+        return frames.last_labels(self._between(start_ms, end_ms, ids))
 
-    def received(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        return frames.all_labels(self._between(start_ms, end_ms))
+    def received(self, start_ms: int, end_ms: int, ids: pl.Series | None = None) -> pl.DataFrame:
+        return frames.all_labels(self._between(start_ms, end_ms, ids))
 
     def mark(self) -> int:
         return self._all().frame.height
@@ -119,8 +119,9 @@ class MemoryLabels:
     def arrived(self, mark: int, start_ms: int) -> pl.DataFrame:
         return frames.arrived_labels(self._all().frame.slice(mark).filter(pl.col("at_ms") >= start_ms))
 
-    def _between(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        return self._all().between(start_ms, end_ms)
+    def _between(self, start_ms: int, end_ms: int, ids: pl.Series | None) -> pl.DataFrame:
+        found = self._all().between(start_ms, end_ms)
+        return found if ids is None else found.filter(pl.col("id").is_in(ids.implode()))
 
     def _all(self) -> _Grown:
         if self._waiting:

@@ -131,11 +131,11 @@ class SegmentLabels:
         """Errors: OSError."""
         self._writer.append(frames.pack_labels(batch))
 
-    def read(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        return frames.last_labels(self._labels(start_ms, end_ms))
+    def read(self, start_ms: int, end_ms: int, ids: pl.Series | None = None) -> pl.DataFrame:
+        return frames.last_labels(self._labels(start_ms, end_ms, ids))
 
-    def received(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        return frames.all_labels(self._labels(start_ms, end_ms))
+    def received(self, start_ms: int, end_ms: int, ids: pl.Series | None = None) -> pl.DataFrame:
+        return frames.all_labels(self._labels(start_ms, end_ms, ids))
 
     def mark(self) -> int:
         return time.time_ns() - _LATE_NS
@@ -143,7 +143,7 @@ class SegmentLabels:
     def arrived(self, mark: int, start_ms: int) -> pl.DataFrame:
         since = pl.col("stamp") > mark
         recent = [part.filter(since) for part in self._stream.rows("labels", start_ms, _FOREVER[1])]
-        return frames.arrived_labels(self._received("labels", [frames.label_rows([]), *recent], start_ms, since=since))
+        return frames.arrived_labels(self._received("labels", [frames.label_rows([]), *recent], start_ms, which=since))
 
     def append_signals(self, batch: SignalBatch) -> None:
         """Errors: OSError."""
@@ -155,9 +155,10 @@ class SegmentLabels:
     def events(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         return frames.all_events(self._signalled(start_ms, end_ms))
 
-    def _labels(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+    def _labels(self, start_ms: int, end_ms: int, ids: pl.Series | None) -> pl.DataFrame:
         recent = self._stream.rows("labels", start_ms, end_ms)
-        return self._received("labels", [frames.label_rows([]), *recent], start_ms, end_ms)
+        which = None if ids is None else pl.col("id").is_in(ids.implode())
+        return self._received("labels", [frames.label_rows([]), *recent], start_ms, end_ms, which)
 
     def _signalled(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         recent = self._signal_stream.rows("signals", start_ms, end_ms)
@@ -169,11 +170,11 @@ class SegmentLabels:
         parts: list[pl.DataFrame],
         start_ms: int,
         end_ms: int = _FOREVER[1],
-        since: pl.Expr | None = None,
+        which: pl.Expr | None = None,
     ) -> pl.DataFrame:
         """The table's rows and `parts`, in order of arrival."""
         rule = pl.col("at_ms").is_between(start_ms, end_ms, closed="left")
-        rule = rule if since is None else rule & since
+        rule = rule if which is None else rule & which
         stored = self._tables.read(table)
         old = (
             []

@@ -215,14 +215,13 @@ def _scenario(result: RehearsalResult) -> None:
 
 
 def compared(found: Comparison) -> None:
-    """Policies side by side."""
+    """Policies side by side, a column each: so many figures in a row would not fit a terminal."""
     lines(scenario.comparison_sentence(found.policies))
-    table = plain_table(
-        *(one.name.lower() for one in scenario.HEADINGS),
-        numeric=[one.name.lower() for one in scenario.HEADINGS if one.numeric],
-    )
-    for name, result in found.policies.items():
-        table.add_row(*map(Text, scenario.row(name, result)))
+    headings, rows = scenario.comparison(found.policies)
+    names = [row[0] for row in rows]
+    table = plain_table("", *names, numeric=names)
+    for cells in zip((one.name for one in headings[1:]), *(row[1:] for row in rows), strict=True):
+        table.add_row(*map(Text, cells))
     out.print(table)
     lines(f"Report: {found.report}")
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from homeostat.adapters.clock import SystemClock
 from homeostat.adapters.runtime import OnnxRuntime
-from homeostat.batch import Batch, BatchResult, Shipped, Terms
+from homeostat.batch import Batch, BatchResult, Logs, Shipped, Terms
 from homeostat.domain.errors import NotFound, UsageError
 from homeostat.domain.policy import Policy
 from homeostat.domain.rollout import Arm
-from homeostat.ports import Blobs, PredictionLog, Progress, Router
+from homeostat.ports import Blobs, Progress, Router
 from homeostat.services.bundles import Bundles
 from homeostat.stores.blobs import FileBlobs
 from homeostat.stores.routing import FileRouter
@@ -29,15 +30,15 @@ def predict_file(
     progress: Progress,
     *,
     engine: str = LOCAL,
-    log: Callable[[], PredictionLog] | None = None,
+    logs: Callable[[], Logs] | None = None,
 ) -> BatchResult:
-    """`Project.predict_file`, which says what it does; `log` opens the log that is to keep the answers."""
-    if log and engine != LOCAL:
+    """`Project.predict_file`, which says what it does; `logs` opens those that are to keep the answers."""
+    if logs and engine != LOCAL:
         raise UsageError("the prediction log is on this machine", way_out="Use --log with --engine local.")
     serves = champion(FileRouter(root / STATE / "routing.json"), policy.name)
     ship = partial(_shipped, FileBlobs(root / STATE / "blobs"))
-    batch = Batch(ship, SystemClock(), log() if log else None, cluster(engine))
-    return batch.score(serves, source, out, terms, progress)
+    batch = Batch(ship, SystemClock(), logs() if logs else None, cluster(engine))
+    return batch.score(serves, source, out, replace(terms, exploration=policy.feedback.exploration), progress)
 
 
 def champion(router: Router, model: str) -> Arm:
@@ -52,12 +53,11 @@ def nothing_serves(model: str) -> NotFound:
     return NotFound(f"{model} serves no version yet", way_out="Start with `homeostat up`.")
 
 
-def own_log(root: Path, policy: Policy) -> PredictionLog:
-    """The prediction log, for a process that is about this job alone."""
+def own_logs(root: Path, policy: Policy) -> Logs:
+    """For a process that is about this job alone."""
     from homeostat.wiring.plane import logs  # a job without a log does without it
 
-    log, _ = logs(root / STATE, "local", policy)
-    return log
+    return logs(root / STATE, "local", policy)
 
 
 def _shipped(blobs: Blobs, bundle: str) -> Shipped:

@@ -60,7 +60,7 @@ from homeostat.services.performance import Performances
 from homeostat.services.probe import Probes
 from homeostat.services.quarantine import Quarantine
 from homeostat.services.rollouts import Releases
-from homeostat.services.runs import Runs
+from homeostat.services.runs import THRESHOLD, Runs
 from homeostat.services.skew import Skew
 from homeostat.services.surroundings import Surroundings
 from homeostat.services.suspicion import Suspicions
@@ -68,8 +68,9 @@ from homeostat.services.telling import Teller
 from homeostat.services.tokens import Tokens
 from homeostat.services.trace import Traces
 from homeostat.services.training import Rows, Training, native
-from homeostat.services.triggers import Triggers, remembered_since
+from homeostat.services.triggers import Triggers, speaks_since
 from homeostat.services.windows import Windows
+from homeostat.services.worth import worths
 from homeostat.serving import messages
 from homeostat.serving.tick import Engine
 from homeostat.stores.files import write_atomic
@@ -186,7 +187,8 @@ class System:
 
     @cached_property
     def backtests(self) -> Backtests:
-        s, since = self.stores, partial(remembered_since, self.stores.journal)
+        s, horizon = self.stores, self.policy.data.label_horizon
+        since = partial(speaks_since, s.journal, horizon)
         return Backtests(self.policy, s.log, self.judged, self.bundles, OnnxRuntime(), self.clock, since)
 
     @cached_property
@@ -372,8 +374,10 @@ def rehearsal(
     before = history.filter(pl.col(EVENT_MS) < start_ms)
     clock, s = SimulatedClock(start_ms), in_memory()
     system = System(unattended, ProjectCode(root), lambda: before, s, clock, messages.ids("rehearsal"))
+    values = partial(worths, policy.monitor.value, system.code, THRESHOLD)
     schema, schemas, release_of = partial(_schema, system), partial(_schemas, system), partial(_released, system)
-    loop = Loop(system.control, system.engine, clock, s.log, s.journal, schema, schemas, system.fit, release_of)
+    made = schema, schemas, system.fit, values, release_of
+    loop = Loop(system.control, system.engine, clock, s.log, s.journal, *made)
     return Rehearsal(unattended, world, start_ms, end_ms, loop, injections), system
 
 

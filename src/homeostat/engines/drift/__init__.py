@@ -17,7 +17,7 @@ from homeostat.engines.drift.categorical import RARE_VALUES, Length, Mix, Rare, 
 from homeostat.engines.drift.numeric import Distribution, Level, Shape
 from homeostat.engines.drift.outcome import DriftTest
 from homeostat.engines.drift.reference import Profile, Reference, Season
-from homeostat.engines.drift.sharing import Asked, Shared
+from homeostat.engines.drift.sharing import Asked, Shared, Span
 from homeostat.engines.drift.spans import SPANS, Past, goes_on, merge
 from homeostat.engines.drift.texts import Column
 
@@ -50,7 +50,7 @@ def drift(
     broken = refused.causes(window, past)
     judge = _Judge(reference, window, false_alarms, window_ms, start_ms, past, asked, len(broken))
     readings = [judge.reading(subject, name) for subject, name in asked]
-    count = judge.alone.questions / SPANS[1]
+    count = judge.shared.questions / SPANS[1]
     return *readings, *(refused.refusal(reference, window, past, one, count, false_alarms) for one in broken)
 
 
@@ -73,32 +73,30 @@ class _Judge:
 
     def __post_init__(self) -> None:
         self._merged: dict[tuple[str, int], Column | None] = {}
-        self._spans = {windows: self._shared(windows) for windows in SPANS}
-        self.alone = self._spans[1]
+        self.shared = Shared({windows: self._span(windows) for windows in SPANS}, SPANS, self.more)
 
-    def _shared(self, windows: int) -> Shared:
+    def _span(self, windows: int) -> Span:
         found = {(subject, name): self._asked(subject, name, windows) for subject, name in self.asked}
-        known = {key: one for key, one in found.items() if one is not None}
-        return Shared(known, SPANS[windows], self.more if windows == 1 else 0)
+        return Span({key: one for key, one in found.items() if one is not None})
 
     def reading(self, subject: str, name: str) -> Reading:
         """Of the shortest span that is an alarm; of the window alone when none is."""
-        if (subject, name) not in self.alone.asked:
+        if (subject, name) not in self.shared.spans[1].asked:
             return Reading(subject, name, Verdict.UNKNOWN, 0.0, 1.0, f"{subject}: no row with a value to compare")
         alarm = next((windows for windows in SPANS if self._alarms(windows, subject, name)), None)
-        shared = self._spans[alarm or 1]
-        told, p = shared.asked[subject, name], shared.corrected(subject, name)
+        told = self.shared.spans[alarm or 1].asked[subject, name]
+        p = self.shared.corrected(alarm or 1, (subject, name))
         words = f"{subject}: {_words(told, p, alarm is not None, TESTS[name].least_effect, self.false_alarms)}"
         verdict = Verdict.HARM if alarm else Verdict.OK
         return Reading(subject, name, verdict, told.found.effect, p, words, told.windows, told.reference)
 
     def _alarms(self, windows: int, subject: str, name: str) -> bool:
         """Sure, large, and not over."""
-        shared, test, old = self._spans[windows], TESTS[name], self.reference.profile.columns[subject]
-        one = shared.asked.get((subject, name))
+        test, old = TESTS[name], self.reference.profile.columns[subject]
+        one = self.shared.spans[windows].asked.get((subject, name))
         if one is None or one.found.effect < test.least_effect:
             return False
-        if shared.corrected(subject, name) > self.false_alarms:
+        if self.shared.corrected(windows, (subject, name)) > self.false_alarms:
             return False
         merged, newest = self._over(subject, windows), self._over(subject, windows // 4)
         return windows == 1 or (merged is not None and goes_on(test, old, merged, newest or merged))

@@ -108,5 +108,10 @@ def _excess(blocks: Tables, whole: Tables, ranks: bool) -> Shares:
 
 def normal_scores(shares: Shares) -> Shares:
     """(…, b) the normal quantile of each bin's mid-rank, 0 in the mean over rows."""
-    scores = ndtri(np.clip(np.cumsum(shares, axis=-1) - shares / 2, _END, 1 - _END))
-    return np.asarray(scores - np.sum(shares * scores, axis=-1, keepdims=True))
+    found = scores(np.cumsum(shares, axis=-1) - shares / 2)
+    return np.asarray(found - np.sum(shares * found, axis=-1, keepdims=True))
+
+
+def scores(ranks: Shares) -> Shares:
+    """The normal quantile of each rank between 0 and 1."""
+    return np.asarray(ndtri(np.clip(ranks, _END, 1 - _END)))

@@ -16,6 +16,8 @@ from homeostat.engines.drift.texts import RARE, Categories, Column, Layout, Pros
 RARE_VALUES = "values that the reference does not name"
 _NEAR, _FAR = 12, 40  # standard deviations
 _EQUAL = 1e-7  # two tails that differ by less are one
+RISES = 0.8
+"""Of the false alarms of a rare thing, the part of rises: more missing values are damage, fewer seldom are."""
 FREQUENT, GROUPS = 24, 16
 """Few bins: each further one makes the wobble less certain."""
 
@@ -147,7 +149,8 @@ class Rare:
         before, now = old[0] / max(1, old.sum()), new[0] / max(1, new.sum())
         if not old[0] and not new[0]:
             return Found(0.0, 1.0, f"no row is {self.thing}", np.ones(1))
-        p, law = p_exact(now * worth.window, worth.window, before * worth.reference, worth.reference)
+        sizes = now * worth.window, worth.window, before * worth.reference, worth.reference
+        p, law = p_exact(*sizes, self.least_effect)
         return Found(float(abs(now - before)), p, f"{now:.1%} of rows are {self.thing}, {before:.1%} before", law)
 
     def _count(self, column: Column) -> int:
@@ -156,11 +159,14 @@ class Rare:
         return categories(column).rare
 
 
-def p_exact(count: float, rows: float, other_count: float, other_rows: float) -> tuple[float, Shares]:
+def p_exact(
+    count: float, rows: float, other_count: float, other_rows: float, least: float = 0.0
+) -> tuple[float, Shares]:
     """→ two-sided p of `count` out of `rows` beside `other_count` out of `other_rows`, and each p-value that counts
-    with the same totals can have. Blaker's p (2000): the chance of a count whose smaller tail is no larger, so that a
-    side that can't be as sure costs the other nothing. All are rounded, since rows worth less than themselves are
-    fractions. Counts farther from the expected one than 40 standard deviations have no chance that a float can hold."""
+    with the same totals can have whose share has moved by `least`. Blaker's p (2000): the chance of a count whose
+    smaller tail is no larger, so that a side that can't be as sure costs the other nothing; tails are weighed, for
+    rises count more. All are rounded, since rows worth less than themselves are fractions. Counts farther from the
+    expected one than 40 standard deviations have no chance that a float can hold."""
     n, others = round(rows), round(other_rows)
     k, drawn = min(round(count), n), min(round(count), n) + min(round(other_count), others)
     mean = n * drawn / max(1, n + others)
@@ -170,11 +176,12 @@ def p_exact(count: float, rows: float, other_count: float, other_rows: float) ->
     if not low <= k <= high:
         return 0.0, np.zeros(0)
     share = _hypergeometric(n, others, drawn, np.arange(low, high, dtype=np.float64))
-    tail = np.minimum(np.cumsum(share), np.cumsum(share[::-1])[::-1])
+    tail = np.minimum(np.cumsum(share) / (1 - RISES), np.cumsum(share[::-1])[::-1] / RISES)
     order = np.argsort(tail, kind="stable")  # it rises and falls: two runs to merge
     last = np.searchsorted(tail[order], tail[order] * (1 + _EQUAL), side="right") - 1
     law = np.minimum(1.0, np.cumsum(share[order])[last])
-    return float(law[np.flatnonzero(order == k - low)[0]]), law
+    moved = abs((low + order) / max(1, n) - other_count / max(1.0, other_rows)) >= least
+    return float(law[np.flatnonzero(order == k - low)[0]]), law[moved]
 
 
 def _hypergeometric(n: int, others: int, drawn: int, at: Shares) -> Shares:

@@ -30,11 +30,11 @@ class Numbers:
     cells: NDArray[np.int64]
     counts: Counts
     missing: int
+    present: int = field(init=False, repr=False)
     _edges: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
 
-    @property
-    def present(self) -> int:
-        return int(self.counts.sum())
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "present", int(self.counts.sum()))  # it is asked again and again
 
     @staticmethod
     def total(parts: Sequence[Numbers]) -> Numbers:
@@ -74,18 +74,16 @@ class NumberLayout:
     scale: float
 
     def count(self, column: pl.Series) -> Numbers:
-        values = np.asarray(column.cast(pl.Float64).to_numpy(), np.float64)
-        dense = len(values) >= _DENSE
+        if len(column) < _DENSE:
+            return self.count_each(column, [np.arange(len(column))])[0]
         totals = np.zeros(CELLS, np.int64)
-        found = np.zeros(0, np.uint16)
-        for start in range(0, len(values), CHUNK):
-            found = _high_bits(values[start : start + CHUNK], self.center, self.scale)
-            if dense:
-                totals += np.bincount(found, minlength=CELLS)
-        cells, counts = (
-            (np.flatnonzero(totals > 0), totals[totals > 0]) if dense else np.unique(found, return_counts=True)
-        )
-        return _numbers(_cells(cells.astype(np.int64)), counts.astype(np.int64))
+        for part in column.cast(pl.Float64).get_chunks():  # as they lie: to join them would be a copy
+            values = part.to_numpy()
+            for start in range(0, len(values), CHUNK):
+                bits = _high_bits(values[start : start + CHUNK], self.center, self.scale)
+                totals += np.bincount(bits.astype(np.intp), minlength=CELLS)  # faster than of 16 bits
+        found = np.flatnonzero(totals > 0)  # of booleans: ten times faster
+        return _numbers(_cells(found), totals[found])
 
     def count_each(self, column: pl.Series, parts: Sequence[NDArray[np.intp]]) -> list[Numbers]:
         """`count` of each of these rows of the column (indices): where each row lies is found once."""

@@ -3,11 +3,13 @@ the reference's quantiles. Each has its own calibration, and counts as a test of
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc, erfc, kolmogorov
 
-from homeostat.engines.drift.calibrate import Shares, Worth, normal_scores
+from homeostat.engines.drift.calibrate import Shares, Worth, scores
 from homeostat.engines.drift.counts import Counts, NumberLayout, Numbers
 from homeostat.engines.drift.outcome import Found
 from homeostat.engines.drift.texts import Column, Layout
@@ -35,9 +37,9 @@ class Distribution:
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is D, the largest distance between the distribution functions."""
         old, new = numbers(reference), numbers(window)
-        under, within = _beside(old, new)
-        largest = _distance(under, within, new)
-        middle = "higher" if _above(under, within, new) > 0.5 else "lower"
+        pair = _Pair.of(old, new)
+        largest = pair.distance
+        middle = "higher" if pair.above > 0.5 else "lower"
         words = f"its distribution moved by D = {largest:.2g}, towards {middle} values"
         return Found(largest, p_ks(largest, worth.both), words)
 
@@ -61,9 +63,11 @@ class Level:
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is |2 u - 1|, u the chance that a value of the window is above one of the reference."""
         old, new = numbers(reference), numbers(window)
-        above = _above(*_beside(old, new), new)
+        pair = _Pair.of(old, new)
+        above = pair.above
         words = f"its values are {'higher' if above > 0.5 else 'lower'}: {above:.0%} of the time above one of before"
-        return Found(abs(2 * above - 1), p_level(old, new, worth), words)
+        most = float(erfc(self.least_effect * np.sqrt(1.5 * worth.both)))  # ranks of m rows spread by 1 / sqrt 3 m
+        return Found(abs(2 * above - 1), pair.level(worth), words, most=most)
 
 
 class Shape:
@@ -100,28 +104,59 @@ def numbers(column: Column) -> Numbers:
 
 def distance(reference: Numbers, window: Numbers) -> float:
     """D = max |F(x) - G(x)| over all cells."""
-    return _distance(*_beside(reference, window), window)
+    return _Pair.of(reference, window).distance
 
 
-def _beside(reference: Numbers, window: Numbers) -> tuple[Shares, Shares]:
-    """→ (c,) of the reference the share of rows below each cell of the window, and in it."""
-    at = np.searchsorted(reference.cells, window.cells)
-    counts = np.append(reference.counts, 0) / max(1, reference.present)
-    held = np.append(reference.cells, -1)[at] == window.cells
-    return (np.cumsum(counts) - counts)[at], np.where(held, counts[at], 0.0)
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """The cells of a window beside those of a reference."""
 
+    old: Shares  # (r,) of the reference's rows, by its cells
+    new: Shares  # (c,) of the window's rows, by its cells
+    at: NDArray[np.intp]  # (c,) the first cell of the reference that is not below each of the window's
+    held: NDArray[np.bool_]  # (c,) it is the same cell
+    under: Shares  # (c,) of the reference's rows, those below each cell of the window
+    within: Shares  # (c,) and those in it
 
-def _distance(under: Shares, within: Shares, window: Numbers) -> float:
-    """Between those cells the window's own share stays and the other rises, so that the largest distance is in one of
-    them or just before it."""
-    cumulated = np.cumsum(window.counts) / max(1, window.present)
-    before = cumulated - window.counts / max(1, window.present)
-    return float(np.max(np.abs(np.concatenate([under - before, under + within - cumulated])), initial=0.0))
+    @staticmethod
+    def of(reference: Numbers, window: Numbers) -> _Pair:
+        old, new = (one.counts / max(1, one.present) for one in (reference, window))
+        at = np.searchsorted(reference.cells, window.cells)
+        held = np.append(reference.cells, -1)[at] == window.cells
+        shares = np.append(old, 0.0)
+        under = (np.cumsum(shares) - shares)[at]
+        return _Pair(old, new, at, held, under, np.where(held, shares[at], 0.0))
 
+    @property
+    def distance(self) -> float:
+        """Between those cells the window's own share stays and the other rises, so that the largest distance is in one
+        of them or just before it."""
+        cumulated = np.cumsum(self.new)
+        after = self.under + self.within - cumulated
+        return float(np.max(np.abs(np.concatenate([self.under - cumulated + self.new, after])), initial=0.0))
 
-def _above(under: Shares, within: Shares, window: Numbers) -> float:
-    """P(a row of the window > a row of the reference) + half the ties."""
-    return float(np.sum((under + within / 2) * window.counts) / max(1, window.present))
+    @property
+    def above(self) -> float:
+        """P(a row of the window > a row of the reference) + half the ties."""
+        return float(np.sum((self.under + self.within / 2) * self.new))
+
+    def level(self, worth: Worth) -> float:
+        """Two-sided p of the mean normal score of the window's ranks within the reference, under the normal law: its
+        variance over rows is that of both samples, ties and all. 1 where most rows are tied, and the window is worth
+        fewer than 5 of the others."""
+        of, other = worth.window / (worth.window + worth.reference), worth.reference / (worth.window + worth.reference)
+        tied = max(
+            float(np.max(of * self.new + other * self.within, initial=0.0)), other * float(self.old.max(initial=0.0))
+        )
+        if tied > 0.5 and worth.window * (1 - tied) < LEAST_EXPECTED:  # the law is far from normal
+            return 1.0
+        before = scores(np.cumsum(self.old) - self.old / 2)
+        now = np.append(before, 0.0)[self.at]
+        now[~self.held] = scores(self.under[~self.held])
+        squares = of * np.sum(self.new * now**2) + other * np.sum(self.old * before**2)
+        old, new = np.sum(self.old * before), np.sum(self.new * now)
+        variance = squares - (of * new + other * old) ** 2
+        return float(erfc(abs(new - old) / np.sqrt(2 * variance / worth.both)))
 
 
 def p_ks(largest: float, size: float) -> float:
@@ -131,32 +166,11 @@ def p_ks(largest: float, size: float) -> float:
     return float(kolmogorov((root + 0.12 + 0.11 / root) * largest)) if size >= 1 else 1.0
 
 
-def p_level(reference: Numbers, window: Numbers, worth: Worth) -> float:
-    """Two-sided p of the mean normal score of the window's ranks within the reference, under the normal law: its
-    variance over rows is that of both samples, ties and all. 1 where most rows are tied, and the window is worth fewer
-    than 5 of the others."""
-    both = Numbers.total([reference, window])
-    new, old = _share(window, both), _share(reference, both)
-    share = (new * worth.window + old * worth.reference) / max(worth.window + worth.reference, 1e-9)
-    tied = float(share.max(initial=0.0))
-    if tied > 0.5 and worth.window * (1 - tied) < LEAST_EXPECTED:  # the law is far from normal
-        return 1.0
-    scores = normal_scores(old)
-    variance = float(np.sum(share * scores**2) - np.sum(share * scores) ** 2)
-    return float(erfc(abs(np.sum(scores * (new - old))) / np.sqrt(2 * variance / worth.both)))
-
-
-def _share(part: Numbers, every: Numbers) -> Shares:
-    """(cells,) the share of the part's rows in each cell of `every`."""
-    found = np.zeros(len(every.cells))
-    found[np.searchsorted(every.cells, part.cells)] = part.counts
-    return found / max(1, part.present)
-
-
 def binned(numbers: Numbers, edges: NDArray[np.int64]) -> Counts:
     """(len(edges) + 1,) rows in each bin."""
-    where = np.searchsorted(edges, numbers.cells)
-    return np.bincount(where, weights=numbers.counts, minlength=len(edges) + 1).astype(np.int64)
+    ends = np.searchsorted(numbers.cells, edges, side="right")
+    below = np.append(0, np.cumsum(numbers.counts))
+    return np.asarray(np.diff(below[ends], prepend=0, append=below[-1]))
 
 
 def pooled(old: Counts, new: Counts, worth: Worth) -> Counts:

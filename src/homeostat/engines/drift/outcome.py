@@ -13,12 +13,13 @@ from homeostat.engines.drift.texts import Column, Layout
 @dataclass(frozen=True, slots=True)
 class Found:
     """`effect`: the distance, in the test's unit; `p` of this test alone; `words` complete "temp: …"; `law`: the
-    p-values that counts with the same totals can have, None where any."""
+    p-values that alarms with the same totals can have, None where any up to `most`."""
 
     effect: float
     p: float
     words: str
     law: Shares | None = None
+    most: float = 1.0
 
 
 class DriftTest(Protocol):

@@ -1,16 +1,19 @@
-"""How the tests of a span share its chance of a false alarm, so that none holds what it can't use.
+"""How all tests share the chance of a false alarm, so that none holds what it can't use.
 
 Tests that ask one question of the same rows (has this column's distribution moved?) are nearly alike: their p-values
 are joined by the harmonic mean (Wilson 2019, https://doi.org/10.1073/pnas.1814092116), so that a question counts once,
 however many tests ask it. Counts that are rare can't reach every p: an alarm at p spends of such a test the largest
 p-value at most p that its totals allow, and nothing where a column misses no value at all (Westfall and Wolfinger 1997,
-Multiple tests with discrete distributions).
+Multiple tests with discrete distributions). So do tests whose least effect is surer than p anyhow: of many rows, as
+merged windows have, they spend next to nothing, and windows alone have what is left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from homeostat.engines.drift.calibrate import Worth
 from homeostat.engines.drift.outcome import Found
@@ -37,19 +40,19 @@ class Asked:
         return self.size.sure(self.found.p)
 
     def spends(self, p: float) -> float:
-        """The chance that this test's p-value is at most `p`, without drift."""
+        """The chance that this test raises an alarm at `p`, without drift."""
         law = self.found.law
         if law is None:
-            return p
-        reached = float(law[law <= p].max(initial=0.0))
-        return min(p, self.size.sure(reached)) if reached else 0.0
+            return min(p, self.size.sure(self.found.most))
+        reached = map(self.size.sure, -np.sort(-law[law <= p]))
+        return next((one for one in reached if one <= p), 0.0)
 
 
-class Shared:
-    """The tests of one span, by column and test. Of the false alarms it has a `share`; `more` tests ask besides."""
+class Span:
+    """The tests of so many windows, by column and test."""
 
-    def __init__(self, asked: Mapping[Key, Asked], share: float, more: int = 0) -> None:
-        self.asked, self.share, self.more = asked, share, more
+    def __init__(self, asked: Mapping[Key, Asked]) -> None:
+        self.asked = asked
         self._alone = {key: one.p for key, one in asked.items()}
         self._questions: dict[Key, list[Key]] = {}
         for key in asked:
@@ -65,17 +68,39 @@ class Shared:
 
     @property
     def questions(self) -> int:
-        """Of all columns, with the `more`."""
-        return len(self._questions) + self.more
+        """Of all columns."""
+        return len(self._questions)
 
-    def corrected(self, subject: str, test: str) -> float:
+    def p(self, key: Key) -> float:
+        """Of a test, and of its question."""
+        return max(self._alone[key], self._joined[_question(key)])
+
+    def spends(self, p: float) -> float:
+        """The chance that any of its questions has an alarm at `p`, without drift."""
+        return sum(max(self.asked[key].spends(p) for key in keys) for keys in self._questions.values())
+
+
+class Shared:
+    """All spans: an alarm at p in one of them is one at as large a part of its share in the others. `more` tests ask
+    besides, of a window alone."""
+
+    def __init__(self, spans: Mapping[int, Span], shares: Mapping[int, float], more: int = 0) -> None:
+        self.spans, self.shares, self.more = spans, shares, more
+
+    @property
+    def questions(self) -> int:
+        """Of a window alone, with the `more`."""
+        return self.spans[1].questions + self.more
+
+    def corrected(self, windows: int, key: Key) -> float:
         """p of a test over all columns and spans: the chance that any of them shows as little without drift. 1 where
         as many tests that reach every p would leave no less."""
-        p = max(self._alone[subject, test], self._joined[_question((subject, test))])
-        if p * self.questions >= self.share:
+        part = self.spans[windows].p(key) / self.shares[windows]
+        if part * self.questions >= 1:
             return 1.0
-        spent = sum(max(self.asked[key].spends(p) for key in keys) for keys in self._questions.values())
-        return (spent + p * self.more) / self.share
+        return sum(span.spends(self.shares[of] * part) for of, span in self.spans.items()) + (
+            self.shares[1] * part * self.more
+        )
 
 
 def _question(key: Key) -> Key:

@@ -85,7 +85,7 @@ def _course(found: MonitorReport) -> Iterator[Block]:
         yield Figure(lines(series, (), look), found.note if estimated else "")
     yield _every(found.windows, "Every window")
     for count, some in found.counted.items():
-        yield _every(some, f"Every window of {count:,} answers")
+        yield _every(some, f"Every window of {int(count):,} answers")
 
 
 def _every(stretches: Sequence[Stretch], title: str) -> Details:
@@ -199,7 +199,10 @@ def explain_sentence(found: Explained) -> str:
     way = "rose" if found.move > 0 else "fell"
     said = f"The mean loss {way} from {words.number(found.before)} on the holdout to {words.number(found.now)}"
     real = [cause for cause in found.causes if cause.kind in SEGMENT]
-    return f"{said}. " + (f"Most of it: {real[0].text}." if real else "No segment's part of that is sure.")
+    if not real:
+        return f"{said}. No segment's part of that is sure."
+    most = 2 * real[0].size > abs(found.move)
+    return f"{said}. {'Most of it' if most else 'The largest part of it that is sure'}: {real[0].text}."
 
 
 def _causes(found: Explained) -> Table:

@@ -84,24 +84,26 @@ def reaction_marks(reactions: Sequence[Reaction]) -> Iterator[Mark]:
             yield Mark(one.recovered_ms, "recovered", "ok", f"the metric is back after {text}")
 
 
-HEADINGS = (
-    Column("Policy"),
-    Column("metric", True),
-    Column("trainings", True),
-    Column("probes", True),
-    Column("rows fitted", True),
-    Column("false alarms", True),
-    Column("to detect", True),
-    Column("to recover", True),
-)
+COUNTS = ("metric", "value", "trainings", "probes", "rows fitted", "false alarms", "to detect", "to recover")
+Cells = tuple[str, ...]
 
 
-def row(name: str, view: RehearsalResult) -> tuple[str, ...]:
-    """One policy, in the order of `HEADINGS`; the times are medians, those to recover over what did harm."""
+def comparison(views: Mapping[str, RehearsalResult]) -> tuple[list[Column], list[Cells]]:
+    """One row a policy; the times are medians, those to recover over what did harm. The value of all answers, where
+    the policies say what one is worth."""
+    valued = any(view.loop.value is not None for view in views.values())
+    shown = [place for place, name in enumerate(COUNTS) if valued or name != "value"]
+    cells = {name: _row(view) for name, view in views.items()}
+    headings = [Column("Policy"), *(Column(COUNTS[place], True) for place in shown)]
+    return headings, [(name, *(row[place] for place in shown)) for name, row in cells.items()]
+
+
+def _row(view: RehearsalResult) -> Cells:
+    """In the order of `COUNTS`."""
     harmed = [one for one in view.reactions if one.harmed_ms is not None]
     return (
-        name,
         words.number(view.loop.whole.value),
+        "" if view.loop.value is None else f"{view.loop.value:,.0f}",
         f"{view.loop.trainings:,}",
         f"{view.loop.probes:,}",
         f"{view.loop.fitted:,}",
@@ -132,7 +134,7 @@ def comparison_sentence(views: Mapping[str, RehearsalResult]) -> str:
 def comparison_report(views: Mapping[str, RehearsalResult]) -> str:
     """HTML: the policies by name, each beside the others on the same history."""
     first = next(iter(views.values()))
-    table = Table(HEADINGS, [row(name, view) for name, view in views.items()])
+    table = Table(*comparison(views))
     each = [Section(name, [*injected(view), Text(f"Its own page: {view.report}")]) for name, view in views.items()]
     title = f"Policies for {first.model}, {words.day(first.from_ms)} to {words.day(first.until_ms)}"
     return page(title, comparison_sentence(views), [Section("", [_curves(views), table]), *each])

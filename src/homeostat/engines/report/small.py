@@ -12,6 +12,9 @@ from homeostat.domain.gate import Verdict
 from homeostat.engines.report import svg, words
 from homeostat.engines.report.plot import Role
 
+LABEL = 56
+"""Characters of a bar's label."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bar:
@@ -24,8 +27,8 @@ class Bar:
 
 
 def bars(rows: Sequence[Bar], label: str, width: int = 720) -> Markup:
-    """Horizontal bars from zero, one scale."""
-    names = max((len(row.label) for row in rows), default=0) * 7.2 + 12
+    """Horizontal bars from zero, one scale. A long label is cut; the whole of it shows on hover."""
+    names = max((len(_cut(row.label)) for row in rows), default=0) * 7.2 + 12
     longest = max((row.value for row in rows), default=0) or 1.0
     room = width - names - max((len(row.shown) for row in rows), default=0) * 7.5 - 16
     drawn = [_bar(row, 28.0 * k, names, max(row.value, 0) / longest * room) for k, row in enumerate(rows)]
@@ -33,10 +36,14 @@ def bars(rows: Sequence[Bar], label: str, width: int = 720) -> Markup:
     return svg.picture(width, 28 * len(rows) + 2, label, *drawn, axis_line)
 
 
+def _cut(label: str) -> str:
+    return label if len(label) <= LABEL else label[: LABEL - 1] + "…"
+
+
 def _bar(row: Bar, top: float, left: float, length: float) -> Markup:
     return svg.titled(
         f"{row.label}: {row.shown}",
-        svg.text(left - 10, top + 18, row.label, "name", "end"),
+        svg.text(left - 10, top + 18, _cut(row.label), "name", "end"),
         svg.tag("rect", x=left, y=top + 6, width=max(length, 1.0), height=16, class_=f"bar {row.role}"),
         svg.text(left + length + 8, top + 18, row.shown, "value"),
         class_="row",
