@@ -125,6 +125,8 @@ def _told(found: FeedbackStanding) -> Iterator[str]:
     for event in found.events:
         signals = counted(event.signals, "signal")
         yield f"{event.name}: {signals}, {event.by_key:,} of entities, {event.unknown:,} of unknown ids"
+        told = f"{event.name}: {counted(event.signals, 'signal')}"
+        yield f"{told}, {event.by_key:,} of entities, {event.unknown:,} of unknown ids"
     for new in found.classes:
         yield f"New class {new.name!r}, {new.state}: {new}"
     for hold in found.holds:
