@@ -106,9 +106,9 @@ def make(root: Path, frame: pl.DataFrame | None = None, policy: str = POLICY, tr
     return root
 
 
-def serving(root: Path) -> Project:
+def serving(root: Path, policy: str = POLICY) -> Project:
     """A project whose first version serves."""
-    opened = homeostat.load(make(root))
+    opened = homeostat.load(make(root, policy=policy))
     opened.run()
     system = opened.system
     system.plane = system.engine

@@ -209,23 +209,29 @@ def serve(
     workers: Annotated[
         str | None, typer.Option(help="Processes: 2, 1-4 or auto, as the load asks for. [default: the policy's]")
     ] = None,
+    beside: Annotated[
+        list[Path] | None, typer.Option("--with", help="Another project, whose model is served too; may be repeated.")
+    ] = None,
     worker: Annotated[str | None, typer.Option(hidden=True, help="One of several: its name.")] = None,
     until_stdin_closes: Annotated[bool, typer.Option(help="End with the process that started this one.")] = False,
 ) -> None:
     """The data plane alone: it answers while the control plane is down.
 
     Example: homeostat serve -p price --port 8701 --workers 2
+
+    Several models in one process: homeostat serve -p price --with ../fraud
     """
     from homeostat.web import parent
 
     if until_stdin_closes:
         parent.until_stdin_closes()
-    beside = f", gRPC on {host}:{grpc_port}" if grpc_port else ""
+    grpc = f", gRPC on {host}:{grpc_port}" if grpc_port else ""
+    others = [other.resolve() for other in beside or ()]
     bounds = None if workers is None else _workers(workers)
 
     def started(taken: int) -> None:
         if worker is None:
-            typer.echo(f"Data plane on http://{host}:{taken}{beside}", err=True)
+            typer.echo(f"Data plane on http://{host}:{taken}{grpc}", err=True)
 
     if worker is not None or bounds == (1, 1):
         from homeostat.serving.sockets import alone
@@ -233,11 +239,11 @@ def serve(
 
         if worker is None:
             alone(host, port).close()
-        one_worker(folder.resolve(), host, port, started, grpc_port, worker or "plane")
+        one_worker(folder.resolve(), host, port, started, grpc_port, worker or "plane", others)
         return
     from homeostat.web.workers import serve_many
 
-    reason = serve_many(folder.resolve(), host, port, started, grpc_port, bounds)
+    reason = serve_many(folder.resolve(), host, port, started, grpc_port, bounds, others)
     if reason:
         raise HomeostatError(reason, way_out="Start `homeostat serve --workers 1` to see why.")
 

@@ -211,10 +211,14 @@ class Rollouts(Protocol):
         ...
 
 
-class Router(Protocol):
-    """The routing document: replaced whole, never edited."""
+class Routes(Protocol):
+    """The routing document, for those who follow it."""
 
     def read(self) -> Routing: ...
+
+
+class Router(Routes, Protocol):
+    """The routing document: replaced whole, never edited."""
 
     def publish(self, routing: Routing) -> None:
         """The store puts in the term of the writer. Errors: `Refused` unless routing.version is the published version

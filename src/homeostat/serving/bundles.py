@@ -74,6 +74,10 @@ class Shelf:
         """Why it is not ready."""
         return self._reasons.get(bundle, "the bundle is being loaded")
 
+    def schema(self, bundle: str) -> Schema:
+        """Without loading it."""
+        return codec.decode(self._blobs.get(bundle), Bundle).schema
+
     def load(self, bundle: str) -> Loaded | None:
         """None when it can't answer: see `reason`."""
         with self._lock:

@@ -77,7 +77,7 @@ class Plan:
         raise Refusal(404, f"no model {name} is served here", rule="model")
 
     def _only(self) -> Served:
-        if len(self.models) > 1:
+        if len(self.models) + len(self.cold) > 1:
             raise Refusal(422, "name the model: several are served", rule="required", name="model")
         for served in self.models.values():
             return served

@@ -10,10 +10,11 @@ import logging
 import math
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +22,8 @@ import numpy as np
 from homeostat.domain.feedback import Exploration, FeedbackPolicy
 from homeostat.domain.prediction import LogBatch
 from homeostat.domain.rollout import Routing
-from homeostat.ports import Blobs, Clock, LabelLog, PredictionLog, Router, Runtime, TickTrace, Tracing
+from homeostat.domain.schema import Schema
+from homeostat.ports import Blobs, Clock, LabelLog, PredictionLog, Routes, Runtime, TickTrace, Tracing
 from homeostat.serving import feedback
 from homeostat.serving.bundles import Loaded, Shelf
 from homeostat.serving.edge import Edge, model_of
@@ -70,10 +72,20 @@ class Codec(Protocol):
     def refuse(self, error: Refusal) -> Response: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where what is said of a model is written. `told`: what feedback may say of it."""
+
+    log: PredictionLog
+    labels: LabelLog
+    told: FeedbackPolicy
+
+
 class Engine:
     """Holds what is loaded; everything else comes in through ports. `ids` gives fresh prediction ids; a candidate that
     has not answered after `timeout_s` has failed, and so has one whose calls take more than the models leave of
-    `memory` (bytes); models beyond that are loaded when they are asked for. `told`: what feedback may say."""
+    `memory` (bytes); models beyond that are loaded when they are asked for. `told`: what feedback may say. Models that
+    are not at home here have `homes` of their own."""
 
     def __init__(
         self,
@@ -82,20 +94,22 @@ class Engine:
         log: PredictionLog,
         labels: LabelLog,
         clock: Clock,
-        router: Router,
+        router: Routes,
         ids: Iterator[str],
         timeout_s: float | None = None,
         tracing: Tracing | None = None,
         memory: float = math.inf,
         meter: Meter | None = None,
         told: FeedbackPolicy | None = None,
+        homes: Mapping[str, Home] = MappingProxyType({}),
     ) -> None:
-        self.meter, self._told = meter or Meter(), told or FeedbackPolicy()
+        self.meter, self._homes = meter or Meter(), homes
+        self._home = Home(log, labels, told or FeedbackPolicy())
         self._memory, self._used = memory, dict[str, int]()
         self._rooms: dict[str, Room] = {}
         self._within: Within = Patience(timeout_s) if timeout_s else patiently
         self._tracing = tracing or PassedOn()
-        self._log, self._labels, self._clock, self._router, self._ids = log, labels, clock, router, ids
+        self._clock, self._router, self._ids = clock, router, ids
         self._shelf, self._edge = Shelf(blobs, runtime), Edge(blobs)
         self._plan, self._routing, self._again_ms = Plan(), Routing(), 0
         self._wanted: list[str] = []
@@ -239,8 +253,9 @@ class Engine:
             return
         trace.stage("log")
         answered = group.answered(batch, scored) if batch and scored else None
-        if answered and self._told.exploration:
-            self._explore(served.model, self._told.exploration, answered, now_ms)
+        home = self._home_of(served.model)
+        if answered and home.told.exploration:
+            self._explore(home, served.model, home.told.exploration, answered, now_ms)
         group.encode(answered, responses)
         trace.stage("encode")
         if batch and scored:
@@ -306,7 +321,7 @@ class Engine:
         try:
             with self._writing:
                 for page in pages:
-                    self._log.append(page)
+                    self._home_of(page.model).log.append(page)
                     self.meter.rows(page)
         except Exception:  # a full disk must not end the worker
             if self._writable:  # told once, however long it lasts
@@ -316,10 +331,13 @@ class Engine:
             self._writable = True
         return self._writable
 
-    def _explore(self, model: str, slice_: Exploration, answered: Answered, at_ms: int) -> None:
+    def _home_of(self, model: str) -> Home:
+        return self._homes.get(model, self._home)
+
+    def _explore(self, home: Home, model: str, slice_: Exploration, answered: Answered, at_ms: int) -> None:
         """A mark that can't be written down is not told: its label would count as one that the model chose."""
         try:
-            answered.explored = marked(slice_, model, answered.ids, at_ms, self._labels)
+            answered.explored = marked(slice_, model, answered.ids, at_ms, home.labels)
         except Exception:  # as in _write
             _log.exception("the exploration slice can't be written down")
         answered.act = slice_.answer
@@ -382,19 +400,27 @@ class Engine:
 
     def _feedback(self, plan: Plan, body: bytes) -> Response:
         parsed = feedback.parse(body)
-        served, now_ms = plan.one(parsed.model), self._clock.now_ms()
-        batch = feedback.batch(served.champion.schema, self._told, parsed.labels, now_ms)
-        signals = feedback.signal_batch(self._told, parsed.signals, now_ms)
+        (model, schema), now_ms = self._meant(plan, parsed.model), self._clock.now_ms()
+        home = self._home_of(model)
+        batch = feedback.batch(schema, home.told, parsed.labels, now_ms)
+        signals = feedback.signal_batch(home.told, parsed.signals, now_ms)
         try:
             if parsed.labels:
-                self._labels.append(batch)
+                home.labels.append(batch)
             if parsed.signals:
-                self._labels.append_signals(signals)
+                home.labels.append_signals(signals)
         except Exception:  # as in _write
             _log.exception("the label log can't be written")
             raise Refusal(503, "the label log can't be written", rule="log") from None
-        self.meter.labels(served.model, len(parsed.labels))
+        self.meter.labels(model, len(parsed.labels))
         return json(200, {"accepted": len(parsed.labels) + len(parsed.signals)})
+
+    def _meant(self, plan: Plan, name: str | None) -> tuple[str, Schema]:
+        """The model of that name, or the only one, and what it takes. Errors: `Refusal`."""
+        if name is not None and name in plan.cold:
+            return name, self._shelf.schema(self._routing.in_force(name).champion.bundle)
+        served = plan.one(name)
+        return served.model, served.champion.schema
 
     def _bundle(self, bundle: str) -> Response:
         """Whether a bundle can answer. Asking has it loaded at the next `refresh`."""

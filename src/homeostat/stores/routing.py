@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +46,23 @@ class FileRouter:
             if published.version:
                 _replace(self._kept, codec.encode(published))
             _replace(self._path, codec.encode(replace(routing, term=term)))
+
+
+class FileRouters:
+    """`ports.Routes` of several projects, each with models of its own. A version counts all that were published."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._routers = [FileRouter(path) for path in paths]
+
+    def read(self) -> Routing:
+        """Errors: as `FileRouter.read`."""
+        found = [router.read() for router in self._routers]
+        return Routing(
+            sum(one.version for one in found),
+            {model: route for one in found for model, route in one.routes.items()},
+            {model: route for one in found for model, route in one.experiments.items()},
+            {f"{i}/{name}": token for i, one in enumerate(found) for name, token in one.testers.items()},
+        )
 
 
 @contextmanager

@@ -135,6 +135,7 @@ def serve_many(
     started: Callable[[int], None],
     grpc_port: int | None = None,
     bounds: tuple[int, int] | None = None,
+    others: Sequence[Path] = (),
 ) -> str:
     """Workers in processes of their own, as many as `bounds` (or the policy) says and the load asks for; `started` is
     told the port when the first one listens. → why it ended by itself, "" when it was asked to. Errors: as `serve`."""
@@ -143,7 +144,7 @@ def serve_many(
         port = int(bound.getsockname()[1])
         least, most = bounds or _bounds(root)
         ended = threading.Event()
-        workers = Workers(arguments(root, host, port, grpc_port), least, most, ended.set)
+        workers = Workers(arguments(root, host, port, grpc_port, others), least, most, ended.set)
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: ended.set())
         workers.start()
@@ -165,9 +166,11 @@ def _answers(host: str, port: int) -> bool:
     return True
 
 
-def arguments(root: Path, host: str, port: int, grpc_port: int | None) -> Sequence[str]:
+def arguments(root: Path, host: str, port: int, grpc_port: int | None, others: Sequence[Path] = ()) -> Sequence[str]:
     """Of the command that starts one worker."""
     told = ["serve", "--project", str(root), "--host", host, "--port", str(port)]
+    for other in others:
+        told += ["--with", str(other)]
     return [*told, "--grpc-port", str(grpc_port)] if grpc_port else told
 
 

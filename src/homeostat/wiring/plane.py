@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from homeostat.adapters.clock import SystemClock
 from homeostat.adapters.plane import announce
@@ -17,28 +18,48 @@ from homeostat.engines.privacy import Mask
 from homeostat.ports import Tracing
 from homeostat.serving import messages
 from homeostat.serving.meter import Meter
-from homeostat.serving.tick import Engine
+from homeostat.serving.tick import Engine, Home
 from homeostat.stores.blobs import FileBlobs
 from homeostat.stores.days import DayTables
 from homeostat.stores.files import secret
 from homeostat.stores.predictions import SegmentLabels, SegmentLog
-from homeostat.stores.routing import FileRouter
+from homeostat.stores.routing import FileRouters
 from homeostat.stores.segments import Rules
 from homeostat.stores.shared import SharedMemory
 from homeostat.wiring import STATE
 
 
-def data_plane(root: Path, policy: Policy, worker: str = "plane") -> Engine:
-    """It reads bundles and the routing document, and writes its own log segments; it knows no database."""
+def data_plane(
+    root: Path, policy: Policy, worker: str = "plane", others: Mapping[Path, Policy] = MappingProxyType({})
+) -> Engine:
+    """It reads bundles and the routing document, and writes its own log segments; it knows no database. The models of
+    the `others` are served too, each from its own project and into its own log. Errors: `ConfigError`."""
     state = root / STATE
     log, labels = logs(state, worker, policy)
     ids = messages.ids(secrets.token_hex(5))
-    router = FileRouter(state / "routing.json")
-    blobs = FileBlobs(state / "blobs")
+    states = [state, *(other / STATE for other in others)]
+    router = FileRouters([one / "routing.json" for one in states])
+    blobs = FileBlobs(*(one / "blobs" for one in states))
     serving, runtime, clock = policy.serving, OnnxRuntime(), SystemClock()
     meter = Meter(SharedMemory(state / "metrics", worker))
     rules = serving.timeout / 1_000, _tracing(), serving.memory, meter, policy.feedback
-    return Engine(blobs, runtime, log, labels, clock, router, ids, *rules)
+    return Engine(blobs, runtime, log, labels, clock, router, ids, *rules, _homes(policy, worker, others))
+
+
+def _homes(policy: Policy, worker: str, others: Mapping[Path, Policy]) -> dict[str, Home]:
+    """By model. Errors: `ConfigError` where two projects have one of the same name."""
+    homes = dict[str, Home]()
+    for other, their in others.items():
+        if their.name in (policy.name, *homes):
+            way_out = "Serve it by itself, or give one of them another name."
+            raise ConfigError(f"another project has a model {their.name!r} too", where=str(other), way_out=way_out)
+        homes[their.name] = Home(*logs(other / STATE, beside(policy, worker), their), their.feedback)
+    return homes
+
+
+def beside(policy: Policy, worker: str) -> str:
+    """What a worker of that project is called in others."""
+    return f"{policy.name}-{worker}"
 
 
 def _tracing() -> Tracing | None:
