@@ -118,7 +118,7 @@ def test_what_an_object_store_refuses_is_said_without_secrets(project: Project, 
     with pytest.raises(DataError, match="404 Not Found") as refused:
         project.predict_file("s3://no-such-bucket/in", f"{bucket}/x")
     assert SECRET not in str(refused.value)
-    with pytest.raises(DataError, match="no CSV or Parquet file is in the folder"):
+    with pytest.raises(DataError, match="no CSV or Parquet file is there"):
         project.predict_file(f"{bucket}/nothing", f"{bucket}/x")
     with pytest.raises(UsageError, match="no such kind of address: ftp://"):
         project.predict_file("ftp://x", f"{bucket}/x")
