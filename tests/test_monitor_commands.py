@@ -21,6 +21,7 @@ from homeostat.domain.errors import NotFound, PipelineError, UsageError
 from homeostat.domain.units import DAY_MS
 from homeostat.project import Project
 from homeostat.services.analysis import Analyses
+from homeostat.services.label_set import LabelSets
 
 RUNNER = CliRunner()
 ROWS = 600
@@ -128,6 +129,14 @@ def test_a_set_to_label_comes_back_as_labels(served: Project, tmp_path: Path) ->
     taken = served.feedback.add(out)
     assert (taken.rows, taken.labels, taken.signals) == (50, 40, 0)
     assert told(served, "report")["report"]["now"]["n"] == 440
+
+
+def test_a_set_asks_for_the_source_where_labels_must_name_it(served: Project) -> None:
+    sets = served.system.label_sets
+    named = replace(served.policy, feedback=replace(served.policy.feedback, sources={"clerk": 1.0}))
+    asked = LabelSets(Analyses(**{**vars(sets.analyses), "policy": named})).choose(30 * DAY_MS, 5)
+    assert asked.columns[:3] == ["id", "label", "source"]
+    assert asked["source"].null_count() == 5
 
 
 def test_what_an_answer_is_worth_ranks_the_failures(served: Project) -> None:

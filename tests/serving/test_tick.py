@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from worlds import BINARY, GOOD, World, loads, logistic
 
+from homeostat.domain.errors import Corrupt
 from homeostat.domain.prediction import LogBatch
 from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.domain.schema import Field, Kind, Schema, Task
@@ -398,6 +399,20 @@ class TestBundles:
         world.route(wrong)
         assert loads(world.records(GOOD))["model_version"] == 1  # by the route before
         assert world.get("/v2/health/ready").status == 503
+
+    def test_a_document_that_can_not_be_read_is_told_once(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def torn() -> Routing:
+            raise Corrupt("stored Routing can't be read")
+
+        for _ in range(2):
+            with monkeypatch.context() as patch:
+                patch.setattr(world.router, "read", torn)
+                assert not any(world.engine.refresh() for _ in range(3))
+            world.engine.refresh()
+        assert [one.message for one in caplog.records] == ["the routing document can't be read"] * 2
+        assert world.records(GOOD).status == 200
 
     def test_asking_over_http_loads_at_the_next_refresh(self, world: World) -> None:
         fresh = world.bundle(lambda x: logistic(x + 2))

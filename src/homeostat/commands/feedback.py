@@ -109,10 +109,13 @@ def feedback_reject(
 
 
 def _told(found: FeedbackStanding) -> Iterator[str]:
+    from homeostat.engines.report.words import counted
+
     if not (found.sources or found.events):
         yield f"Nothing came since {iso(found.since_ms)}."
     for one in found.sources:
-        yield f"{one.source or '(unnamed)'}: {one.labels:,} labels of {one.ids:,} predictions, trust {one.trust:g}"
+        told = f"{counted(one.labels, 'label')} of {counted(one.ids, 'prediction')}"
+        yield f"{one.source or '(unnamed)'}: {told}, trust {one.trust:g}"
         yield f"  {one.corrected:,} corrected, {one.repeated:,} repeated, {one.late:,} late, {one.unknown:,} unknown"
         if one.shared:
             share = f"{one.agreed / one.shared:.0%} of {one.shared:,}"
@@ -120,7 +123,8 @@ def _told(found: FeedbackStanding) -> Iterator[str]:
         if one.held:
             yield f"  {one.held:,} held back"
     for event in found.events:
-        yield f"{event.name}: {event.signals:,} signals, {event.by_key:,} of entities, {event.unknown:,} of unknown ids"
+        told = f"{event.name}: {counted(event.signals, 'signal')}"
+        yield f"{told}, {event.by_key:,} of entities, {event.unknown:,} of unknown ids"
     for new in found.classes:
         yield f"New class {new.name!r}, {new.state}: {new}"
     for hold in found.holds:

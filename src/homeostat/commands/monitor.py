@@ -79,5 +79,6 @@ def monitor_label_set(
     chosen = opened(folder).monitor.label_set(out, rows, last)
     reasons = dict(chosen.group_by("#reason").len().sort("#reason").iter_rows())
     said = ", ".join(f"{n:,} {name}" for name, n in reasons.items())
-    told = f"{len(chosen):,} answers in {out}: {said}. Fill in the column label, then: homeostat feedback add {out}"
+    columns = "the columns label and source" if "source" in chosen.columns else "the column label"
+    told = f"{len(chosen):,} answers in {out}: {said}. Fill in {columns}, then: homeostat feedback add {out}"
     show({"rows": len(chosen), "reasons": reasons, "out": str(out)}, as_json, lambda: terminal.lines(told))

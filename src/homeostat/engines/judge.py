@@ -107,7 +107,7 @@ class _Known:
     def nothing(cls, case: Case, log: pl.DataFrame, labels: pl.DataFrame) -> _Known:
         log, labels = log.clear(), labels.clear()
         digest = _Digest.of(case, log)
-        return cls(case, digest, [], _Told.of(labels), _pairs(case, log, labels), digest.met)
+        return cls(case, digest, [], _Told.of(labels), _pairs(case, lanes.compared(case, log), labels), digest.met)
 
 
 class Judge:
@@ -126,11 +126,13 @@ class Judge:
         settled = known.settled.plus(case, fresh.head(old))
         seen = settled.plus(case, fresh.slice(old))
         touched = pl.concat([fresh["id"].hash(), *told.otherwise(known.told)]).unique()
-        again = _pairs(case, log.filter(_among(seen.ids["id"], touched)), labels.filter(_among(told.ids, touched)))
+        asked = pl.concat([touched, seen.odd["id"]])
+        rows = lanes.compared(case, log.filter(_among(seen.ids["id"], asked)))
+        again = _pairs(case, rows, labels.filter(_among(told.ids, touched)))
         pairs = _grown(known.pairs.filter(~_among(known.pairs["id"], touched)), again)
         met = _met(known.met, seen.answers, told, touched)
         self._known = _Known(fixed, settled, _ends(log, settled.ids.height), told, pairs, met)
-        return _findings(case, log, seen, pairs, lanes.uneven(met))
+        return _findings(case, rows, seen, pairs, lanes.uneven(met))
 
 
 def judge(case: Case, log: pl.DataFrame, labels: pl.DataFrame) -> Findings:
@@ -138,19 +140,19 @@ def judge(case: Case, log: pl.DataFrame, labels: pl.DataFrame) -> Findings:
     return Judge().judge(case, log, labels)
 
 
-def _findings(case: Case, log: pl.DataFrame, seen: _Digest, pairs: pl.DataFrame, uneven: str) -> Findings:
+def _findings(case: Case, rows: pl.DataFrame, seen: _Digest, pairs: pl.DataFrame, uneven: str) -> Findings:
+    """`rows`: all of the odd ids, among others."""
     pairs = pairs.with_columns(mature=pl.col("at_ms") + case.horizon_ms <= case.now_ms)
-    odd = lanes.compared(case, log.filter(_among(seen.ids["id"], seen.odd["id"])))
-    found = [lanes.errors(odd, case.bound), lanes.sample_ratio(seen.met), lanes.quality(case, pairs, uneven)]
+    found = [lanes.errors(rows, case.bound), lanes.sample_ratio(seen.met), lanes.quality(case, pairs, uneven)]
     if case.slow_us:
         found.insert(1, lanes.slow(seen.calls, case.slow_us, case.bound))
     if case.segments:
         found.append(lanes.segments(case, pairs, uneven))
-    return Findings(tuple(found), lanes.hard_stop(case, odd, seen.first), int(pairs["mature"].sum()))
+    return Findings(tuple(found), lanes.hard_stop(case, rows, seen.first), int(pairs["mature"].sum()))
 
 
-def _pairs(case: Case, log: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
-    rows = lanes.compared(case, log)
+def _pairs(case: Case, rows: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
+    """Of these labels."""
     pairs = lanes.paired(case, rows, labels)
     pairs = lanes.with_inputs(pairs, rows) if case.segments else pairs
     return pairs.with_columns(pl.col("id").hash()).drop("mature")
@@ -158,6 +160,8 @@ def _pairs(case: Case, log: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
 
 def _met(before: pl.DataFrame, answers: pl.DataFrame, told: _Told, touched: pl.Series) -> pl.DataFrame:
     """How each entity first met an arm among the labelled answers: anew for those of the ids touched."""
+    if answers.is_empty():
+        return answers.drop("id")
     entities = answers["entity"].filter(_among(answers["id"], touched)).unique()
     theirs = answers.filter(_among(answers["entity"], entities))
     theirs = theirs.filter(_among(theirs["id"], _those(told.ids, theirs["id"])))

@@ -116,14 +116,15 @@ def compared(case: Case, log: pl.DataFrame) -> pl.DataFrame:
     versions = [case.champion.version, case.candidate.version]
     mine = pl.col("version") == case.candidate.version
     rescue = (pl.col("role") == Role.ANSWER.value) & (pl.col("arm") == "candidate") & ~mine
-    seen = log.filter(pl.col("version").is_in(versions) & (pl.col("role") != Role.REJECTED.value))
-    return seen.with_columns(beside=_SHADOW | rescue).with_columns(
+    seen = log.lazy().filter(pl.col("version").is_in(versions) & (pl.col("role") != Role.REJECTED.value))
+    marked = seen.with_columns(beside=_SHADOW | rescue).with_columns(
         candidate=mine,
         bad=pl.col("status").is_in(["error", "nonfinite", "timeout", "memory"]),
         share=_SHARE,
         entity=pl.coalesce("key", "id"),
         minute=pl.col("at_ms") // MINUTE_MS,
     )
+    return marked.collect()
 
 
 def errors(rows: pl.DataFrame, bound: float) -> Lane:
@@ -255,6 +256,8 @@ def hard_stop(case: Case, rows: pl.DataFrame, first: pl.DataFrame) -> str:
     where the champion answered the same rows well."""
     improper = _improper(case.candidate.bundle.schema)
     suspect = rows.filter(pl.col("candidate") & (pl.col("bad") | improper))
+    if not suspect.height:
+        return ""
     fine = (pl.col("status") == "ok") & ~_improper(case.champion.bundle.schema)
     failed = suspect.join(rows.filter(~pl.col("candidate") & fine), on="id", how="semi", maintain_order="left")
     broken = failed.filter(pl.col("status") == "nonfinite")

@@ -23,8 +23,8 @@ class LabelSets:
         self.analyses = analyses
 
     def choose(self, last_ms: int, n: int) -> pl.DataFrame:
-        """n of the answers of the last `last_ms`, or fewer: `id`, an empty `label`, and as remarks (#…) the reason, the
-        model's answer and the inputs. Errors: `NotFound`."""
+        """n of the answers of the last `last_ms`, or fewer: `id`, an empty `label` (and `source`, where the policy
+        names them), and as remarks (#…) the reason, the model's answer and the inputs. Errors: `NotFound`."""
         of = self.analyses
         champion = of.served()
         now, bundle = of.clock.now_ms(), champion.bundle
@@ -34,14 +34,15 @@ class LabelSets:
         rows = rows.filter(~pl.col("id").is_in(known))
         rows = rows.gather_every(-(-len(rows) // LOOKED_AT) or 1)
         if rows.is_empty():
-            raise NotFound("every answer of that time has its label", way_out="Look further back with --last.")
+            raise NotFound("no answer of that time lacks its label", way_out="Look further back with --last.")
         frame, output = of.moves.shown(bundle, inputs_of(log, rows)), output_of(bundle.schema, rows)
         learned = of.learned(bundle)
         far, most = distance(bundle.schema, frame, frame.clear() if learned is None else learned)
         other = _others(log, rows, champion.arm.version)
         scale = apart(bundle.schema, output, output_of(bundle.schema, other), bundle.loss_scale)
         chosen = wanted(n, unsure(bundle.schema, output), scale, far, most)
-        return _table(rows, frame, [(one.row, one.reason, one.because) for one in chosen])
+        filled = ["label", "source"] if of.policy.feedback.sources else ["label"]
+        return _table(rows, frame, [(one.row, one.reason, one.because) for one in chosen], filled)
 
 
 def _others(log: pl.DataFrame, rows: pl.DataFrame, version: int) -> pl.DataFrame:
@@ -51,11 +52,15 @@ def _others(log: pl.DataFrame, rows: pl.DataFrame, version: int) -> pl.DataFrame
     return rows.select("id").join(last, on="id", how="left", maintain_order="left")
 
 
-def _table(rows: pl.DataFrame, frame: pl.DataFrame, chosen: list[tuple[int, str, str]]) -> pl.DataFrame:
+def _table(
+    rows: pl.DataFrame, frame: pl.DataFrame, chosen: list[tuple[int, str, str]], filled: list[str]
+) -> pl.DataFrame:
+    """`filled`: the columns that people fill in."""
     places = np.array([row for row, _, _ in chosen], np.int64)
     said = pl.DataFrame(chosen, schema=["row", "reason", "because"], orient="row").drop("row")
     at = pl.from_epoch("at_ms", "ms").alias("answered")
     answers = rows[places].select("id", at, "score", answer="label")
     told = pl.concat([answers, said, frame[places].select(pl.all().name.prefix("input "))], how="horizontal")
     remarks = told.drop("id").rename(lambda name: f"#{name}")
-    return pl.concat([told.select("id", label=pl.lit(None, pl.String)), remarks], how="horizontal")
+    empty = [pl.lit(None, pl.String).alias(name) for name in filled]
+    return pl.concat([told.select("id", *empty), remarks], how="horizontal")

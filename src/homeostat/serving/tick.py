@@ -101,7 +101,7 @@ class Engine:
         self._wanted: list[str] = []
         self._later: Later = deque()
         self._writing, self._planning = threading.Lock(), threading.Lock()
-        self._writable = True
+        self._writable = self._readable = True
 
     # What it serves
 
@@ -114,8 +114,11 @@ class Engine:
         try:
             routing = self._router.read()
         except Exception:  # the data plane goes on with what it has
-            _log.exception("the routing document can't be read")
+            if self._readable:  # said once, not five times a second
+                _log.exception("the routing document can't be read")
+            self._readable = False
             return False
+        self._readable = True
         self._unload(routing)
         changed, now_ms = routing.version != self._plan.version, self._clock.now_ms()
         if not changed and (self._plan.complete or now_ms < self._again_ms):

@@ -103,8 +103,9 @@ def _counted(cells: NDArray[np.uint16]) -> Numbers:
 
 def _high_bits(values: NDArray[np.float64], center: float, scale: float) -> NDArray[np.uint16]:
     with np.errstate(over="ignore"):
-        scaled = ((values - center) / scale).astype("<f4")
-    return scaled.view(np.uint16)[1::2]
+        scaled = values - center
+        scaled /= scale
+        return scaled.astype("<f4").view(np.uint16)[1::2]
 
 
 def _cells(bits: NDArray[Any]) -> NDArray[Any]:
