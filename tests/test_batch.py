@@ -145,6 +145,9 @@ def test_what_can_not_be_done_is_said(project: Project, rows: pl.DataFrame, tmp_
         project.predict_file(tmp_path / "rows.txt", tmp_path / "out")
     with pytest.raises(DataError, match=r"can't be read or written: .*Not a directory"):
         project.predict_file(source, source)
+    (tmp_path / "more.csv").write_text(f"{rows.head(9).write_csv()}1.5,3,de,true,and more\n")
+    with pytest.raises(DataError, match=r"found more fields than defined in 'Schema'\n"):
+        project.predict_file(tmp_path / "more.csv", tmp_path / "out")
     rows.write_parquet(source)
     project.predict_file(source, tmp_path / "out")  # what failed before its first part has left nothing
     write(rows.head(9), source)

@@ -207,6 +207,29 @@ class TestFraming:
             sock.sendall(body)
             assert ids(answers(sock, 1)) == ["a"]
 
+    def test_an_offer_of_another_protocol_changes_nothing(self, server: Server) -> None:
+        """As `curl --http2` and Java's client make it in every first request."""
+        offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nidempotency-key: k\r\n"
+        body = json.dumps({"records": [GOOD]}).encode()
+        chunked = PREDICT + offer + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        live = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n" + offer + b"\r\n"
+        with client(server) as sock:
+            sock.sendall(framed(body_of("a")) + framed(body, offer) + chunked + live)
+            *found, last = answers(sock, 4)
+            assert (ids(found), last) == (["a", "k", "k"], (200, {"live": True}))
+            head, _, rest = framed(body, offer + b"x: y\r\n").partition(b"\r\n\r\n")
+            sock.sendall(head + b"\r\n\r\n" + rest[:9])
+            sock.sendall(rest[9:])
+            assert ids(answers(sock, 1)) == ["k"]
+            sock.sendall(b"CONNECT x:1 HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert answers(sock, 1)[0][0] == 400
+            assert sock.recv(1) == b""
+
+    def test_a_whole_url_is_its_path(self, server: Server) -> None:
+        with client(server) as sock:
+            sock.sendall(framed(body_of("a")).replace(b"POST /", b"POST http://x:1/"))
+            assert ids(answers(sock, 1)) == ["a"]
+
     def test_http_1_0_closes(self, server: Server) -> None:
         with client(server) as sock:
             sock.sendall(b"GET /v2/health/live HTTP/1.0\r\n\r\n")
@@ -232,6 +255,21 @@ class TestLimits:
             sock.sendall(framed(body_of("before")) + message)
             assert ids(answers(sock, 2)) == ["before", status]
             assert sock.recv(1) == b""
+
+    def test_a_client_that_takes_no_answer_is_let_go(self, server: Server) -> None:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            sock.connect(("127.0.0.1", server.port))
+            while not server.hub.connections:
+                server.expire(0)
+            (connection,) = server.hub.connections
+            connection._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+            sock.sendall(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 50)
+            while not connection._unsent:
+                server.expire(0)
+            server.expire(31)
+            server.expire(31)  # the loop has turned meanwhile
+            assert not server.hub.connections
 
     def test_silent_and_slow_clients_are_let_go(self, server: Server) -> None:
         with client(server) as idle, client(server) as slow:

@@ -56,10 +56,12 @@ class Table:
             yield first, held
 
     def _of(self, columns: Container[str]) -> pl.LazyFrame:
-        """Of a table that has none of them the first column: its rows still count."""
+        """Of a table that has none of them the first column: its rows still count. Of a CSV file the last one too: a
+        line with more fields than columns is found only where it is read to its end."""
         rows = self.scan()
         names = rows.collect_schema().names()
-        return rows.select([name for name in names if name in columns] or names[:1])
+        end = names[-1] if self.address.endswith(".csv") else None
+        return rows.select([name for name in names if name in columns or name == end] or names[:1])
 
 
 def tables(source: Place, version: int | None = None) -> tuple[Table, ...]:

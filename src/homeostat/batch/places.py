@@ -23,6 +23,7 @@ DELTA = "delta://"
 FILES = (".parquet", ".csv")
 SCHEMES = ("s3://", "s3a://", "gs://", "az://", "abfs://", "abfss://")
 _SECRET = re.compile(r"\?\S+|<.*", re.DOTALL)
+_ADVICE = re.compile(r"(Consider setting|You might want to try).*", re.DOTALL)  # to who programs the reader
 _MARKS = re.compile(r"\x1b\[[0-9;]*m|↳")
 _LONGEST = 200
 
@@ -73,7 +74,8 @@ def reaching(address: str) -> Iterator[None]:
 
 def told(error: Exception) -> str:
     """One line. The query of a URL may be a signature, a server's own answer name a key: they are left out."""
-    text = " ".join(_SECRET.sub("…", _MARKS.sub("", str(error))).split()) or type(error).__name__
+    said = _ADVICE.sub("", _MARKS.sub("", str(error)))
+    text = " ".join(_SECRET.sub("…", said).split()) or type(error).__name__
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 

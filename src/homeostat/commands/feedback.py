@@ -123,8 +123,8 @@ def _told(found: FeedbackStanding) -> Iterator[str]:
         if one.held:
             yield f"  {one.held:,} held back"
     for event in found.events:
-        signals = counted(event.signals, "signal")
-        yield f"{event.name}: {signals}, {event.by_key:,} of entities, {event.unknown:,} of unknown ids"
+        told = f"{event.name}: {counted(event.signals, 'signal')}"
+        yield f"{told}, {event.by_key:,} of entities, {event.unknown:,} of unknown ids"
     for new in found.classes:
         yield f"New class {new.name!r}, {new.state}: {new}"
     for hold in found.holds:

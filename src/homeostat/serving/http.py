@@ -31,7 +31,7 @@ _HEADS = {status: start + b"content-type: application/json\r\n" for status, star
 class Limits:
     """`queue`: requests that may wait in one worker, at the very most (see `Limit`); `pipeline`: unanswered requests of
     one connection before it is no longer read; `idle_s`: how long a connection may be silent; `slow_s`: how long one
-    request may take to arrive."""
+    request may take to arrive, or a client may take nothing of its answers."""
 
     max_body: int = 1_000_000
     max_head: int = 32_768
@@ -151,7 +151,8 @@ class Connection(asyncio.Protocol):
         self._deaf = self._paused = False
         self._since = hub.loop.time()
         self._begun = self._active = False
-        self._url, self._declared, self._expects = b"", 0, False
+        self._unsent, self._moved = 0, self._since
+        self._url, self._declared, self._expects, self._chunked = b"", 0, False, False
         self._headers = dict[str, str]()
         self._head, self._body, self._size = 0, list[bytes](), 0
         self._plain: Head | None = None
@@ -197,11 +198,23 @@ class Connection(asyncio.Protocol):
         self._plain = None
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:  # the request was answered; other protocols are not spoken here
-            self._refuse(Refusal(400, "no other protocol is spoken here", rule="upgrade"))
+        except httptools.HttpParserUpgrade as offered:
+            self._stay(data[offered.args[0] :])
         except httptools.HttpParserError:
             self._refuse(Refusal(400, "not HTTP", rule="http"))
         return self._plain
+
+    def _stay(self, rest: bytes) -> None:
+        """Another protocol is offered (h2c, as by Java's client) and not taken up: the same request again without the
+        offer, for a parser that expects its body, of which `rest` is the beginning."""
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            self._refuse(Refusal(400, "no other protocol is spoken here", rule="upgrade"))
+            return
+        body = b"transfer-encoding: chunked" if self._chunked else b"content-length: %d" % self._declared
+        head = b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in self._headers.items())
+        self._parser = httptools.HttpRequestParser(self)
+        self._parse(b"%b %b HTTP/1.1\r\n%b%b\r\n\r\n%b" % (method, self._url, head, body, rest))
 
     def eof_received(self) -> bool:
         """A client may close its half and still read its answers."""
@@ -221,7 +234,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._begun, self._since = True, self._hub.loop.time()
-        self._url, self._declared, self._expects = b"", 0, False
+        self._url, self._declared, self._expects, self._chunked = b"", 0, False, False
         self._headers = {}
         self._head, self._body, self._size = 0, [], 0
 
@@ -238,6 +251,8 @@ class Connection(asyncio.Protocol):
             self._headers[kept] = value.decode("latin-1")
         elif name == b"content-length":
             self._declared = int(value) if value.isdigit() else 0
+        elif name == b"transfer-encoding":
+            self._chunked = True
         elif name == b"expect":
             self._expects = value.lower() == b"100-continue"
 
@@ -255,12 +270,16 @@ class Connection(asyncio.Protocol):
             self._body.append(part)
 
     def on_message_complete(self) -> None:
+        if self._parser.should_upgrade():
+            return  # see `_stay`
         self._begun = False
         if self._deaf:
             return
         method = self._parser.get_method().decode("latin-1")
         bare, old = method == "HEAD", self._parser.get_http_version() == "1.0"
         path = self._url.decode("latin-1").partition("?")[0]
+        if not path.startswith("/"):  # a whole URL is allowed too: RFC 9112, 3.2.2
+            path = "/" + path.partition("://")[2].partition("/")[2]
         head = Head("GET" if bare else method, path, self._headers, plain(method, self._headers), bare, self._declared)
         close = not self._parser.should_keep_alive() or self._hub.draining
         if not (close or old or self._expects):
@@ -290,6 +309,12 @@ class Connection(asyncio.Protocol):
             self._resume()
 
     def expire(self, now: float) -> None:
+        unsent = self._transport.get_write_buffer_size()
+        if not unsent or unsent < self._unsent:
+            self._moved = now
+        self._unsent = unsent
+        if now - self._moved > self._limits.slow_s:  # a client that takes no answer
+            self._transport.abort()
         if self._active:  # since the last look
             self._active, self._since = False, now
         waited = now - self._since

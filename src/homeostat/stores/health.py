@@ -148,7 +148,7 @@ def _unwritten(bad: list[State], root: Path) -> str:
     since = min((state.since_ms for state in bad if state.since_ms), default=0)
     done = "requests get a 503" if bad[0].strict else f"{lost:,} rows were answered without a record"
     when = f" since {iso(since)}" if since else ""
-    return f"{bad[0].error}{when}; {done}. Make room on the disk of {root}, or lower log.max_size."
+    return f"{bad[0].error}{when}; {done}. Make room on the disk of {root}, or lower log.max_size"
 
 
 def _backlog(root: Path) -> State | None:
