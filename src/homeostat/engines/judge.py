@@ -55,12 +55,12 @@ class _Digest:
         later = _Digest.of(case, log)
         anew = later.met.filter(~_among(later.met["entity"], _those(self.met["entity"], later.met["entity"])))
         return _Digest(
-            _grown(self.ids, later.ids),
-            _grown(self.odd, later.odd),
-            _grown(self.answers, later.answers),
-            _grown(self.met, anew),
-            lanes.summed(_grown(self.calls, later.calls)),
-            lanes.first_rows(_grown(self.first, later.first)),
+            grown(self.ids, later.ids),
+            grown(self.odd, later.odd),
+            grown(self.answers, later.answers),
+            grown(self.met, anew),
+            lanes.summed(grown(self.calls, later.calls)),
+            lanes.first_rows(grown(self.first, later.first)),
         )
 
 
@@ -129,7 +129,7 @@ class Judge:
         asked = pl.concat([touched, seen.odd["id"]])
         rows = lanes.compared(case, log.filter(_among(seen.ids["id"], asked)))
         again = _pairs(case, rows, labels.filter(_among(told.ids, touched)))
-        pairs = _grown(known.pairs.filter(~_among(known.pairs["id"], touched)), again)
+        pairs = grown(known.pairs.filter(~_among(known.pairs["id"], touched)), again)
         met = _met(known.met, seen.answers, told, touched)
         self._known = _Known(fixed, settled, _ends(log, settled.ids.height), told, pairs, met)
         return _findings(case, rows, seen, pairs, lanes.uneven(met))
@@ -165,7 +165,7 @@ def _met(before: pl.DataFrame, answers: pl.DataFrame, told: _Told, touched: pl.S
     entities = answers["entity"].filter(_among(answers["id"], touched)).unique()
     theirs = answers.filter(_among(answers["entity"], entities))
     theirs = theirs.filter(_among(theirs["id"], _those(told.ids, theirs["id"])))
-    return _grown(before.filter(~_among(before["entity"], entities)), lanes.met(theirs))
+    return grown(before.filter(~_among(before["entity"], entities)), lanes.met(theirs))
 
 
 def _among(values: pl.Series, some: pl.Series) -> pl.Series:
@@ -189,6 +189,7 @@ def _ends(log: pl.DataFrame, n: int) -> list[tuple[object, ...]]:
     return [some.row(place) for place in (0, n - 1)] if 0 < n <= log.height else []
 
 
-def _grown(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+def grown(old: pl.DataFrame, new: pl.DataFrame) -> pl.DataFrame:
+    """The rows of both, in parts that stay few however often it grows."""
     rows = old.vstack(new)
     return rows.rechunk() if rows.n_chunks() > _CHUNKS else rows

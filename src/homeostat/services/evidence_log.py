@@ -8,12 +8,11 @@ import polars as pl
 
 from homeostat.domain.prediction import PINNED, SETTLED_MS, UNRELEASED, Role
 from homeostat.domain.units import DAY_MS
+from homeostat.engines.judge import grown
 from homeostat.ports import LabelLog, PredictionLog
 
 LEAST_ROWS = 100
 """Fewer answers do not fix a limit for slow ones."""
-CHUNKS = 64
-"""A frame of more parts is laid out afresh."""
 SLACK_US = 250
 """A candidate is called less often than the champion, and in another thread: from colder caches, the same model takes
 20 to 100 us longer (measured with one of 70). That is no slow answer."""
@@ -65,8 +64,7 @@ class _Grown:
     def grow(self, fresh: pl.DataFrame, settled_ms: int) -> pl.DataFrame:
         """→ all rows so far."""
         before, old = self._kept, fresh.filter(pl.col("at_ms") < settled_ms)
-        kept = old if before is None else before.vstack(old)
-        self._kept = kept.rechunk() if kept.n_chunks() > CHUNKS else kept
+        self._kept = old if before is None else grown(before, old)
         return fresh if before is None else before.vstack(fresh)
 
 
