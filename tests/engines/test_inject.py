@@ -187,6 +187,25 @@ def test_what_the_loop_did_is_told_of_the_injection_that_began_last() -> None:
     assert false_alarms(given, life(events, levels)) == 1
 
 
+def test_each_of_several_that_begin_at_one_moment_has_its_answers() -> None:
+    events = [
+        event(16, "alert.opened", "inputs hour, amount", "2 inputs drifted", ("hour", "amount")),
+        event(17, "alert.opened", "labels", "no label came"),
+        event(18, "trigger.held", "schedule:x"),
+    ]
+    given = read(f"drift:amount:+1sd@{FROM}", f"drift:hour:+1sd@{FROM}", f"label-outage@{FROM}")
+    amount, hour, late = reactions(given, life(events, [0.9] * DAYS))
+    assert (amount.noticed, hour.noticed, late.noticed) == (events[0], events[0], events[1])
+    assert amount.did == hour.did == late.did == (events[2],)
+
+
+def test_an_alert_that_names_a_column_is_about_it_though_something_else_began_since() -> None:
+    events = [event(16, "alert.opened", "inputs hour, amount", "2 inputs drifted", ("hour", "amount"))]
+    given = read(f"drift:amount:+1sd@{FROM}", "drift:hour:+1sd@2026-01-16", "poison:10%@2026-01-16")
+    amount, hour, poison = reactions(given, life(events, [0.9] * DAYS))
+    assert (amount.noticed, hour.noticed, poison.noticed) == (events[0], events[0], None)
+
+
 def test_a_broken_release_is_noticed_where_it_ends() -> None:
     (given,) = read("broken-release@2026-01-15")
     begun = event(14, "scenario.released", "R4", f"{given.text}: released as R4")

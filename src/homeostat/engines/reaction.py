@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from homeostat.domain.event import Event
@@ -54,21 +54,27 @@ def reactions(injections: Sequence[Injection], life: Life) -> tuple[Reaction, ..
     made = []
     for one in injections:
         until = min([_over(one, life), *(at for at in begins if at > one.from_ms)])
-        answers = list(_answers(one, injections, life))
-        made.append(_reaction(one, answers, _harm(one, until, life), life.events))
+        answers = [event for event in life.events if one in _causes(event.at_ms, injections, life)]
+        made.append(_reaction(one, answers, _harm(one, until, life), life))
     return tuple(made)
 
 
 def false_alarms(injections: Sequence[Injection], life: Life) -> int:
     """Alerts that opened outside of every injection's effect."""
     opened = [event for event in life.events if event.kind == ALERT]
-    return sum(_cause(event.at_ms, injections, life) is None for event in opened)
+    return sum(not _causes(event.at_ms, injections, life) for event in opened)
 
 
-def _cause(at_ms: int, injections: Sequence[Injection], life: Life) -> Injection | None:
-    """The injection that an event at this time is an answer to: of those in effect the one that began last."""
-    in_effect = [one for one in injections if one.from_ms <= at_ms < _over(one, life)]
-    return max(in_effect, key=lambda one: one.from_ms, default=None)
+def _causes(at_ms: int, injections: Sequence[Injection], life: Life) -> list[Injection]:
+    """The injections that an event at this time is an answer to: of those in effect the one that began last, or all
+    that began then."""
+    in_effect = [one for one in injections if _in_effect(one, at_ms, life)]
+    last = max((one.from_ms for one in in_effect), default=0)
+    return [one for one in in_effect if one.from_ms == last]
+
+
+def _in_effect(one: Injection, at_ms: int, life: Life) -> bool:
+    return one.from_ms <= at_ms < _over(one, life)
 
 
 def _over(one: Injection, life: Life) -> int:
@@ -76,20 +82,14 @@ def _over(one: Injection, life: Life) -> int:
     return (last if one.until_ms is None else one.until_ms) + life.settle_ms
 
 
-def _answers(one: Injection, injections: Sequence[Injection], life: Life) -> Iterator[Event]:
-    return (event for event in life.events if _cause(event.at_ms, injections, life) == one)
-
-
-def _reaction(
-    one: Injection, answers: Sequence[Event], harm: tuple[int | None, int | None], events: Sequence[Event]
-) -> Reaction:
+def _reaction(one: Injection, answers: Sequence[Event], harm: tuple[int | None, int | None], life: Life) -> Reaction:
     if one.kind == BROKEN_RELEASE:
-        answers = _of_release(one, events)
+        answers = _of_release(one, life.events)
     deeds: dict[tuple[str, str], Event] = {}
     for event in answers:
         if event.kind in DEEDS and event.body.get("kind") not in ("schedule", BACKGROUND):
             deeds.setdefault((event.kind, str(event.body.get("rule", ""))), event)
-    noticed = _stopped(answers) if one.kind == BROKEN_RELEASE else _alert(one, answers)
+    noticed = _stopped(answers) if one.kind == BROKEN_RELEASE else _alert(one, answers, life)
     return Reaction(one, noticed, tuple(deeds.values()), *harm)
 
 
@@ -100,12 +100,13 @@ def _of_release(one: Injection, events: Sequence[Event]) -> list[Event]:
     return [event for event in events if event in made or event.subject in own]
 
 
-def _alert(one: Injection, answers: Sequence[Event]) -> Event | None:
-    """The first alert that can be about it. Only where it changes an input it is one about inputs, and then one that
-    names it; where labels are late, rather one that says so."""
+def _alert(one: Injection, answers: Sequence[Event], life: Life) -> Event | None:
+    """The first alert that can be about it. One that names what it changes is, whatever else began since: its column,
+    or labels that are late. Else one of its answers that names no column."""
+    told = [event for event in life.events if event.kind == ALERT and _in_effect(one, event.at_ms, life)]
+    named = [event for event in told if one.kind in COLUMNS and one.field in event.body.get("columns", ())]
+    named += [event for event in told if one.kind.startswith("label") and event.subject == "labels"]
     alerts = [event for event in answers if event.kind == ALERT]
-    named = [event for event in alerts if one.kind in COLUMNS and one.field in event.body.get("columns", ())]
-    named += [event for event in alerts if one.kind.startswith("label") and event.subject == "labels"]
     others = [event for event in alerts if not event.subject.startswith(("inputs", "broken"))]
     return next(iter(named or others), None)
 
