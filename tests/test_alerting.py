@@ -81,11 +81,23 @@ def test_taking_and_pausing(project: Project) -> None:
     assert shown(project, "test") == "The policy names no channel: set `alerts`."
 
 
+def test_a_hook_asks_for_its_variable_when_the_control_plane_starts(tmp_path: Path) -> None:
+    hooks = "release: {max_hold: 3d, hooks: {after_outcome: 'http://h/${HOOK_TOKEN}'}}"
+    policy = projects.POLICY.replace("release: {max_hold: 3d}", hooks)
+    project = homeostat.load(projects.make(tmp_path / "cards", policy=policy))
+    with pytest.raises(ConfigError, match=r"HOOK_TOKEN is not set\nhomeostat\.yaml  release\.hooks\.after_outcome"):
+        _ = project.system.control
+
+
 def test_channels_in_the_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     channels = 'alerts: ["${ALERT_URL}", {to: "json://b", after: 4h, least: critical}]\n'
     root = projects.make(tmp_path / "cards", policy=projects.POLICY + channels)
-    with pytest.raises(ConfigError, match="ALERT_URL is not set"):
-        homeostat.load(root)
+    unarmed = homeostat.load(root)  # what tells nobody needs no address
+    assert unarmed.alerts.list().alerts == ()
+    missing = "the environment variable ALERT_URL is not set\nhomeostat.yaml  alerts.0"
+    for asked in (unarmed.alerts.test, lambda: unarmed.system.control):
+        with pytest.raises(ConfigError, match=missing):
+            asked()
     monkeypatch.setenv("ALERT_URL", "nosuch://s3cret")
     project = homeostat.load(root)
     assert [(one.after, one.least) for one in project.policy.channels] == [(0, "warning"), (14_400_000, "critical")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -17,10 +16,11 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from homeostat.domain.errors import ConfigError
-from homeostat.domain.policy import Policy
+from homeostat.domain.policy import VARIABLE, Policy, unset
 
 POLICY_FILE = "homeostat.yaml"
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
+_LATER = (("alerts",), ("release", "hooks"))
+"""Settings whose variables only the control plane needs: it asks for them when it starts."""
 _Path = tuple[str | int, ...]
 
 
@@ -104,14 +104,10 @@ def _expanded(node: Any, path: _Path, origin: Mapping[_Path, str]) -> Any:
         return tuple(_expanded(child, (*path, i), origin) for i, child in enumerate(node))
     if not isinstance(node, str):
         return node
-    for name in _VARIABLE.findall(node):
-        if name not in os.environ:
-            raise ConfigError(
-                f"the environment variable {name} is not set",
-                where=_where(path, origin),
-                way_out=f"Set it, as `export {name}=…`, wherever a command of this project runs.",
-            )
-    return _VARIABLE.sub(lambda match: os.environ[match[1]], node)
+    missing = [name for name in VARIABLE.findall(node) if name not in os.environ]
+    if missing and not any(path[: len(later)] == later for later in _LATER):
+        raise unset(missing[0], _where(path, origin))
+    return VARIABLE.sub(lambda match: os.environ.get(match[1], match[0]), node)
 
 
 def _explained(error: ValidationError, origin: Mapping[_Path, str]) -> ConfigError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from homeostat.domain.errors import ConfigError
 from homeostat.domain.feedback import FeedbackPolicy
 from homeostat.domain.schema import Task, Value
 from homeostat.domain.units import (
@@ -24,6 +26,14 @@ from homeostat.domain.units import (
 
 STRICT = {"extra": "forbid"}
 """Unknown keys are errors (read by pydantic's adapter for plain dataclasses)."""
+VARIABLE = re.compile(r"\$\{(\w+)\}")
+"""How a setting names an environment variable."""
+
+
+def unset(name: str, where: str) -> ConfigError:
+    """A variable that is needed and not there."""
+    way_out = f"Set it, as `export {name}=…`."
+    return ConfigError(f"the environment variable {name} is not set", where=where, way_out=way_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +356,16 @@ class Policy:
     def channels(self) -> tuple[ChannelPolicy, ...]:
         """Where alerts go."""
         return tuple(ChannelPolicy(one) if isinstance(one, str) else one for one in self.alerts)
+
+    def check_addresses(self) -> None:
+        """Variables in channels and hooks are left as they stand where they are not set, for only what tells them needs
+        them. Errors: `ConfigError`."""
+        used = {f"alerts.{i}": one.to for i, one in enumerate(self.channels)}
+        hooks = self.release.hooks
+        used |= {"release.hooks.before_step": hooks.before_step, "release.hooks.after_outcome": hooks.after_outcome}
+        for setting, text in used.items():
+            if missing := VARIABLE.search(text):
+                raise unset(missing[1], f"homeostat.yaml  {setting}")
 
     @property
     def look_back_ms(self) -> int | None:

@@ -49,7 +49,9 @@ class Teller:
                 self._channel(channel, self.name_of(channel.to))
 
     def test(self) -> dict[str, str]:
-        """A message to every channel. → name → why it did not arrive, "" where it did."""
+        """A message to every channel. → name → why it did not arrive, "" where it did. Errors: `ConfigError` for a
+        channel whose variable is not set."""
+        self.policy.check_addresses()
         title, text = f"{self.policy.name}: a test", "Asked for by `homeostat alerts test`. Nothing is wrong."
         told = self.policy.channels
         return {self.name_of(one.to): self.channels.tell(one.to, title, text, "info") for one in told}

@@ -296,6 +296,8 @@ class System:
 
     @cached_property
     def control(self) -> Control:
+        """Errors: `ConfigError` for a channel or hook whose variable is not set."""
+        self.policy.check_addresses()
         return Control(
             self.releases,
             self.monitors,
