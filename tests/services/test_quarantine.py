@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import count
+
 import polars as pl
 import pytest
 from watching import MODEL, Log, World
 
 from homeostat.domain.errors import NotFound, Refused
+from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
+from homeostat.domain.monitor import Alert
 from homeostat.domain.units import DAY_MS
+from homeostat.engines.drift.profile import PREDICTION
 from homeostat.services import quarantine
 from homeostat.services.held import quarantined
+from world import Crash
 
 BREAK = 36
 """The day on which the amount sticks, for four days in which half of the answers are wrong."""
@@ -51,8 +58,64 @@ def test_its_rows_are_held_and_what_they_did_is_not_the_model_s_fault(world: Wor
     assert world.kinds("trigger.") == []
 
 
+def test_drift_that_was_told_before_the_fault_was_named_is_no_second_cause() -> None:
+    world = World()
+    for _ in range(30, BREAK):
+        world.day()
+    begun, other = world.clock.now_ms() + 1, world.clock.now_ms() - 1
+    told = Alert("", "amount drifted", "it moved", begun, subject="inputs amount", columns=("amount", PREDICTION))
+    world.alerts.raised(replace(told, window_rows=500))
+    both = replace(told, subject="inputs amount, hour", columns=("amount", "hour"), window_rows=500)
+    world.alerts.raised(both)
+    world.alerts.raised(replace(told, subject="inputs amount of before", opened_ms=other, window_rows=500))
+    world.day(stuck=True)
+    assert [one.subject for one in world.alerts.open()] == [
+        "inputs amount, hour",  # the hour is not broken
+        "inputs amount of before",  # it drifted before it broke
+        "broken amount",
+    ]
+    assert world.journal.read(MODEL, "alert.closed")[0].text == "amount drifted: no drift, but a fault: A4"
+
+
 def test_a_restart_changes_no_outcome(world: World) -> None:
     assert lived(restarts=True).journal.read(MODEL) == world.journal.read(MODEL)
+
+
+@pytest.mark.parametrize("days", [1, 5])
+def test_a_crash_before_any_write_changes_no_outcome(days: int) -> None:
+    """On the day that it breaks, and on the one that it is well again."""
+
+    def life(crash_at: int) -> tuple[list[Event], int]:
+        world = World()
+        for _ in range(30, BREAK):
+            world.day()
+        told = Alert("", "amount drifted", "it moved", world.clock.now_ms() + 1, subject="inputs amount")
+        world.alerts.raised(replace(told, columns=("amount",), window_rows=500))
+        for day in range(1, days):
+            world.day(stuck=day < 5)
+        append, watch, writes = world.journal.append, world.monitors.watch, count()
+
+        def dying(event: Event) -> None:
+            if next(writes) == crash_at:
+                raise Crash
+            append(event)
+
+        def surviving() -> None:
+            try:
+                watch()
+            except Crash:
+                world.restart()
+                world.monitors.watch()
+
+        world.journal.append = dying  # type: ignore[method-assign]
+        world.monitors.watch = surviving  # type: ignore[assignment, method-assign]
+        world.day(stuck=days < 5)
+        return list(world.journal.read(MODEL)), next(writes)
+
+    whole, writes = life(-1)
+    assert {event.kind for event in whole} >= {"data.quarantined", "alert.closed"}
+    for crash_at in range(writes):
+        assert life(crash_at)[0] == whole, crash_at
 
 
 def test_a_person_lets_the_column_pass_and_it_is_not_called_broken_again() -> None:

@@ -96,6 +96,15 @@ class Alerts:
         self._write("opened", made, made.opened_ms, f"{made.title}: {made.evidence}", asdict(made))
         return made
 
+    def explained(self, since_ms: int, at_ms: int) -> None:
+        """Drift told since a fault began, of columns that are all known to be broken by now, is no cause of its own."""
+        broken = {column: one.name for one in self.open() if one.kind == "broken" for column in one.columns}
+        for one in self.open():
+            inputs = [column for column in one.columns if column != PREDICTION]
+            if one.kind == "inputs" and one.opened_ms > since_ms and inputs and {*inputs} <= broken.keys():
+                names = ", ".join(sorted({broken[column] for column in inputs}))
+                self.close(one, at_ms, f"no drift, but a fault: {names}")
+
     def close(self, alert: Alert, at_ms: int, words: str = "over") -> None:
         closed = replace(alert, closed_ms=at_ms, name="", acked="")
         self._write("closed", closed, at_ms, f"{alert.title}: {words}", asdict(closed))

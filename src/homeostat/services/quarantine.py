@@ -67,6 +67,7 @@ class Quarantine:
         for fault in broken.faults(healthy, inputs, at_ms, start_ms):
             if not self._accepted(fault, champion.bundle):
                 self._open(replace(fault, words=fault.words + part_words(share)), end_ms, rows)
+        self._explain(end_ms)
 
     def accept(self, name: str, by: str, reason: str) -> Alert:
         """A person says that the column is right as it is: its rows are learned from, and the same is not called a
@@ -125,19 +126,27 @@ class Quarantine:
     def _open(self, fault: Fault, at_ms: int, rows: pl.DataFrame) -> None:
         held = f"what was answered since {iso(fault.from_ms)} is not learned from"
         until = fault.from_ms if fault.until_ms is None else fault.until_ms - 1
-        alert = self.alerts.raised(
+        subject = f"broken {fault.column}"
+        self.alerts.raised(
             Alert(
                 key="",
                 title=f"{fault.column} {TITLES[fault.kind]}",
                 evidence=f"{fault.words}; {held}",
                 opened_ms=at_ms,
-                subject=f"broken {fault.column}",
+                subject=subject,
                 columns=(fault.column,),
                 example=str(rows.filter(pl.col("at_ms") >= until)["id"][0]),
             )
         )
+        alert = self.alerts.on(subject)  # raised now, or by a pass that crashed before its rows were kept
         if alert is not None:
             self._keep(alert.key, fault, f"{fault.column}: {held}", at_ms)
+
+    def _explain(self, at_ms: int) -> None:
+        """Drift of the columns that are broken, told since they are, is no cause of its own."""
+        known = quarantined(self.journal, self.policy.name)
+        for fault in (known[alert.key] for alert in self.alerts.open() if alert.key in known):
+            self.alerts.explained(fault.from_ms, at_ms)
 
     def _keep(self, key: str, fault: Fault, text: str, at_ms: int) -> None:
         state = "held" if fault.until_ms is None else f"held until {fault.until_ms}"
