@@ -15,11 +15,13 @@ from typer.testing import CliRunner
 import homeostat
 import projects
 from homeostat import cli
+from homeostat.config import read_policy
 from homeostat.domain.errors import ConfigError, DataError, NotFound, Refused
 from homeostat.domain.rollout import Status
 from homeostat.domain.units import DAY_MS
 from homeostat.project import Project
 from homeostat.web import api
+from homeostat.wiring.plane import data_plane
 
 RUNNER = CliRunner()
 ROWS = pl.DataFrame(
@@ -55,6 +57,18 @@ def test_a_project_says_what_it_is(project: Project) -> None:
     assert len(project.data()) == 30 * 72
     with pytest.raises(ConfigError, match="there is no homeostat"):
         homeostat.load(project.root / "nowhere")
+
+
+@pytest.mark.parametrize("rule", ["drop", "hash"])
+def test_a_private_field_that_is_mistyped_is_an_error_before_anything_is_logged(tmp_path: Path, rule: str) -> None:
+    root = projects.make(tmp_path / "cards", policy=f"{projects.POLICY}log: {{{rule}: [contry]}}\n")
+    said = rf"(?s)'contry' is no input and not the key.*log\.{rule}.*Inputs: .*country"
+    for opened in (lambda: data_plane(root, read_policy(root)), lambda: homeostat.load(root).status()):
+        with pytest.raises(ConfigError, match=said):
+            opened()
+    policy = read_policy(root)
+    (root / policy.data.source).unlink()
+    data_plane(root, policy)  # a machine without the rows knows no better
 
 
 def test_a_run_reads_well_in_a_notebook(project: Project) -> None:

@@ -56,6 +56,17 @@ def read_table(path: Path, drop: Sequence[str] = ()) -> pl.DataFrame:
     return frame.with_columns(_typed(frame[name], path.name) for name in frame.columns if name not in drop)
 
 
+def column_names(path: Path) -> list[str]:
+    """As the head of the file has them; [] where there is no file, or none that can be read."""
+    if not path.is_file():
+        return []
+    try:
+        lazy = pl.scan_parquet(path) if path.suffix == ".parquet" else pl.scan_csv(path)
+        return lazy.collect_schema().names()
+    except pl.exceptions.PolarsError:
+        return []
+
+
 def _unreadable(path: Path, why: str) -> DataError:
     """With the line, of a CSV file in which one holds more values than the first has names."""
     line = None if path.suffix == ".parquet" else _longer(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +12,7 @@ from types import MappingProxyType
 from homeostat.adapters.clock import SystemClock
 from homeostat.adapters.plane import announce
 from homeostat.adapters.runtime import OnnxRuntime
+from homeostat.adapters.source import column_names
 from homeostat.domain.errors import ConfigError
 from homeostat.domain.policy import Policy
 from homeostat.engines.privacy import Mask
@@ -98,9 +99,26 @@ def database(state: Path, policy: Policy) -> str:
 
 
 def logs(state: Path, worker: str, policy: Policy) -> tuple[SegmentLog, SegmentLabels]:
-    """Of predictions and of labels, as the policy wants them; `worker` names the folder of this process's segments."""
+    """Of predictions and of labels, as the policy wants them; `worker` names the folder of this process's segments.
+    Errors: `ConfigError`."""
+    if policy.log.hidden:
+        _check_private(policy, column_names(state.parent / policy.data.source))
     rule, tables = policy.log, DayTables(state / "tables")
     rules, segments = Rules(sync_ms=rule.sync), state / "log"
     mask = Mask(frozenset(rule.drop), frozenset(rule.hash), policy.data.key, secret(state / "keys" / "log"))
     log = SegmentLog(segments, worker, tables, rules, mask if rule.hidden else None, rule.strict)
     return log, SegmentLabels(segments, worker, tables, rules, mask.signals if rule.hidden else None)
+
+
+def _check_private(policy: Policy, columns: Sequence[str]) -> None:
+    """A mistyped name would leave in the log what must not be there. Of a machine without the data file nothing can be
+    said; a run says it in any case. Errors: `ConfigError`."""
+    inputs = [name for name in columns if name not in (policy.data.target, policy.data.key, *policy.data.drop)]
+    for rule, names in (("drop", policy.log.drop), ("hash", policy.log.hash)):
+        unknown = [name for name in names if name not in (*inputs, policy.data.key)]
+        if columns and unknown:
+            raise ConfigError(
+                f"{unknown[0]!r} is no input and not the key",
+                where=f"homeostat.yaml  log.{rule}",
+                way_out=f"Inputs: {', '.join(inputs)}.",
+            )
