@@ -189,6 +189,15 @@ def test_nothing_is_learned_from_a_broken_column(root: Path) -> None:
     assert [event.kind for event in life.between("alert.closed", 18, 20)] == ["alert.closed"]
 
 
+def test_a_broken_version_is_released_though_requests_were_refused_before(root: Path) -> None:
+    """What was refused is in nobody's training."""
+    missing, release = "missing:amount:30%@2026-01-12..2026-01-13", "broken-release@2026-01-15"
+    life = lived(root, missing, release, end_ms=START_MS + 8 * DAY_MS)
+    assert 0 < life.result.failed_requests < A_DAY
+    assert life.of(missing).noticed is not None
+    assert life.of(release).did[0].kind == "scenario.released"
+
+
 def test_policies_side_by_side_from_the_command_line(root: Path) -> None:
     """A broken column upstream is named by its alert, whatever the policy."""
     watched = "monitor: {windows: [1d], value: {true_positive: 5, false_positive: -1}}\n"

@@ -132,7 +132,7 @@ class Rehearsal:
             matured = int(np.searchsorted(due_ms, turn_ms, side="right"))
             self.loop.clock.move_to(turn_ms)
             self._label(given[labelled:matured])
-            waiting = self._broken_releases(waiting, turn_ms)
+            waiting = self._broken_releases(waiting, rows, turn_ms)
             self.loop.control.turn()
             self.each_turn(turn_ms)
             self.loop.engine.refresh()
@@ -165,19 +165,25 @@ class Rehearsal:
             if response.status >= 300:
                 raise DataError(f"labels were refused: {response.body.decode()}")
 
-    def _broken_releases(self, waiting: Sequence[Injection], now_ms: int) -> Sequence[Injection]:
+    def _broken_releases(self, waiting: Sequence[Injection], rows: pl.DataFrame, now_ms: int) -> Sequence[Injection]:
         """Release a version that learned turned labels where its time has come, once no release is under way. → those
         that still wait."""
         under_way = any(one.ended_ms is None for one in self.loop.control.releases.history())
         if under_way or not waiting or waiting[0].from_ms > now_ms:
             return waiting
-        known = self.history.filter(pl.col(DUE_MS) <= now_ms)
-        release = self.loop.release(misled(plain(known), self.policy.data.target))
+        release = self.loop.release(misled(plain(self._learnable(rows, now_ms)), self.policy.data.target))
         if release is None:
             self._tell(now_ms, waiting[0], "refused", "", "its gates refused it")
         else:
             self._tell(now_ms, waiting[0], "released", release.id, f"released as {release.id}")
         return waiting[1:]
+
+    def _learnable(self, rows: pl.DataFrame, now_ms: int) -> pl.DataFrame:
+        """What was before the start, and what was answered since; a refused row would break the project's checks."""
+        log = self.loop.log.read(self.policy.name, self.start_ms, now_ms).filter(pl.col("role") == Role.ANSWER)
+        answered = rows[log["id"].str.slice(1).cast(pl.Int64).sort()]
+        before = self.history.filter(pl.col(EVENT_MS) < self.start_ms)
+        return pl.concat([before, answered]).filter(pl.col(DUE_MS) <= now_ms)
 
     def _tell(self, now_ms: int, one: Injection, kind: str, subject: str, what: str) -> None:
         key, text = SCENARIO + one.text, f"{one.text}: {what}"

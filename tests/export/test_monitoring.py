@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from ruamel.yaml import YAML
 import projects
 from homeostat.config import read_policy
 from homeostat.domain.errors import UsageError
+from homeostat.domain.monitor import SEVERITIES
 from homeostat.domain.policy import Policy
 from homeostat.export.monitoring.files import grafana, prometheus
 from homeostat.export.monitoring.rules import Alert, alerts
@@ -47,7 +49,7 @@ def checked(tool: str, package: str, *arguments: str | Path) -> str:
 def test_the_files_are_sound(policy: Policy, folder: Path) -> None:
     assert "SUCCESS" in checked("promtool", "prometheus", "check", "config", folder / "prometheus.yml")
     rules = folder / "cards.rules.yml"
-    assert "28 rules found" in checked("promtool", "prometheus", "check", "rules", rules)
+    assert "29 rules found" in checked("promtool", "prometheus", "check", "rules", rules)
     routes = folder / "alertmanager.yml"
     assert "3 receivers" in checked("amtool", "prometheus-alertmanager", "check-config", routes)
     for severity, receiver in (("critical", "page"), ("warning", "team"), ("info", "nobody")):
@@ -178,6 +180,12 @@ CASES: dict[str, Case] = {
         {**KIND, "kind": "broken"},
         LONG,
     ),
+    "HomeostatAlert": (
+        one("homeostat_alerts_open", {**KIND, "kind": "healing"}, "1"),
+        one("homeostat_alerts_open", {**KIND, "kind": "broken"}, "1"),
+        {**KIND, "kind": "healing"},
+        LONG,
+    ),
     "HomeostatNoLabels": (labelled("3600x120"), labelled("0+3600x120"), {**KIND}, ("96h", "1h")),
     "HomeostatTrainingFailed": (
         one("homeostat_trainings_total", {**KIND, "outcome": "failed"}, "0 1 1 1 1 1 1 1 1 1 1x2"),
@@ -231,6 +239,14 @@ def test_each_alert_is_raised_and_no_sooner(policy: Policy, folder: Path) -> Non
         (folder / f"{every}.yml").write_text(json.dumps(written))  # JSON is YAML
     files = (folder / "1m.yml", folder / "1h.yml")
     assert checked("promtool", "prometheus", "test", "rules", *files).count("SUCCESS") == 2
+
+
+def test_each_kind_of_open_alert_has_one_rule(policy: Policy) -> None:
+    """But for those of the log, which has figures of its own."""
+    asked = [set(re.findall(r"\w+", one.expr.partition("kind=")[2])) for one in alerts(policy) if "_open{" in one.expr]
+    assert {kind: sum(kind in words for words in asked) for kind in SEVERITIES} == {
+        kind: int(kind != "log") for kind in SEVERITIES
+    }
 
 
 def test_thresholds_follow_the_policy(policy: Policy, tmp_path: Path) -> None:

@@ -358,3 +358,17 @@ def test_a_version_that_was_made_before_says_that_it_knows_no_windows_of_so_many
     event, _ = world.journal.read(MODEL, "monitor.drift", "96 rows")
     assert event.text == "@prediction: version 1 was made before windows of 96 rows were watched; train anew"
     assert {reading["verdict"] for reading in event.body["readings"]} == {"unknown"}
+
+
+def test_an_alert_about_refused_requests_names_one_of_them() -> None:
+    world = World()
+    for _ in range(3):
+        world.day()
+    for row in range(A_DAY):
+        world._answer(0.1, 0.0, False, cents=row % 4 == 0)
+        world.clock.now += DAY_MS // A_DAY
+    world.monitors.watch()
+    (alert,) = world.alerts.open()
+    assert alert.title == "requests are refused"
+    (found,) = world.log.find(alert.example).to_dicts()
+    assert (found["role"], found["at_ms"]) == ("rejected", world.clock.now - 4 * DAY_MS // A_DAY)

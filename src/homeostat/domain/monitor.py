@@ -79,6 +79,7 @@ SEVERITIES: Mapping[str, Severity] = {
     "labels": Severity.WARNING,
     "class": Severity.WARNING,
     "performance": Severity.WARNING,
+    "healing": Severity.WARNING,
     "log": Severity.WARNING,
     "channel": Severity.WARNING,
     "other": Severity.WARNING,

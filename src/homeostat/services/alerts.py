@@ -122,11 +122,12 @@ class Alerts:
         readings: Sequence[Reading],
         window: Window,
         example: Callable[[], str],
+        refused: Callable[[], str],
         importance: Mapping[str, float],
     ) -> None:
-        """One alert for all that begins to move in one window; `example` gives a prediction id of it. `importance`:
-        field → what the loss rises by without it."""
-        self._refused([one for one in readings if one.test == REFUSALS], window)
+        """One alert for all that begins to move in one window; `example` gives a prediction id of it, `refused` that of
+        a refused request. `importance`: field → what the loss rises by without it."""
+        self._refused([one for one in readings if one.test == REFUSALS], window, refused)
         readings = [one for one in readings if one.test != REFUSALS]
         settled = causes.settle(self.all(), readings, window, importance)
         for one in settled.over:
@@ -153,7 +154,7 @@ class Alerts:
             )
         )
 
-    def _refused(self, readings: Sequence[Reading], window: Window) -> None:
+    def _refused(self, readings: Sequence[Reading], window: Window, example: Callable[[], str]) -> None:
         """Callers whose requests are refused are harmed, whatever the model does; a broken column that is named is the
         cause of it."""
         moved, opened = causes.strongest(readings), self.on(REFUSED)
@@ -170,6 +171,7 @@ class Alerts:
                     columns=columns,
                     window_ms=window.length_ms,
                     window_rows=window.count,
+                    example=example(),
                 )
             )
         elif not moved and opened is not None and causes.found_by(opened, window):

@@ -135,7 +135,8 @@ class Monitors:
             return ()
         found = self.windows.read(champion, due.start_ms, due.end_ms, judged.rows)
         window = replace(due, rows=judged.rows)
-        self.alerts.drifted(judged.readings, window, lambda: found.example, champion.importance)
+        examples = (lambda: found.example, lambda: self.windows.refused(due.start_ms, due.end_ms))
+        self.alerts.drifted(judged.readings, window, *examples, champion.importance)
         estimated = self.estimates.judge(champion, window, found, judged.readings)
         self._record(KIND, window, judged.readings, champion, {"profile": judged.profile})  # the window is done with
         return [*judged.readings, *estimated]

@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from homeostat.domain.policy import Policy
+from homeostat.domain.prediction import Role
 from homeostat.engines.answer import output_of
 from homeostat.ports import PredictionLog
 from homeostat.services.champion import Champion
@@ -58,6 +59,12 @@ class Windows:
         if self._last is None or self._last[0] != which:
             self._last = which, self._read(champion, start_ms, end_ms, min(1.0, MOST / max(known, 1)))
         return self._last[1]
+
+    def refused(self, start_ms: int, end_ms: int) -> str:
+        """The id of the last request that broke a rule, "" where none did."""
+        log = self.log.read(self.policy.name, start_ms, end_ms, False)
+        ids = log.filter(pl.col("role") == Role.REJECTED.value)["id"]
+        return str(ids[-1]) if len(ids) else ""
 
     def _read(self, champion: Champion, start_ms: int, end_ms: int, share: float) -> Rows:
         log, schema = self.log.read(self.policy.name, start_ms, end_ms, True, share), champion.bundle.schema

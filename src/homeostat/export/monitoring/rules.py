@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from homeostat.domain.monitor import SEVERITIES
 from homeostat.domain.policy import Policy
 from homeostat.domain.units import DAY_MS, SECOND_MS
 
@@ -24,6 +25,10 @@ LONGEST_S = 10.0
 """The last bound of the histograms: no quantile is told to lie above it."""
 BESIDE = 1_000_000_000
 """Bytes that a worker may need beside its models."""
+
+
+KINDS = ("performance", "inputs", "predictions", "broken", "log")
+"""Kinds of the loop's own alerts that have a rule of their own; the others share one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ def _loop(p: str, policy: Policy) -> Sequence[Alert]:
     labels_s = (2 * policy.data.label_horizon + DAY_MS) // SECOND_MS
     answered = f'sum by (project, model) (increase(homeostat_predictions_total{{{p},role="answer"}}[1d])) > 0'
     no_labels = f"time() - homeostat_label_timestamp_seconds{{{p}}} > {labels_s} and on (project, model) {answered}"
-    opened = f"homeostat_alerts_open{{{p},kind="
+    opened, others = f"homeostat_alerts_open{{{p},kind=", "|".join(kind for kind in SEVERITIES if kind not in KINDS)
     return (
         Alert("HomeostatPerformance", "warning", "0s", f'{opened}"performance"}} > 0',
               "The model does worse than when it was made.", "homeostat status"),
@@ -109,6 +114,8 @@ def _loop(p: str, policy: Policy) -> Sequence[Alert]:
               "Inputs or predictions have drifted.", "homeostat alerts list"),
         Alert("HomeostatBrokenColumn", "warning", "0s", f'{opened}"broken"}} > 0',
               "An input is broken upstream; its rows are not learned from.", "homeostat alerts list"),
+        Alert("HomeostatAlert", "warning", "0s", f'{opened[:-1]}=~"{others}"}} > 0',
+              "The loop has an open alert; the label kind says of what.", "homeostat alerts list"),
         Alert("HomeostatNoLabels", "warning", "0s", no_labels,
               "There are predictions, but no label came for two label horizons and a day.", "homeostat feedback add"),
         Alert("HomeostatTrainingFailed", "warning", "0s",
