@@ -9,8 +9,9 @@ from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Alert, Cause, Reading, Window
 from homeostat.domain.moved import Ranked
 from homeostat.domain.units import DAY_MS
-from homeostat.engines.causes import likely, ranked, settle, title
+from homeostat.engines.causes import REFUSED, likely, ranked, settle, title
 from homeostat.engines.drift.profile import PREDICTION
+from homeostat.engines.drift.refused import REQUESTS
 
 WEEK_MS = 7 * DAY_MS
 
@@ -44,6 +45,25 @@ CASES = {
     "answers alone are a cause": ([], moved(answers=0.3), 1, (), (PREDICTION,)),
     "unless an input drifts already": ([A], moved(a=0.1, answers=0.3), 1, (), ()),
 }
+
+
+@pytest.mark.parametrize(
+    ("alerts", "readings", "over", "columns"),
+    [
+        ([alert("a", kind="requests")], moved(a=0.3, b=0.2), (), ("b",)),  # another field is another cause
+        ([alert("b", kind="broken", window=0)], moved(a=0.3, b=0.2), (), ("a",)),
+        ([alert("b", kind="broken", window=0)], moved(**{REQUESTS: 1.0}), (), ()),
+        ([alert("b", kind="inputs")], moved(b=0.3), (), ("b",)),
+        ([alert("a", kind="requests", day=7, window=1)], moved(b=0.2), (), ("b",)),
+        ([A, alert("b", kind="requests")], moved(), (alert("b", kind="requests"),), ()),
+        ([alert("a", kind="requests", day=7, closed=8)], moved(a=0.1), (), ()),  # a longer window over the same days
+    ],
+)
+def test_alerts_of_refused_requests(
+    alerts: list[Alert], readings: list[Reading], over: tuple[Alert, ...], columns: tuple[str, ...]
+) -> None:
+    settled = settle(alerts, readings, Window(7 * DAY_MS, 8 * DAY_MS), kinds=REFUSED)
+    assert (settled.over, settled.columns) == (over, columns)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -16,6 +16,7 @@ from homeostat.domain.policy import LogPolicy, MonitorPolicy, TrainPolicy
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines import metrics
 from homeostat.engines.drift.profile import Profile
+from homeostat.engines.drift.refused import REQUESTS
 from homeostat.services import windows
 from homeostat.services.drifts import Drifts
 
@@ -369,6 +370,6 @@ def test_an_alert_about_refused_requests_names_one_of_them() -> None:
         world.clock.now += DAY_MS // A_DAY
     world.monitors.watch()
     (alert,) = world.alerts.open()
-    assert alert.title == "requests are refused"
+    assert (alert.title, alert.columns) == ("requests are refused", (REQUESTS,))
     (found,) = world.log.find(alert.example).to_dicts()
     assert (found["role"], found["at_ms"]) == ("rejected", world.clock.now - 4 * DAY_MS // A_DAY)

@@ -74,7 +74,7 @@ def test_drift_that_was_told_before_the_fault_was_named_is_no_second_cause() -> 
         "inputs amount of before",  # it drifted before it broke
         "broken amount",
     ]
-    assert world.journal.read(MODEL, "alert.closed")[0].text == "amount drifted: no drift, but a fault: A4"
+    assert world.journal.read(MODEL, "alert.closed")[0].text == "amount drifted: no cause of its own, but a fault: A4"
 
 
 def test_a_restart_changes_no_outcome(world: World) -> None:

@@ -13,6 +13,7 @@ from homeostat.domain.monitor import Alert, Cause, Reading, Window
 from homeostat.domain.moved import Ranked
 from homeostat.domain.units import DAY_MS, iso
 from homeostat.engines.drift.profile import PREDICTION
+from homeostat.engines.drift.refused import REQUESTS
 
 TOP = 3
 """Causes that an alert names."""
@@ -20,8 +21,8 @@ NAMED = 5
 """Columns that a title names."""
 NEAR_MS = 3 * DAY_MS
 """A change so long before counts for 1 / e of one that was just then."""
-MOVED = ("inputs", "predictions", "broken")
-"""Kinds of alerts that say which columns are not as before."""
+MOVED, REFUSED = ("inputs", "predictions", "broken"), ("requests", "broken")
+"""Kinds of alerts that say which columns are not as before; and for which requests are refused."""
 BROKEN = 2.0
 """The weight of a broken column: before every change and every drift."""
 
@@ -39,17 +40,18 @@ def settle(
     readings: Iterable[Reading],
     window: Window,
     importance: Mapping[str, float] = MappingProxyType({}),
+    kinds: Sequence[str] = MOVED,
 ) -> Settled:
     """`alerts`: every one there was; `readings`: of one window. All that begins to move in one window is one cause; its
     columns stand by what they matter (`importance`: field → what the loss rises by without it) times how far they
-    moved.
+    moved. `kinds` of alerts tell of such causes.
 
     The series of windows that opened an alert says when it is over, and what one has told and closed within a
     longer window is not told again by it. A broken column is no drift, and answers that move with their inputs are no
-    second cause.
+    second cause, nor requests that are refused, nobody knows for which field, while a column is broken.
     """
     moved = strongest(readings)
-    told = [one for one in alerts if one.kind in MOVED and (one.closed_ms is None or one.closed_ms > window.start_ms)]
+    told = [one for one in alerts if one.kind in kinds and (one.closed_ms is None or one.closed_ms > window.start_ms)]
     drifting = [one for one in told if one.closed_ms is None and one.kind != "broken"]
     mine = [one for one in drifting if found_by(one, window)]
     over = tuple(one for one in mine if not moved.keys() & {*one.columns})
@@ -59,7 +61,9 @@ def settle(
         return max(0.0, importance.get(name, 0.0)) * moved[name].effect, moved[name].effect
 
     new = [column for column in sorted(moved, key=weight, reverse=True) if column not in known]
-    explained = new == [PREDICTION] and any(one not in over for one in told)
+    explained = (new == [PREDICTION] and any(one not in over for one in told)) or (
+        new == [REQUESTS] and any(one.kind == "broken" for one in told)
+    )
     return Settled(over, () if explained else tuple(new))
 
 

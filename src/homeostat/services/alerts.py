@@ -18,7 +18,6 @@ from homeostat.ports import Clock, Journal
 
 LOG = "log "
 """How the subjects of alerts about the log itself begin."""
-REFUSED = "requests"
 LOST = "log not written"
 """The one trouble of the log that can't wait."""
 
@@ -97,13 +96,19 @@ class Alerts:
         return made
 
     def explained(self, since_ms: int, at_ms: int) -> None:
-        """Drift told since a fault began, of columns that are all known to be broken by now, is no cause of its own."""
+        """Drift and refusals told since a fault began, of columns that are all known to be broken by now, are no cause
+        of their own."""
         broken = {column: one.name for one in self.open() if one.kind == "broken" for column in one.columns}
         for one in self.open():
             inputs = [column for column in one.columns if column != PREDICTION]
-            if one.kind == "inputs" and one.opened_ms > since_ms and inputs and {*inputs} <= broken.keys():
+            if (
+                one.kind in ("inputs", "requests")
+                and one.opened_ms > since_ms
+                and inputs
+                and {*inputs} <= broken.keys()
+            ):
                 names = ", ".join(sorted({broken[column] for column in inputs}))
-                self.close(one, at_ms, f"no drift, but a fault: {names}")
+                self.close(one, at_ms, f"no cause of its own, but a fault: {names}")
 
     def close(self, alert: Alert, at_ms: int, words: str = "over") -> None:
         closed = replace(alert, closed_ms=at_ms, name="", acked="")
@@ -157,25 +162,27 @@ class Alerts:
     def _refused(self, readings: Sequence[Reading], window: Window, example: Callable[[], str]) -> None:
         """Callers whose requests are refused are harmed, whatever the model does; a broken column that is named is the
         cause of it."""
-        moved, opened = causes.strongest(readings), self.on(REFUSED)
-        if moved and opened is None and not any(one.kind == "broken" for one in self.all() if one.closed_ms is None):
-            words = "; ".join(one.reason for one in moved.values()) + f" (window of {window.words})"
-            columns = tuple(sorted(moved.keys() - {REQUESTS}))
-            self.raised(
-                Alert(
-                    "",
-                    "requests are refused",
-                    words,
-                    window.end_ms,
-                    subject=REFUSED,
-                    columns=columns,
-                    window_ms=window.length_ms,
-                    window_rows=window.count,
-                    example=example(),
-                )
+        settled = causes.settle(self.all(), readings, window, kinds=causes.REFUSED)
+        for one in settled.over:
+            self.close(one, window.end_ms)
+        if not settled.columns:
+            return
+        moved = causes.strongest(readings)
+        fields = causes.named([column for column in settled.columns if column != REQUESTS])
+        reasons = "; ".join(moved[column].reason for column in settled.columns)
+        self.raised(
+            Alert(
+                key="",
+                title=f"requests are refused for {fields}" if fields else "requests are refused",
+                evidence=f"{reasons} (window of {window.words})",
+                opened_ms=window.end_ms,
+                subject=f"requests {fields}".strip(),
+                columns=settled.columns,
+                window_ms=window.length_ms,
+                window_rows=window.count,
+                example=example(),
             )
-        elif not moved and opened is not None and causes.found_by(opened, window):
-            self.close(opened, window.end_ms)
+        )
 
     def likely(self, kind: str, from_ms: int, until_ms: int) -> tuple[Cause, ...]:
         """What may be behind an alert of this kind that began at `from_ms`."""
