@@ -112,11 +112,11 @@ class Alerts:
         self,
         readings: Sequence[Reading],
         window: Window,
-        example: Callable[[], str],
+        example: Callable[[Reading], str],
         importance: Mapping[str, float],
     ) -> None:
-        """One alert for all that begins to move in one window; `example` gives a prediction id of it. `importance`:
-        field → what the loss rises by without it."""
+        """One alert for all that begins to move in one window; `example` gives the id of a prediction that shows what a
+        reading says. `importance`: field → what the loss rises by without it."""
         self._refused([one for one in readings if one.test == REFUSALS], window)
         readings = [one for one in readings if one.test != REFUSALS]
         settled = causes.settle(self.all(), readings, window, importance)
@@ -140,7 +140,7 @@ class Alerts:
                 window_ms=window.length_ms,
                 window_rows=window.count,
                 causes=() if inputs else self.likely("predictions", window.start_ms, window.end_ms),
-                example=example(),
+                example=example(moved[settled.columns[0]]),
             )
         )
 

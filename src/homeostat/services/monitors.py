@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -135,7 +136,8 @@ class Monitors:
             return ()
         found = self.windows.read(champion, due.start_ms, due.end_ms, judged.rows)
         window = replace(due, rows=judged.rows)
-        self.alerts.drifted(judged.readings, window, lambda: found.example, champion.importance)
+        shows = partial(found.example, champion.reference, champion.bundle.schema.classes)
+        self.alerts.drifted(judged.readings, window, shows, champion.importance)
         estimated = self.estimates.judge(champion, window, found, judged.readings)
         self._record(KIND, window, judged.readings, champion, {"profile": judged.profile})  # the window is done with
         return [*judged.readings, *estimated]
