@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,20 @@ import projects
 from homeostat import cli, codec
 from homeostat.commands import monitor
 from homeostat.domain.errors import NotFound, PipelineError, UsageError
+from homeostat.domain.event import Event
+from homeostat.domain.gate import Verdict
+from homeostat.domain.monitor import Reading
 from homeostat.domain.units import DAY_MS
+from homeostat.engines.report.monitor import explain_report, explain_sentence
 from homeostat.project import Project
 from homeostat.services.analysis import Analyses
 from homeostat.services.label_set import LabelSets
+from homeostat.services.moves import Moves
+from homeostat.stores.memory import MemoryJournal
+from homeostat.stores.memory_log import MemoryLabels
 
 RUNNER = CliRunner()
+DRIFTED = Reading("amount", "level", Verdict.HARM, 0.5, 1e-9, "amount moved")
 ROWS = 600
 
 
@@ -99,6 +107,22 @@ def test_a_window_is_explained(served: Project) -> None:
     with pytest.raises(NotFound, match="nothing was answered in that window\n1 Jan 1970 00:00 to"):
         served.monitor.explain(0)
     assert asked(served, "explain", "2001-01-02..2001-01-01")[0] == 2
+
+
+def test_a_window_without_labels_tells_what_drifted(served: Project) -> None:
+    """Alerts about drift send people here, before labels come."""
+    analyses = served.system.analyses
+    now = served.system.clock.now_ms()
+    body = {"start_ms": now - 1_000, "end_ms": now + 1_000, "readings": [asdict(DRIFTED)]}
+    journal = MemoryJournal()
+    journal.append(Event(now, "cards", "monitor.drift", "k", "", "", body))
+    moves = Moves(**{**vars(analyses.moves), "journal": journal, "labels": MemoryLabels()})
+    found = Analyses(**{**vars(analyses), "moves": moves}).explain(now - 1_000, now + 1_000)
+    assert (found.rows, found.parts) == (0, ())
+    assert [(one.kind, one.subject) for one in found.causes] == [("drift", "amount")]
+    assert explain_sentence(found).startswith("Too few rows to say what moved: 0\N{NO-BREAK SPACE}labels")
+    assert json.loads(codec.encode(found))["now"] is None  # 0 would read as a perfect model
+    assert "amount moved" in explain_report(found)
 
 
 def test_windows_begin_with_the_first_answer(served: Project) -> None:

@@ -123,7 +123,7 @@ def test_a_typing_error_waits_until_a_person_says_what_it_is(tmp_path: Path) -> 
     assert believed(system)["p30"] == "odd"
     assert {one.subject for one in system.alerts.open()} == {"class odd", "class Huge"}
     told = "\n".join(commands._told(verbs.status()))
-    assert "New class 'samll', waiting: labels of 1 predictions name it" in told
+    assert "New class 'samll', waiting: labels of 1 prediction name it" in told
     assert "written much like 'small'" in told
     assert "New class 'Huge', waiting" in told  # by its case alone it is no new class, however often it comes
     assert verbs.reject_class("odd", "a wrong form", "ann").text == "New class 'odd': rejected by ann; a wrong form."

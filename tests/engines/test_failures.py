@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from homeostat.domain.failures import Help
 from homeostat.domain.schema import Field, Kind, Schema, Task
 from homeostat.engines import metrics
-from homeostat.engines.declared import by_segment
+from homeostat.engines.declared import LEAST as LEAST_SEGMENT
+from homeostat.engines.declared import MOST, by_segment
 from homeostat.engines.delay import LEAST, law
 from homeostat.engines.failures import Known, Labelled, failures
 from homeostat.engines.groups import halves
@@ -99,6 +100,20 @@ def test_declared_segments_have_their_metric() -> None:
     assert sum(measured.n for measured in found.values()) == 300
     few = one.only(np.arange(300) < 90)
     assert not list(by_segment(SCHEMA, ("country",), "accuracy", few.frame, few.y, few.output))
+
+
+def test_of_an_id_the_most_frequent_values_are_segments() -> None:
+    """Thousands of values would be thousands of looks at all rows, and of places in the false alarms."""
+    often = [name for i in range(MOST + 5) for name in [f"m{i:03}"] * (2 * LEAST_SEGMENT - (i > 4))]
+    names = pl.Series("country", [*often, *(f"once{i}" for i in range(40_000)), *[None] * 90], strict=False)
+    y = np.ones(len(names))
+    output = np.column_stack([np.zeros(len(names)), y])
+    found = dict(by_segment(SCHEMA, ("country",), "accuracy", names.to_frame(), y, output))
+    told = [str(group) for group in found]
+    assert len(told) == MOST
+    assert told[:6] == ["country is missing", *(f"country is m{i:03}" for i in range(5))]
+    one = Labelled(names.to_frame(), y, output, np.zeros(len(names)), [""] * len(names))
+    assert failures(SCHEMA, "accuracy", ("country",), one, known(None)).looked_at == MOST
 
 
 def test_a_model_that_fails_nowhere_in_particular_has_no_mode() -> None:

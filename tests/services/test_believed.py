@@ -13,6 +13,7 @@ import pytest
 import projects
 from homeostat.config import read_policy
 from homeostat.domain.errors import ConfigError
+from homeostat.domain.event import Event
 from homeostat.domain.feedback import FeedbackPolicy, Hold, LabelRule
 from homeostat.domain.policy import DataPolicy, Policy, TrainPolicy
 from homeostat.domain.prediction import LabelBatch, LogBatch, SignalBatch
@@ -60,8 +61,8 @@ class World:
         key = None if prediction else "card"
         self.labels.append_signals(SignalBatch([prediction], [name], [value], [int(at * DAY_MS)], [key]))
 
-    def feedback(self, policy: Policy = POLICY) -> Feedback:
-        return Feedback(policy, self.log, self.labels, MemoryJournal(), self, lambda: SCHEMA)
+    def feedback(self, policy: Policy = POLICY, journal: MemoryJournal | None = None) -> Feedback:
+        return Feedback(policy, self.log, self.labels, journal or MemoryJournal(), self, lambda: SCHEMA)
 
     def told(self) -> dict[str, str]:
         return dict(self.labels.read(0, 2**60).select("id", "label").rows())
@@ -119,6 +120,23 @@ def test_once_an_hour() -> None:
     world.now += 60_000
     feedback.turn()
     assert world.told()["p0"] == "1"
+
+
+def test_no_prediction_is_passed_over_between_two_looks() -> None:
+    """The rules are shorter than the hour between two looks; and the control plane is gone for a week."""
+    quick = FeedbackPolicy(rules=(LabelRule(False, after=600_000),))
+    policy = replace(POLICY, data=DataPolicy("x.csv", "y", label_horizon=600_000), feedback=quick)
+    world, journal = World(), MemoryJournal()
+    world.live(1)
+    feedback = world.feedback(policy, journal)
+    feedback.turn()
+    world.live(1)  # p1 is answered now, and is a day old at the next look
+    feedback.turn()
+    assert set(world.told()) == {"p1"}
+    journal.append(Event(world.now, "m", "monitor.drift", "k", "", "", {}))
+    world.live(7)
+    world.feedback(policy, journal).turn()
+    assert set(world.told()) == {f"p{day}" for day in range(1, 9)}
 
 
 def test_a_label_that_the_model_does_not_know() -> None:

@@ -384,6 +384,20 @@ def test_a_class_that_the_window_lacks_is_named(root: Path) -> None:
         projects.system(root).runs.run()
 
 
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("contry", "names contry, which is no input"), ("amount", "names amount, a number"), ("fraud", "is no input")],
+)
+def test_segments_that_are_none_are_named(root: Path, name: str, what: str) -> None:
+    """They would be neither measured nor told, and each release would freeze for them."""
+    projects.edited(root, "homeostat.yaml", "rehearsal:", f"monitor: {{segments: [online, {name}]}}\nrehearsal:")
+    with pytest.raises(ConfigError) as told:
+        projects.system(root).runs.run()
+    assert what in str(told.value)
+    assert "homeostat.yaml  monitor.segments" in str(told.value)
+    assert "country, online" in str(told.value)
+
+
 def test_an_unknown_metric_lists_the_known_ones(root: Path) -> None:
     projects.edited(root, "homeostat.yaml", "metric: roc_auc, window", "metric: mae, window")
     with pytest.raises(ConfigError, match=r"'mae' is no metric for the task binary(.|\n)*accuracy"):

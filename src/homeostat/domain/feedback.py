@@ -178,7 +178,8 @@ class NewClass:
     def __str__(self) -> str:
         like = f", written much like {self.like!r}" if self.like else ""
         since = f"since {iso(self.first_ms)}"
-        return f"labels of {self.predictions:,} predictions name it, {self.share:.1%} of those {since}{like}"
+        some = "prediction" if self.predictions == 1 else "predictions"
+        return f"labels of {self.predictions:,} {some} name it, {self.share:.1%} of those {since}{like}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,8 @@ class Reading:
 
     Drift: `effect` is the distance (KS D, total variation, or points of missing share), `p` the Bonferroni-adjusted
     p-value, `test` which test it was, `windows` how many in a row it speaks of, `reference` the part of the bundle's
-    reference that they were compared with ("": all of it). A metric: `effect` is its value, `p` 1.
+    reference that they were compared with ("": all of it). A metric: `effect` is its value, `p` 1. `example`: a
+    prediction that shows it, where the test itself knows one.
     """
 
     subject: str
@@ -57,6 +58,7 @@ class Reading:
     reason: str
     windows: int = 1
     reference: str = ""
+    example: str = ""
 
 
 class Severity(StrEnum):

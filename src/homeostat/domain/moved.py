@@ -44,7 +44,7 @@ class Ranked:
 @dataclass(frozen=True, slots=True)
 class Explained:
     """The mean loss of a window beside that of the model when it was made, both on rows that the segments were not
-    found on. The parts add up to the move."""
+    found on; NaN of no rows. The parts add up to the move."""
 
     start_ms: int
     end_ms: int

@@ -74,7 +74,7 @@ def failures(schema: Schema, metric: str, declared: Sequence[str], rows: Labelle
         return Failures((), 0, len(rows), 0.0, unit, fault)
     half = halves(len(rows))
     found = _found(schema, rows.only(half))
-    said = list(segments(schema, declared, rows.frame))
+    said = list(segments(schema, declared, rows.frame, LEAST_IN))
     z = float(-ndtri(ALPHA / 2 / max(1, len(found) + len(said))))
     measured = [_mode(metric, one, False, rows, rows.only(~half), known, z) for one in found]
     measured += [_mode(metric, one, True, rows, rows, known, z) for one in said]

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from homeostat.domain.errors import ConfigError
 from homeostat.domain.schema import Field, Kind, Schema
 from homeostat.engines import evidence
 from homeostat.engines.evidence import Array
 
 OTHER, NULL = "any other", "null"
+SEGMENTS = (Kind.TEXT, Kind.BOOLEAN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,17 @@ def fault(schema: Schema, guarded: Sequence[str]) -> str:
     for name in guarded:
         if name not in kinds:
             return f"monitor.segments names {name}, which is no input; the inputs are: {', '.join(kinds)}"
-        if kinds[name] not in (Kind.TEXT, Kind.BOOLEAN):
+        if kinds[name] not in SEGMENTS:
             return f"monitor.segments names {name}, a {kinds[name].value}; only texts and booleans make segments"
     return ""
+
+
+def check(schema: Schema, guarded: Sequence[str]) -> None:
+    """Errors: `ConfigError` for what can't be guarded: it would be neither measured nor told."""
+    if why := fault(schema, guarded):
+        fit = [field.name for field in schema.fields if field.kind in SEGMENTS]
+        way_out = f"Texts and booleans here: {', '.join(fit) or 'none'}."
+        raise ConfigError(why, where="homeostat.yaml  monitor.segments", way_out=way_out)
 
 
 def many(schema: Schema, guarded: Sequence[str]) -> int:

@@ -198,4 +198,4 @@ def explained(
 
 
 def _mean(losses: Array) -> float:
-    return float(losses.mean()) if len(losses) else 0.0
+    return float(losses.mean()) if len(losses) else np.nan

@@ -126,12 +126,12 @@ class Alerts:
         self,
         readings: Sequence[Reading],
         window: Window,
-        example: Callable[[], str],
+        example: Callable[[Reading], str],
         refused: Callable[[], str],
         importance: Mapping[str, float],
     ) -> None:
-        """One alert for all that begins to move in one window; `example` gives a prediction id of it, `refused` that of
-        a refused request. `importance`: field → what the loss rises by without it."""
+        """One alert for all that begins to move in one window; `example` gives the id of a prediction that shows what a
+        reading says, `refused` that of a refused request. `importance`: field → what the loss rises by without it."""
         self._refused([one for one in readings if one.test == REFUSALS], window, refused)
         readings = [one for one in readings if one.test != REFUSALS]
         settled = causes.settle(self.all(), readings, window, importance)
@@ -155,7 +155,7 @@ class Alerts:
                 window_ms=window.length_ms,
                 window_rows=window.count,
                 causes=() if inputs else self.likely("predictions", window.start_ms, window.end_ms),
-                example=example(),
+                example=example(moved[settled.columns[0]]),
             )
         )
 

@@ -68,8 +68,7 @@ class Analyses:
         bundle = self.bundles.load(self._bundle(version))
         found = self.moves.explain(bundle, version, start_ms, end_ms)
         if found is None:
-            what = "no answer in that window has its label yet, or its version keeps no holdout"
-            raise NotFound(what, way_out="Try an earlier window, or train anew.")
+            raise NotFound(f"version {version} keeps no holdout to compare with", way_out="Train anew.")
         return found
 
     def report(self, last_ms: int) -> MonitorReport:

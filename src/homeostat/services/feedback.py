@@ -43,19 +43,26 @@ class Feedback:
         self._suspicions = None
         now = self.clock.now_ms()
         if self.policy.feedback.rules and now >= self._derived_ms + HOUR_MS:
-            self.derive()
+            self.derive(self._derived_ms or self._alive_ms())
             self._derived_ms = now
 
-    def derive(self) -> int:
-        """Labels by rule for the predictions of the last label horizon and the longest rule, where they differ from
-        those that are there: made again, or by other rules, they are corrected. → how many are new. Errors:
-        `ConfigError` when a rule's label is none of the model's."""
+    def _alive_ms(self) -> int | None:
+        """When a control plane before this one watched last; None: none did."""
+        watched = self.journal.read(self.policy.name, "monitor.")
+        return watched[-1].at_ms if watched else None
+
+    def derive(self, derived_ms: int | None = None) -> int:
+        """Labels by rule for the predictions of the last label horizon and the longest rule, and of so long before
+        `derived_ms`, when that was done the last time; where they differ from those that are there: made again, or by
+        other rules, they are corrected. → how many are new. Errors: `ConfigError` when a rule's label is none of the
+        model's."""
         schema = self.schema()
         if schema is None:
             return 0
         now, rules = self.clock.now_ms(), self.policy.feedback.rules
         texts = {i: _canonical(schema, i, rule) for i, rule in enumerate(rules) if rule.answer is None}
-        since = now - self.policy.data.label_horizon - max(rule.length_ms for rule in rules)
+        longest = max(rule.length_ms for rule in rules)
+        since = min(now, derived_ms or now) - self.policy.data.label_horizon - longest
         asked = self._asked(since, now)
         found = attribution.decided(rules, asked, self.labels.events(since, now + 1), now)
         said = _said(schema, rules, texts, found.join(asked.select("id", "label"), on="id", maintain_order="left"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -135,8 +136,9 @@ class Monitors:
             return ()
         found = self.windows.read(champion, due.start_ms, due.end_ms, judged.rows)
         window = replace(due, rows=judged.rows)
-        examples = (lambda: found.example, lambda: self.windows.refused(due.start_ms, due.end_ms))
-        self.alerts.drifted(judged.readings, window, *examples, champion.importance)
+        shows = partial(found.example, champion.reference, champion.bundle.schema.classes)
+        refused = partial(self.windows.refused, due.start_ms, due.end_ms)
+        self.alerts.drifted(judged.readings, window, shows, refused, champion.importance)
         estimated = self.estimates.judge(champion, window, found, judged.readings)
         self._record(KIND, window, judged.readings, champion, {"profile": judged.profile})  # the window is done with
         return [*judged.readings, *estimated]

@@ -31,11 +31,11 @@ class Moves:
         self.blobs, self.clock = blobs, clock
 
     def explain(self, bundle: Bundle, version: int, start_ms: int, end_ms: int) -> Explained | None:
-        """The version's labelled rows of that time beside its holdout. None: it has no such row, or keeps no
-        holdout."""
+        """The version's labelled rows of that time beside its holdout; before labels come, what drifted and what was
+        changed. None: it keeps no holdout."""
         rows, _ = self.rows(bundle, version, start_ms, end_ms)
         kept = held(self.blobs, bundle)
-        if not len(rows) or kept is None:
+        if kept is None:
             return None
         before = metrics.losses(bundle.schema.task, kept.y, kept.output, bundle.loss_scale)
         return explained(

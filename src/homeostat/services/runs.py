@@ -22,7 +22,7 @@ from homeostat.domain.policy import Policy, TrainPolicy
 from homeostat.domain.run import RunRecord, RunResult, worst
 from homeostat.domain.schema import Schema
 from homeostat.domain.units import DAY_MS
-from homeostat.engines import evaluation, labels
+from homeostat.engines import evaluation, guarded, labels
 from homeostat.engines.answer import aligned
 from homeostat.engines.broken import HABITS, habits
 from homeostat.engines.change import baseline_of
@@ -109,7 +109,7 @@ class Runs:
     ) -> RunResult:
         """`window_ms`: look back another time than the policy's; `swept`: with parameters that are looked for anew,
         else with the champion's; `since_ms`: what was before is forgotten. Errors: `CheckFailed` and `DataError` from
-        the data, `PipelineError` from the project's code; nothing is registered then."""
+        the data, `PipelineError` from the project's code, `ConfigError`; nothing is registered then."""
         steps = Steps(self.cache, self.clock, progress, _STEPS)
         train, own = self.policy.train, self.training.metrics()
         prepared = self._prepare(
@@ -145,6 +145,7 @@ class Runs:
         frame = self.data.read(dataset)
         self.training.check(Rows(frame, dataset.digest), steps)
         parts, schema = split(train, frame, since_ms), self.training.schema(frame)
+        guarded.check(schema, self.policy.monitor.segments)
         key = digest([dataset.digest, repr(train), repr(schema), str(since_ms)])
         found = self._swept(Rows(parts.train, f"train/{key}"), schema, steps) if swept else self._kept()
         return Prepared(dataset, parts, schema, key, found)

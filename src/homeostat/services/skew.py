@@ -44,10 +44,10 @@ class Skew:
         apart = np.nan_to_num(np.abs(given - logged) / np.maximum(1, np.abs(given)), nan=np.inf).max(axis=1)
         wrong = int((apart > APART).sum())
         words = f"{wrong} of {len(rows)} rows, scored once more by version {champion.arm.version}, give other scores"
-        example = f", as {rows['id'][int(np.argmax(apart))]}" if wrong else ""
-        share = wrong / len(rows)
+        worst = str(rows["id"][int(np.argmax(apart))]) if wrong else ""
+        share, reason = wrong / len(rows), f"{PREDICTION}: {words}" + (f", as {worst}" if wrong else "")
         verdict = Verdict.HARM if wrong else Verdict.OK
-        return Reading(PREDICTION, TEST, verdict, share, float(not wrong), f"{PREDICTION}: {words}{example}")
+        return Reading(PREDICTION, TEST, verdict, share, float(not wrong), reason, example=worst)
 
     def _loaded(self, champion: Champion) -> Model:
         if self._model is None or self._model[0] != champion.arm.bundle:

@@ -41,12 +41,12 @@ class Counter:
         answers = rows.filter((pl.col("role") == Role.ANSWER.value) & ~tests)
         inputs = answers["inputs"].struct.unnest() if len(answers) else pl.DataFrame()
         shown = set(inputs.columns) - self.hidden
-        names = self.bundle.schema.names
-        columns = {name: inputs[name] if name in shown else pl.Series([None] * len(answers)) for name in names}
+        schema = self.bundle.schema
+        columns = {name: inputs[name] if name in shown else pl.Series([None] * len(answers)) for name in schema.names}
         scored = scored_by(rows, self.version)
         refused = rows.filter((pl.col("role") == Role.REJECTED.value) & ~tests)["label"].fill_null("unknown")
         causes = dict(refused.value_counts(sort=True).sort(refused.name).iter_rows())
-        return profile(self.reference, pl.DataFrame(columns), output_of(self.bundle.schema, scored), causes)
+        return profile(self.reference, pl.DataFrame(columns), output_of(schema, scored), causes, schema.classes)
 
 
 class Tellers:

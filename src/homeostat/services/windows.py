@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from homeostat.domain.monitor import Reading
 from homeostat.domain.policy import Policy
 from homeostat.domain.prediction import Role
+from homeostat.domain.schema import Value
 from homeostat.engines.answer import output_of
+from homeostat.engines.drift.example import example
+from homeostat.engines.drift.profile import PREDICTION, Reference, answered
 from homeostat.ports import PredictionLog
 from homeostat.services.champion import Champion
 from homeostat.services.scored import inputs_of, scored_by
@@ -39,10 +44,14 @@ class Rows:
         """Says aloud that it is a part."""
         return part_words(self.share)
 
-    @property
-    def example(self) -> str:
-        """The last prediction's id."""
-        return str(self.rows["id"][-1]) if len(self.rows) else ""
+    def example(self, reference: Reference, classes: Sequence[Value], reading: Reading) -> str:
+        """The id of a prediction that shows what a reading says; "": the version scored none."""
+        if reading.example or not len(self.rows):
+            return reading.example
+        subject = reading.subject
+        column = answered(self.output, classes) if subject == PREDICTION else self.inputs[subject]
+        place = example(reading.test, reference.layouts[subject], reference.profile.columns[subject], column)
+        return str(self.rows["id"][-1 if place is None else place])
 
 
 class Windows:

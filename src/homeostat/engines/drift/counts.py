@@ -87,9 +87,13 @@ class NumberLayout:
 
     def count_each(self, column: pl.Series, parts: Sequence[NDArray[np.intp]]) -> list[Numbers]:
         """`count` of each of these rows of the column (indices): where each row lies is found once."""
-        values = np.asarray(column.cast(pl.Float64).to_numpy(), np.float64)
-        cells = _cells(_high_bits(values, self.center, self.scale)).astype(np.uint16)
+        cells = self.cells(column)
         return [_counted(cells[rows]) for rows in parts]
+
+    def cells(self, column: pl.Series) -> NDArray[np.uint16]:
+        """(n,) where each row lies."""
+        values = np.asarray(column.cast(pl.Float64).to_numpy(), np.float64)
+        return _cells(_high_bits(values, self.center, self.scale)).astype(np.uint16)
 
 
 def _counted(cells: NDArray[np.uint16]) -> Numbers:

@@ -11,14 +11,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from homeostat.domain.dataset import EVENT_MS
-from homeostat.domain.schema import Kind, Schema, Task
+from homeostat.domain.schema import Kind, Schema, Value
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.drift import TESTS, seasons
 from homeostat.engines.drift.calibrate import wobble
 from homeostat.engines.drift.counts import NumberLayout, layout_of
 from homeostat.engines.drift.reference import Calibration, Profile, Reference, Season
 from homeostat.engines.drift.spans import SPANS
-from homeostat.engines.drift.texts import CategoryLayout, Column, Layout, layout_of_texts
+from homeostat.engines.drift.texts import Column, Layout, layout_of_texts
 
 __all__ = ["PREDICTION", "Profile", "Reference", "Windows", "profile", "reference", "reference_of"]
 
@@ -113,13 +113,16 @@ def reference_of(
 
 
 def profile(
-    reference: Reference, frame: pl.DataFrame, output: Array, refused: Mapping[str, int] = MappingProxyType({})
+    reference: Reference,
+    frame: pl.DataFrame,
+    output: Array,
+    refused: Mapping[str, int] = MappingProxyType({}),
+    classes: Sequence[Value] = (),
 ) -> Profile:
     """Counts of the reference's fields in `frame`, and of the model's output (n, c); n rows are what the profile is of.
-    They need not be the same rows. `refused`: rows that no model saw, by what they broke."""
-    classes = isinstance(reference.layouts[PREDICTION], CategoryLayout)
+    They need not be the same rows. `refused`: rows that no model saw, by what they broke. `classes`: of the schema."""
     columns = {name: frame[name] for name in reference.layouts if name != PREDICTION}
-    columns[PREDICTION] = _answers(output, classes)
+    columns[PREDICTION] = answered(output, classes)
     counts = {name: layout.count(columns[name]) for name, layout in reference.layouts.items()}
     return Profile(len(output), counts, dict(refused))
 
@@ -127,13 +130,13 @@ def profile(
 def _columns(schema: Schema, frame: pl.DataFrame, output: Array) -> dict[str, pl.Series]:
     numeric = {field.name: field.kind in _NUMERIC for field in schema.fields}
     fields = {name: frame[name].cast(pl.Float64 if numeric[name] else pl.String) for name in schema.names}
-    return {**fields, PREDICTION: _answers(output, schema.task is Task.MULTICLASS)}
+    return {**fields, PREDICTION: answered(output, schema.classes)}
 
 
-def _answers(output: Array, classes: bool) -> pl.Series:
-    """The probability of the second class, or the value; with more classes, which one is the likeliest."""
-    if classes:
-        return pl.Series(np.argmax(output, axis=1)).cast(pl.String)
+def answered(output: Array, classes: Sequence[Value]) -> pl.Series:
+    """(n,) the probability of the second class, or the value; with more classes, the name of the likeliest."""
+    if len(classes) > 2:
+        return pl.Series([str(known) for known in classes]).gather(np.argmax(output, axis=1))
     return pl.Series(output[:, -1])
 
 

@@ -21,7 +21,7 @@ BUCKETS = 64
 """Of the values without a name: more rows than that a window moves their shares."""
 RARE = "\x00"
 """How the names of buckets begin."""
-_PIECE, _PIECES = 3, 128
+_PIECE, PIECES = 3, 128
 _PROSE = 0.5  # the share of values with a space from which they are read as texts that people write
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -107,9 +107,9 @@ class ProseLayout:
     def count(self, column: pl.Series) -> Prose:
         texts = column.cast(pl.String)
         lengths = self.length.count(texts.str.len_chars())
-        pieces = np.zeros(_PIECES, np.int64)
+        pieces = np.zeros(PIECES, np.int64)
         for some in _chunks(texts.drop_nulls()):
-            pieces += np.bincount(_bucket(_piece(some), _PIECES), minlength=_PIECES)
+            pieces += np.bincount(pieces_of(some), minlength=PIECES)
         found = {f"{i:03}": int(pieces[i]) for i in np.flatnonzero(pieces)}
         return Prose(self.values.count(texts), lengths, Categories(found, texts.null_count()))
 
@@ -125,6 +125,11 @@ def layout_of_texts(column: pl.Series) -> tuple[CategoryLayout | ProseLayout, bo
     if not chosen or spaced < _PROSE * frequent.height:
         return values, chosen
     return ProseLayout(values, layout_of(column.drop_nulls().str.len_chars().cast(pl.Float64))), chosen
+
+
+def pieces_of(texts: pl.Series) -> NDArray[np.int64]:
+    """(n,) the bucket of each text's piece; none is null."""
+    return _bucket(_piece(texts), PIECES)
 
 
 def _piece(texts: pl.Series) -> pl.Series:
