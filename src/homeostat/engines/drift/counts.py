@@ -7,7 +7,7 @@ Infinities have cells of their own at the ends; null and NaN count as missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,22 +83,25 @@ class NumberLayout:
                 bits = _high_bits(values[start : start + CHUNK], self.center, self.scale)
                 totals += np.bincount(bits.astype(np.intp), minlength=CELLS)  # faster than of 16 bits
         found = np.flatnonzero(totals > 0)  # of booleans: ten times faster
-        return _numbers(_cells(found), totals[found])
+        cells = _cells(found)
+        order = np.argsort(cells)
+        return next(_numbers(cells[order], totals[found[order]], 1))
 
     def count_each(self, column: pl.Series, parts: Sequence[NDArray[np.intp]]) -> list[Numbers]:
         """`count` of each of these rows of the column (indices): where each row lies is found once."""
         values = np.asarray(column.cast(pl.Float64).to_numpy(), np.float64)
         cells = _cells(_high_bits(values, self.center, self.scale)).astype(np.uint16)
-        return [_counted(cells[rows]) for rows in parts]
+        if any(len(rows) >= _DENSE for rows in parts):
+            return [_tallied(cells[rows]) for rows in parts]
+        starts = np.repeat(np.arange(len(parts)) * CELLS, [len(rows) for rows in parts])
+        found, counts = np.unique(starts + cells[np.concatenate([*parts, np.zeros(0, np.intp)])], return_counts=True)
+        return list(_numbers(found, counts, len(parts)))
 
 
-def _counted(cells: NDArray[np.uint16]) -> Numbers:
-    if len(cells) >= _DENSE:
-        totals = np.bincount(cells, minlength=CELLS)
-        found = np.flatnonzero(totals > 0)
-        return _numbers(found, totals[found])
-    found, counts = np.unique(cells, return_counts=True)
-    return _numbers(found.astype(np.int64), counts)
+def _tallied(cells: NDArray[np.uint16]) -> Numbers:
+    totals = np.bincount(cells, minlength=CELLS)
+    found = np.flatnonzero(totals > 0)
+    return next(_numbers(found, totals[found], 1))
 
 
 def _high_bits(values: NDArray[np.float64], center: float, scale: float) -> NDArray[np.uint16]:
@@ -113,11 +116,16 @@ def _cells(bits: NDArray[Any]) -> NDArray[Any]:
     return np.where(bits & _SIGN, 0xFFFF - bits, bits + _SIGN)
 
 
-def _numbers(cells: NDArray[np.int64], counts: Counts) -> Numbers:
-    """Cells in any order, each once; those beyond the infinities are of rows without a number."""
-    number = (cells >= _NEGATIVE_INFINITY) & (cells <= _POSITIVE_INFINITY)
-    order = np.argsort(cells[number])
-    return Numbers(cells[number][order], counts[number][order], int(counts[~number].sum()))
+def _numbers(cells: NDArray[np.int64], counts: Counts, parts: int) -> Iterator[Numbers]:
+    """Of each part. Cells in order, each once, those of the second part `CELLS` after those of the first; what lies
+    beyond the infinities are rows without a number."""
+    starts = np.arange(parts + 1) * CELLS
+    below, bounds = np.append(0, np.cumsum(counts)), np.searchsorted(cells, starts)
+    begins = np.searchsorted(cells, starts[:-1] + _NEGATIVE_INFINITY)
+    ends = np.searchsorted(cells, starts[:-1] + _POSITIVE_INFINITY, side="right")
+    missing = np.diff(below[bounds]) - (below[ends] - below[begins])
+    for start, begin, end, none in zip(starts, begins, ends, missing.tolist(), strict=False):
+        yield Numbers(cells[begin:end] - start, counts[begin:end], none)
 
 
 def layout_of(column: pl.Series) -> NumberLayout:

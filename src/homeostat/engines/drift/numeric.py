@@ -3,6 +3,7 @@ the reference's quantiles. Each has its own calibration, and counts as a test of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import chdtrc, erfc, kolmogorov
 
 from homeostat.engines.drift.calibrate import Shares, Worth, scores
-from homeostat.engines.drift.counts import Counts, NumberLayout, Numbers
+from homeostat.engines.drift.counts import CELLS, Counts, NumberLayout, Numbers
 from homeostat.engines.drift.outcome import Found
 from homeostat.engines.drift.texts import Column, Layout
 
@@ -29,10 +30,10 @@ class Distribution:
     def applies(self, layout: Layout) -> bool:
         return isinstance(layout, NumberLayout)
 
-    def table(self, reference: Column, window: Column, /) -> Counts:
-        """(b,) rows of the window in quantile bins of the reference, b <= 5: few, since what moves D is broad, and
+    def tables(self, reference: Column, windows: Sequence[Column], /) -> Counts:
+        """(w, b) rows of each window in quantile bins of the reference, b <= 5: few, since what moves D is broad, and
         each further bin makes the wobble less certain."""
-        return binned(numbers(window), numbers(reference).edges(BROAD))
+        return binned([numbers(one) for one in windows], numbers(reference).edges(BROAD))
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is D, the largest distance between the distribution functions."""
@@ -56,9 +57,9 @@ class Level:
     def applies(self, layout: Layout) -> bool:
         return isinstance(layout, NumberLayout)
 
-    def table(self, reference: Column, window: Column, /) -> Counts:
-        """(b,) rows of the window in quantile bins of the reference, b <= 256: fine, for the ends count most."""
-        return binned(numbers(window), numbers(reference).edges(FINE))
+    def tables(self, reference: Column, windows: Sequence[Column], /) -> Counts:
+        """(w, b) rows of each window in quantile bins of the reference, b <= 256: fine, for the ends count most."""
+        return binned([numbers(one) for one in windows], numbers(reference).edges(FINE))
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is |2 u - 1|, u the chance that a value of the window is above one of the reference."""
@@ -80,15 +81,15 @@ class Shape:
     def applies(self, layout: Layout) -> bool:
         return isinstance(layout, NumberLayout)
 
-    def table(self, reference: Column, window: Column, /) -> Counts:
-        """(b,) rows of the window in quantile bins of the reference, b <= 20."""
-        return binned(numbers(window), numbers(reference).edges(BINS))
+    def tables(self, reference: Column, windows: Sequence[Column], /) -> Counts:
+        """(w, b) rows of each window in quantile bins of the reference, b <= 20."""
+        return binned([numbers(one) for one in windows], numbers(reference).edges(BINS))
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is the total variation over the bins, of which there are as many as 5 rows each allow."""
         old, new = numbers(reference), numbers(window)
         edges = old.edges(int(np.clip(worth.over(BINS - 1).window // LEAST_EXPECTED, 2, BINS)))
-        before, now = binned(old, edges), binned(new, edges)
+        before, now = binned([old, new], edges)
         together = pooled(before, now, worth)
         effect = float(np.abs(now / max(1, now.sum()) - before / max(1, before.sum())).sum() / 2)
         p = chi_squared(grouped(before, together), grouped(now, together), worth)
@@ -166,11 +167,15 @@ def p_ks(largest: float, size: float) -> float:
     return float(kolmogorov((root + 0.12 + 0.11 / root) * largest)) if size >= 1 else 1.0
 
 
-def binned(numbers: Numbers, edges: NDArray[np.int64]) -> Counts:
-    """(len(edges) + 1,) rows in each bin."""
-    ends = np.searchsorted(numbers.cells, edges, side="right")
-    below = np.append(0, np.cumsum(numbers.counts))
-    return np.asarray(np.diff(below[ends], prepend=0, append=below[-1]))
+def binned(windows: Sequence[Numbers], edges: NDArray[np.int64]) -> Counts:
+    """(w, len(edges) + 1) rows of each window in each bin. The cells of all windows are looked at as those of one, in
+    which each has a stretch of its own."""
+    starts = np.arange(len(windows)) * CELLS
+    cells = np.concatenate([start + one.cells for start, one in zip(starts, windows, strict=True)])
+    below = np.append(0, np.cumsum(np.concatenate([one.counts for one in windows])))
+    ends = np.add.outer(starts, np.append(edges, CELLS - 1))
+    upto = below[np.searchsorted(cells, ends.ravel(), side="right")]
+    return np.asarray(np.diff(upto, prepend=0).reshape(ends.shape))
 
 
 def pooled(old: Counts, new: Counts, worth: Worth) -> Counts:
