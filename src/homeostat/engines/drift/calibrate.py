@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ Tables = NDArray[np.int64]
 Shares = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Worth:
     """How many independent rows those of a window and of the reference are worth: n* = n / (1 + n T), T the `wobble`
     where it is above 0. The reference's own is averaged over its `windows`, `merged` so many in a row. `chance`: how
@@ -25,15 +26,15 @@ class Worth:
     chance: float = 0.0
     merged: int = 1
 
-    @property
+    @cached_property
     def window(self) -> float:
         return self.rows / (1 + self.rows * max(0.0, self.wobble))
 
-    @property
+    @cached_property
     def reference(self) -> float:
         return self.reference_rows / (1 + self.reference_rows * max(0.0, self.wobble) / self.windows * self.merged)
 
-    @property
+    @cached_property
     def both(self) -> float:
         """The harmonic size m of a comparison of two samples: m = n N / (n + N)."""
         return self.window * self.reference / (self.window + self.reference)
@@ -52,8 +53,12 @@ class Worth:
         """For chi-squared with so many degrees of freedom. Were the whole wobble in one direction, X2 would grow by
         n T times a chi-squared of one degree; the law of so many expects more than that to begin with: T over the ratio
         of the two laws' quantiles keeps the rate."""
-        ratio = chdtri(max(1, freedom), _FAR) / chdtri(1, _FAR)
-        return replace(self, wobble=self.wobble / float(ratio))
+        return replace(self, wobble=self.wobble / _ratio(max(1, freedom)))
+
+
+@cache
+def _ratio(freedom: int) -> float:
+    return float(chdtri(freedom, _FAR) / chdtri(1, _FAR))
 
 
 _LEAST = 0.1  # of a variance that is 1 at least, as it was measured

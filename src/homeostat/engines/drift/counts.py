@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+
+from homeostat.engines.drift.calibrate import Shares, scores
 
 Counts = NDArray[np.int64]
 CELLS = 65_536
@@ -23,18 +26,40 @@ _NEGATIVE_INFINITY, _POSITIVE_INFINITY = 0xFFFF - 0xFF80, 0x7F80 + _SIGN
 _DENSE = 4_096  # rows, or cells, from which counting all cells is cheaper than sorting
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Numbers:
-    """`counts[i]` rows in cell `cells[i]`, ascending and each above 0; `missing` rows have no number."""
+    """`counts[i]` rows in cell `cells[i]`, ascending and each above 0; `missing` rows have no number. What follows from
+    these is kept: a reference is asked again and again."""
 
     cells: NDArray[np.int64]
     counts: Counts
     missing: int
-    present: int = field(init=False, repr=False)
     _edges: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "present", int(self.counts.sum()))  # it is asked again and again
+    @cached_property
+    def present(self) -> int:
+        return int(self.counts.sum())
+
+    @cached_property
+    def shares(self) -> Shares:
+        """(c,) of the rows, by cell."""
+        return np.asarray(self.counts / max(1, self.present))
+
+    @cached_property
+    def under(self) -> Shares:
+        """(c + 1,) of the rows, those below each cell; the last: below none."""
+        shares = np.append(self.shares, 0.0)
+        return np.asarray(np.cumsum(shares) - shares)
+
+    @cached_property
+    def scores(self) -> Shares:
+        """(c,) the normal quantile of each cell's mid-rank."""
+        return scores(np.cumsum(self.shares) - self.shares / 2)
+
+    @cached_property
+    def moments(self) -> tuple[float, float]:
+        """The means over rows of the score and of its square."""
+        return float(np.sum(self.shares * self.scores)), float(np.sum(self.shares * self.scores**2))
 
     @staticmethod
     def total(parts: Sequence[Numbers]) -> Numbers:
@@ -50,8 +75,7 @@ class Numbers:
         return Numbers(cells, counts, sum(part.missing for part in parts))
 
     def edges(self, bins: int) -> NDArray[np.int64]:
-        """The last cell of each of at most `bins` bins that hold about equally many rows. A reference is asked again
-        and again."""
+        """The last cell of each of at most `bins` bins that hold about equally many rows."""
         if bins not in self._edges:
             ranks = self.present * np.arange(1, bins) / bins
             last = np.searchsorted(np.cumsum(self.counts), ranks)
