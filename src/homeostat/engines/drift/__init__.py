@@ -5,7 +5,7 @@ A new test is one class and one name in `TESTS`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from homeostat.domain.gate import Verdict
@@ -46,7 +46,7 @@ def drift(
     `false_alarms` is the chance that an ordinary window of `window_ms` raises any alarm at all: `Shared` corrects each
     p for the other readings of its span, and for its span's share of the alarms. Without `start_ms` no season is
     known. `window_ms` below 0: the windows have so many rows. Errors: KeyError where none such were calibrated."""
-    asked = [(subject, name) for subject in reference.layouts for name in _tests(reference, subject, window_ms)]
+    asked = list(_asked(reference, window_ms))
     broken = refused.causes(window, past)
     judge = _Judge(reference, window, false_alarms, window_ms, start_ms, past, asked, len(broken))
     readings = [judge.reading(subject, name) for subject, name in asked]
@@ -54,10 +54,13 @@ def drift(
     return *readings, *(refused.refusal(reference, window, past, one, count, false_alarms) for one in broken)
 
 
-def _tests(reference: Reference, subject: str, window_ms: int) -> list[str]:
-    """Those that were calibrated when the reference was made."""
-    known, layout = reference.calibration(window_ms).wobble, reference.layouts[subject]
-    return [name for name, test in TESTS.items() if test.applies(layout) and f"{name}:{subject}" in known]
+def _asked(reference: Reference, window_ms: int) -> Iterator[tuple[str, str]]:
+    """By column, the tests that were calibrated when the reference was made."""
+    known = reference.calibration(window_ms).wobble
+    for subject, layout in reference.layouts.items():
+        for name, test in TESTS.items():
+            if f"{name}:{subject}" in known and test.applies(layout):
+                yield subject, name
 
 
 @dataclass
@@ -73,6 +76,7 @@ class _Judge:
 
     def __post_init__(self) -> None:
         self._merged: dict[tuple[str, int], Column | None] = {}
+        self._calibrations = {windows: self.reference.calibration(windows * self.window_ms) for windows in SPANS}
         self.shared = Shared({windows: self._span(windows) for windows in SPANS}, SPANS, self.more)
 
     def _span(self, windows: int) -> Span:
@@ -145,7 +149,7 @@ class _Judge:
         Only where the wobble is of one direction is it known how much chance adds to it."""
         old = self.reference.profile.columns[key.partition(":")[2]]
         rows, of = _rows(test, column), _rows(test, old)
-        alone, merged = (self.reference.calibration(many * self.window_ms) for many in (1, windows))
+        alone, merged = self._calibrations[1], self._calibrations[windows]
         chance = rows / windows * alone.windows / of if test.ranks or isinstance(test, Rare) else 0.0
         by_itself = Worth(rows, of, alone.wobble[key] / windows, alone.windows, chance, windows)
         return [by_itself] if windows == 1 else [by_itself, Worth(rows, of, merged.wobble[key], merged.windows)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ Tables = NDArray[np.int64]
 Shares = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Worth:
     """How many independent rows those of a window and of the reference are worth: n* = n / (1 + n T), T the `wobble`
     where it is above 0. The reference's own is averaged over its `windows`, `merged` so many in a row. `chance`: how
@@ -25,15 +26,15 @@ class Worth:
     chance: float = 0.0
     merged: int = 1
 
-    @property
+    @cached_property
     def window(self) -> float:
         return self.rows / (1 + self.rows * max(0.0, self.wobble))
 
-    @property
+    @cached_property
     def reference(self) -> float:
         return self.reference_rows / (1 + self.reference_rows * max(0.0, self.wobble) / self.windows * self.merged)
 
-    @property
+    @cached_property
     def both(self) -> float:
         """The harmonic size m of a comparison of two samples: m = n N / (n + N)."""
         return self.window * self.reference / (self.window + self.reference)
@@ -52,8 +53,12 @@ class Worth:
         """For chi-squared with so many degrees of freedom. Were the whole wobble in one direction, X2 would grow by
         n T times a chi-squared of one degree; the law of so many expects more than that to begin with: T over the ratio
         of the two laws' quantiles keeps the rate."""
-        ratio = chdtri(max(1, freedom), _FAR) / chdtri(1, _FAR)
-        return replace(self, wobble=self.wobble / float(ratio))
+        return replace(self, wobble=self.wobble / _ratio(max(1, freedom)))
+
+
+@cache
+def _ratio(freedom: int) -> float:
+    return float(chdtri(freedom, _FAR) / chdtri(1, _FAR))
 
 
 _LEAST = 0.1  # of a variance that is 1 at least, as it was measured
@@ -76,11 +81,11 @@ def wobble(tables: Tables, merged: int = 1, slots: NDArray[np.int64] | None = No
     own = np.zeros(len(tables), np.int64) if slots is None else slots
     totals = np.zeros((int(own.max(initial=0)) + 1, tables.shape[1]), np.int64)
     np.add.at(totals, own, tables)
-    whole = totals[own[: len(blocks)]]
-    kept = (blocks.sum(axis=1) > 0) & ((whole - blocks).sum(axis=1) > 0)
+    own, n = own[: len(blocks)], blocks.sum(axis=1)
+    kept = (n > 0) & (totals.sum(axis=1)[own] > n)
     if kept.sum() < 2:
         return 0.0
-    return float(_excess(blocks[kept], whole[kept], ranks).mean())
+    return float(_excess(blocks[kept], totals, own[kept], ranks).mean())
 
 
 def _blocks(tables: Tables, merged: int) -> Tables:
@@ -88,21 +93,21 @@ def _blocks(tables: Tables, merged: int) -> Tables:
     return np.asarray(summed[merged:] - summed[:-merged])
 
 
-def _excess(blocks: Tables, whole: Tables, ranks: bool) -> Shares:
-    """(w,) distances beyond chance; `whole` (w, b) is what each block and its others hold."""
-    n, every = blocks.sum(axis=1), whole.sum(axis=1)
-    others = every - n
-    moved = blocks / n[:, None] - (whole - blocks) / others[:, None]
-    shares = whole / every[:, None]
+def _excess(blocks: Tables, totals: Tables, own: NDArray[np.int64], ranks: bool) -> Shares:
+    """(w,) distances beyond chance; `totals` (s, b) are what all blocks of a slot hold, `own` (w,) each one's slot."""
+    n, every = blocks.sum(axis=1), totals.sum(axis=1)
+    others = every[own] - n
+    moved = blocks / n[:, None] - (totals[own] - blocks) / others[:, None]
+    shares = totals / np.maximum(1, every)[:, None]
     chance = 1 / n + 1 / others
     if ranks:
         scores = normal_scores(shares)
-        variance = np.sum(shares * scores**2, axis=1)
-        level = np.sum(scores * moved, axis=1) ** 2
+        variance = np.sum(shares * scores**2, axis=1)[own]
+        level = np.sum(scores[own] * moved, axis=1) ** 2
         held = variance > 0
         return np.asarray(np.divide(level, variance, out=np.zeros(len(n)), where=held) - chance * held)
-    held = shares > 0
-    distance = np.sum(np.divide(moved**2, shares, out=np.zeros_like(moved), where=held), axis=1)
+    held = (shares > 0)[own]
+    distance = np.sum(np.divide(moved**2, shares[own], out=np.zeros_like(moved), where=held), axis=1)
     return np.asarray(distance - (held.sum(axis=1) - 1) * chance)
 
 

@@ -32,14 +32,15 @@ class Mix:
     def applies(self, layout: Layout) -> bool:
         return not isinstance(layout, NumberLayout)
 
-    def table(self, reference: Column, window: Column, /) -> Counts:
-        """(c,) rows of the window: by frequent value of the reference, then by group of the others."""
-        return tally(categories(window), frequent(categories(reference)), GROUPS)
+    def tables(self, reference: Column, windows: Sequence[Column], /) -> Counts:
+        """(w, c) rows of each window: by frequent value of the reference, then by group of the others."""
+        named = frequent(categories(reference))
+        return np.array([tally(categories(one), named, GROUPS) for one in windows])
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is the total variation, half the sum of |p - q|. There are as many groups as 5 rows each allow."""
         named = frequent(categories(reference))
-        others = self.table(reference, window)[len(named) :].sum() / max(1, window.present)
+        others = self.tables(reference, [window])[0, len(named) :].sum() / max(1, window.present)
         rows = worth.over(len(named) + GROUPS - 1).window
         groups = 1 << int(np.clip(np.log2(max(1.0, others * rows / LEAST_EXPECTED)), 0, np.log2(GROUPS)))
         old, new = (tally(categories(column), named, groups) for column in (reference, window))
@@ -77,9 +78,9 @@ class Wording:
     def applies(self, layout: Layout) -> bool:
         return isinstance(layout, ProseLayout)
 
-    def table(self, reference: Column, window: Column, /) -> Counts:
-        """(c,) rows of the window by piece, as `Mix` has them."""
-        return Mix().table(prose(reference).pieces, prose(window).pieces)
+    def tables(self, reference: Column, windows: Sequence[Column], /) -> Counts:
+        """(w, c) rows of each window by piece, as `Mix` has them."""
+        return Mix().tables(prose(reference).pieces, [prose(one).pieces for one in windows])
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is the total variation of the pieces."""
@@ -100,8 +101,8 @@ class Length:
     def applies(self, layout: Layout) -> bool:
         return isinstance(layout, ProseLayout)
 
-    def table(self, reference: Column, window: Column, /) -> Counts:
-        return self._numbers.table(prose(reference).length, prose(window).length)
+    def tables(self, reference: Column, windows: Sequence[Column], /) -> Counts:
+        return self._numbers.tables(prose(reference).length, [prose(one).length for one in windows])
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is D of the lengths."""
@@ -138,14 +139,14 @@ class Rare:
     def applies(self, layout: Layout) -> bool:
         return self.thing == "missing" or not isinstance(layout, NumberLayout)
 
-    def table(self, _reference: Column, window: Column, /) -> Counts:
-        """(2,) rows that are the thing, and the others."""
-        count = self._count(window)
-        return np.array([count, window.present + window.missing - count], np.int64)
+    def tables(self, _reference: Column, windows: Sequence[Column], /) -> Counts:
+        """(w, 2) rows that are the thing, and the others."""
+        counts = [(self._count(one), one.present + one.missing) for one in windows]
+        return np.array([(count, rows - count) for count, rows in counts], np.int64)
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is the change of the share, in either direction."""
-        old, new = self.table(reference, reference), self.table(reference, window)
+        old, new = self.tables(reference, [reference, window])
         before, now = old[0] / max(1, old.sum()), new[0] / max(1, new.sum())
         if not old[0] and not new[0]:
             return Found(0.0, 1.0, f"no row is {self.thing}", np.ones(1))

@@ -7,13 +7,16 @@ Infinities have cells of their own at the ends; null and NaN count as missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+
+from homeostat.engines.drift.calibrate import Shares, scores
 
 Counts = NDArray[np.int64]
 CELLS = 65_536
@@ -23,18 +26,40 @@ _NEGATIVE_INFINITY, _POSITIVE_INFINITY = 0xFFFF - 0xFF80, 0x7F80 + _SIGN
 _DENSE = 4_096  # rows, or cells, from which counting all cells is cheaper than sorting
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Numbers:
-    """`counts[i]` rows in cell `cells[i]`, ascending and each above 0; `missing` rows have no number."""
+    """`counts[i]` rows in cell `cells[i]`, ascending and each above 0; `missing` rows have no number. What follows from
+    these is kept: a reference is asked again and again."""
 
     cells: NDArray[np.int64]
     counts: Counts
     missing: int
-    present: int = field(init=False, repr=False)
     _edges: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "present", int(self.counts.sum()))  # it is asked again and again
+    @cached_property
+    def present(self) -> int:
+        return int(self.counts.sum())
+
+    @cached_property
+    def shares(self) -> Shares:
+        """(c,) of the rows, by cell."""
+        return np.asarray(self.counts / max(1, self.present))
+
+    @cached_property
+    def under(self) -> Shares:
+        """(c + 1,) of the rows, those below each cell; the last: below none."""
+        shares = np.append(self.shares, 0.0)
+        return np.asarray(np.cumsum(shares) - shares)
+
+    @cached_property
+    def scores(self) -> Shares:
+        """(c,) the normal quantile of each cell's mid-rank."""
+        return scores(np.cumsum(self.shares) - self.shares / 2)
+
+    @cached_property
+    def moments(self) -> tuple[float, float]:
+        """The means over rows of the score and of its square."""
+        return float(np.sum(self.shares * self.scores)), float(np.sum(self.shares * self.scores**2))
 
     @staticmethod
     def total(parts: Sequence[Numbers]) -> Numbers:
@@ -50,8 +75,7 @@ class Numbers:
         return Numbers(cells, counts, sum(part.missing for part in parts))
 
     def edges(self, bins: int) -> NDArray[np.int64]:
-        """The last cell of each of at most `bins` bins that hold about equally many rows. A reference is asked again
-        and again."""
+        """The last cell of each of at most `bins` bins that hold about equally many rows."""
         if bins not in self._edges:
             ranks = self.present * np.arange(1, bins) / bins
             last = np.searchsorted(np.cumsum(self.counts), ranks)
@@ -83,12 +107,18 @@ class NumberLayout:
                 bits = _high_bits(values[start : start + CHUNK], self.center, self.scale)
                 totals += np.bincount(bits.astype(np.intp), minlength=CELLS)  # faster than of 16 bits
         found = np.flatnonzero(totals > 0)  # of booleans: ten times faster
-        return _numbers(_cells(found), totals[found])
+        cells = _cells(found)
+        order = np.argsort(cells)
+        return next(_numbers(cells[order], totals[found[order]], 1))
 
     def count_each(self, column: pl.Series, parts: Sequence[NDArray[np.intp]]) -> list[Numbers]:
         """`count` of each of these rows of the column (indices): where each row lies is found once."""
         cells = self.cells(column)
-        return [_counted(cells[rows]) for rows in parts]
+        if any(len(rows) >= _DENSE for rows in parts):
+            return [_tallied(cells[rows]) for rows in parts]
+        starts = np.repeat(np.arange(len(parts)) * CELLS, [len(rows) for rows in parts])
+        found, counts = np.unique(starts + cells[np.concatenate([*parts, np.zeros(0, np.intp)])], return_counts=True)
+        return list(_numbers(found, counts, len(parts)))
 
     def cells(self, column: pl.Series) -> NDArray[np.uint16]:
         """(n,) where each row lies."""
@@ -96,13 +126,10 @@ class NumberLayout:
         return _cells(_high_bits(values, self.center, self.scale)).astype(np.uint16)
 
 
-def _counted(cells: NDArray[np.uint16]) -> Numbers:
-    if len(cells) >= _DENSE:
-        totals = np.bincount(cells, minlength=CELLS)
-        found = np.flatnonzero(totals > 0)
-        return _numbers(found, totals[found])
-    found, counts = np.unique(cells, return_counts=True)
-    return _numbers(found.astype(np.int64), counts)
+def _tallied(cells: NDArray[np.uint16]) -> Numbers:
+    totals = np.bincount(cells, minlength=CELLS)
+    found = np.flatnonzero(totals > 0)
+    return next(_numbers(found, totals[found], 1))
 
 
 def _high_bits(values: NDArray[np.float64], center: float, scale: float) -> NDArray[np.uint16]:
@@ -117,11 +144,16 @@ def _cells(bits: NDArray[Any]) -> NDArray[Any]:
     return np.where(bits & _SIGN, 0xFFFF - bits, bits + _SIGN)
 
 
-def _numbers(cells: NDArray[np.int64], counts: Counts) -> Numbers:
-    """Cells in any order, each once; those beyond the infinities are of rows without a number."""
-    number = (cells >= _NEGATIVE_INFINITY) & (cells <= _POSITIVE_INFINITY)
-    order = np.argsort(cells[number])
-    return Numbers(cells[number][order], counts[number][order], int(counts[~number].sum()))
+def _numbers(cells: NDArray[np.int64], counts: Counts, parts: int) -> Iterator[Numbers]:
+    """Of each part. Cells in order, each once, those of the second part `CELLS` after those of the first; what lies
+    beyond the infinities are rows without a number."""
+    starts = np.arange(parts + 1) * CELLS
+    below, bounds = np.append(0, np.cumsum(counts)), np.searchsorted(cells, starts)
+    begins = np.searchsorted(cells, starts[:-1] + _NEGATIVE_INFINITY)
+    ends = np.searchsorted(cells, starts[:-1] + _POSITIVE_INFINITY, side="right")
+    missing = np.diff(below[bounds]) - (below[ends] - below[begins])
+    for start, begin, end, none in zip(starts, begins, ends, missing.tolist(), strict=False):
+        yield Numbers(cells[begin:end] - start, counts[begin:end], none)
 
 
 def layout_of(column: pl.Series) -> NumberLayout:

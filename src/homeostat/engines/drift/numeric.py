@@ -3,14 +3,14 @@ the reference's quantiles. Each has its own calibration, and counts as a test of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc, erfc, kolmogorov
 
-from homeostat.engines.drift.calibrate import Shares, Worth, scores
-from homeostat.engines.drift.counts import Counts, NumberLayout, Numbers
+from homeostat.engines.drift.calibrate import Worth, scores
+from homeostat.engines.drift.counts import CELLS, Counts, NumberLayout, Numbers
 from homeostat.engines.drift.outcome import Found
 from homeostat.engines.drift.texts import Column, Layout
 
@@ -29,15 +29,15 @@ class Distribution:
     def applies(self, layout: Layout) -> bool:
         return isinstance(layout, NumberLayout)
 
-    def table(self, reference: Column, window: Column, /) -> Counts:
-        """(b,) rows of the window in quantile bins of the reference, b <= 5: few, since what moves D is broad, and
+    def tables(self, reference: Column, windows: Sequence[Column], /) -> Counts:
+        """(w, b) rows of each window in quantile bins of the reference, b <= 5: few, since what moves D is broad, and
         each further bin makes the wobble less certain."""
-        return binned(numbers(window), numbers(reference).edges(BROAD))
+        return binned([numbers(one) for one in windows], numbers(reference).edges(BROAD))
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is D, the largest distance between the distribution functions."""
         old, new = numbers(reference), numbers(window)
-        pair = _Pair.of(old, new)
+        pair = _Pair(old, new)
         largest = pair.distance
         middle = "higher" if pair.above > 0.5 else "lower"
         words = f"its distribution moved by D = {largest:.2g}, towards {middle} values"
@@ -56,14 +56,14 @@ class Level:
     def applies(self, layout: Layout) -> bool:
         return isinstance(layout, NumberLayout)
 
-    def table(self, reference: Column, window: Column, /) -> Counts:
-        """(b,) rows of the window in quantile bins of the reference, b <= 256: fine, for the ends count most."""
-        return binned(numbers(window), numbers(reference).edges(FINE))
+    def tables(self, reference: Column, windows: Sequence[Column], /) -> Counts:
+        """(w, b) rows of each window in quantile bins of the reference, b <= 256: fine, for the ends count most."""
+        return binned([numbers(one) for one in windows], numbers(reference).edges(FINE))
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is |2 u - 1|, u the chance that a value of the window is above one of the reference."""
         old, new = numbers(reference), numbers(window)
-        pair = _Pair.of(old, new)
+        pair = _Pair(old, new)
         above = pair.above
         words = f"its values are {'higher' if above > 0.5 else 'lower'}: {above:.0%} of the time above one of before"
         most = float(erfc(self.least_effect * np.sqrt(1.5 * worth.both)))  # ranks of m rows spread by 1 / sqrt 3 m
@@ -80,15 +80,15 @@ class Shape:
     def applies(self, layout: Layout) -> bool:
         return isinstance(layout, NumberLayout)
 
-    def table(self, reference: Column, window: Column, /) -> Counts:
-        """(b,) rows of the window in quantile bins of the reference, b <= 20."""
-        return binned(numbers(window), numbers(reference).edges(BINS))
+    def tables(self, reference: Column, windows: Sequence[Column], /) -> Counts:
+        """(w, b) rows of each window in quantile bins of the reference, b <= 20."""
+        return binned([numbers(one) for one in windows], numbers(reference).edges(BINS))
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is the total variation over the bins, of which there are as many as 5 rows each allow."""
         old, new = numbers(reference), numbers(window)
         edges = old.edges(int(np.clip(worth.over(BINS - 1).window // LEAST_EXPECTED, 2, BINS)))
-        before, now = binned(old, edges), binned(new, edges)
+        before, now = binned([old, new], edges)
         together = pooled(before, now, worth)
         effect = float(np.abs(now / max(1, now.sum()) - before / max(1, before.sum())).sum() / 2)
         p = chi_squared(grouped(before, together), grouped(now, together), worth)
@@ -104,41 +104,33 @@ def numbers(column: Column) -> Numbers:
 
 def distance(reference: Numbers, window: Numbers) -> float:
     """D = max |F(x) - G(x)| over all cells."""
-    return _Pair.of(reference, window).distance
+    return _Pair(reference, window).distance
 
 
-@dataclass(frozen=True, slots=True)
 class _Pair:
     """The cells of a window beside those of a reference."""
 
-    old: Shares  # (r,) of the reference's rows, by its cells
-    new: Shares  # (c,) of the window's rows, by its cells
-    at: NDArray[np.intp]  # (c,) the first cell of the reference that is not below each of the window's
-    held: NDArray[np.bool_]  # (c,) it is the same cell
-    under: Shares  # (c,) of the reference's rows, those below each cell of the window
-    within: Shares  # (c,) and those in it
-
-    @staticmethod
-    def of(reference: Numbers, window: Numbers) -> _Pair:
-        old, new = (one.counts / max(1, one.present) for one in (reference, window))
-        at = np.searchsorted(reference.cells, window.cells)
-        held = np.append(reference.cells, -1)[at] == window.cells
-        shares = np.append(old, 0.0)
-        under = (np.cumsum(shares) - shares)[at]
-        return _Pair(old, new, at, held, under, np.where(held, shares[at], 0.0))
+    def __init__(self, reference: Numbers, window: Numbers) -> None:
+        """`at` (c,): the first cell of the reference that is not below each of the window's; `held`: it is the same
+        one. Of the reference's rows those `under` each cell of the window, and those `within`."""
+        self.old, self.new = reference, window
+        self.at = np.searchsorted(reference.cells, window.cells)
+        self.held = np.append(reference.cells, -1)[self.at] == window.cells
+        self.under = reference.under[self.at]
+        self.within = np.where(self.held, np.append(reference.shares, 0.0)[self.at], 0.0)
 
     @property
     def distance(self) -> float:
         """Between those cells the window's own share stays and the other rises, so that the largest distance is in one
         of them or just before it."""
-        cumulated = np.cumsum(self.new)
+        cumulated = np.cumsum(self.new.shares)
         after = self.under + self.within - cumulated
-        return float(np.max(np.abs(np.concatenate([self.under - cumulated + self.new, after])), initial=0.0))
+        return float(np.max(np.abs(np.concatenate([self.under - cumulated + self.new.shares, after])), initial=0.0))
 
     @property
     def above(self) -> float:
         """P(a row of the window > a row of the reference) + half the ties."""
-        return float(np.sum((self.under + self.within / 2) * self.new))
+        return float(np.sum((self.under + self.within / 2) * self.new.shares))
 
     def level(self, worth: Worth) -> float:
         """Two-sided p of the mean normal score of the window's ranks within the reference, under the normal law: its
@@ -146,16 +138,16 @@ class _Pair:
         fewer than 5 of the others."""
         of, other = worth.window / (worth.window + worth.reference), worth.reference / (worth.window + worth.reference)
         tied = max(
-            float(np.max(of * self.new + other * self.within, initial=0.0)), other * float(self.old.max(initial=0.0))
+            float(np.max(of * self.new.shares + other * self.within, initial=0.0)),
+            other * float(self.old.shares.max(initial=0.0)),
         )
         if tied > 0.5 and worth.window * (1 - tied) < LEAST_EXPECTED:  # the law is far from normal
             return 1.0
-        before = scores(np.cumsum(self.old) - self.old / 2)
-        now = np.append(before, 0.0)[self.at]
+        now = np.append(self.old.scores, 0.0)[self.at]
         now[~self.held] = scores(self.under[~self.held])
-        squares = of * np.sum(self.new * now**2) + other * np.sum(self.old * before**2)
-        old, new = np.sum(self.old * before), np.sum(self.new * now)
-        variance = squares - (of * new + other * old) ** 2
+        old, old_squares = self.old.moments
+        new = float(np.sum(self.new.shares * now))
+        variance = of * np.sum(self.new.shares * now**2) + other * old_squares - (of * new + other * old) ** 2
         return float(erfc(abs(new - old) / np.sqrt(2 * variance / worth.both)))
 
 
@@ -166,11 +158,15 @@ def p_ks(largest: float, size: float) -> float:
     return float(kolmogorov((root + 0.12 + 0.11 / root) * largest)) if size >= 1 else 1.0
 
 
-def binned(numbers: Numbers, edges: NDArray[np.int64]) -> Counts:
-    """(len(edges) + 1,) rows in each bin."""
-    ends = np.searchsorted(numbers.cells, edges, side="right")
-    below = np.append(0, np.cumsum(numbers.counts))
-    return np.asarray(np.diff(below[ends], prepend=0, append=below[-1]))
+def binned(windows: Sequence[Numbers], edges: NDArray[np.int64]) -> Counts:
+    """(w, len(edges) + 1) rows of each window in each bin. The cells of all windows are looked at as those of one, in
+    which each has a stretch of its own."""
+    starts = np.arange(len(windows)) * CELLS
+    cells = np.concatenate([start + one.cells for start, one in zip(starts, windows, strict=True)])
+    below = np.append(0, np.cumsum(np.concatenate([one.counts for one in windows])))
+    ends = np.add.outer(starts, np.append(edges, CELLS - 1))
+    upto = below[np.searchsorted(cells, ends.ravel(), side="right")]
+    return np.asarray(np.diff(upto, prepend=0).reshape(ends.shape))
 
 
 def pooled(old: Counts, new: Counts, worth: Worth) -> Counts:

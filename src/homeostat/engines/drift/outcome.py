@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,8 +35,8 @@ class DriftTest(Protocol):
 
     def applies(self, layout: Layout) -> bool: ...
 
-    def table(self, reference: Column, window: Column, /) -> Counts:
-        """(b,) the window's rows in bins fixed by the reference: what the wobble is measured on."""
+    def tables(self, reference: Column, windows: Sequence[Column], /) -> Counts:
+        """(w, b) each window's rows in bins fixed by the reference: what the wobble is measured on."""
         ...
 
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found: ...

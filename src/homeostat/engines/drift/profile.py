@@ -15,7 +15,7 @@ from homeostat.domain.schema import Kind, Schema, Value
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.drift import TESTS, seasons
 from homeostat.engines.drift.calibrate import wobble
-from homeostat.engines.drift.counts import NumberLayout, layout_of
+from homeostat.engines.drift.counts import Counts, NumberLayout, layout_of
 from homeostat.engines.drift.reference import Calibration, Profile, Reference, Season
 from homeostat.engines.drift.spans import SPANS
 from homeostat.engines.drift.texts import Column, Layout, layout_of_texts
@@ -31,6 +31,7 @@ _MOST_WINDOWS = 1_000  # the newest ones: more tell little more about the wobble
 
 Array = NDArray[np.float64]
 Index = NDArray[np.intp]
+Slots = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,9 @@ class Windows:
     starts_ms: NDArray[np.int64] | None
     profiles: Sequence[Profile]
 
-    def tables(self, whole: Profile, name: str, subject: str) -> NDArray[np.int64]:
+    def tables(self, whole: Profile, name: str, subject: str) -> Counts:
         """(w, b) what the test sees of the column in each of them."""
-        old = whole.columns[subject]
-        return np.array([TESTS[name].table(old, one.columns[subject]) for one in self.profiles])
+        return TESTS[name].tables(whole.columns[subject], [one.columns[subject] for one in self.profiles])
 
 
 def reference(
@@ -106,9 +106,11 @@ def reference_of(
     merged: dict[int, Calibration] = {}
     found: list[Season] = []
     for some in windows:
-        merged |= _calibrations(whole, some, layouts)
-        alone[some.length_ms] = merged[some.length_ms]
-        found += _seasons(whole, some, alone[some.length_ms], span_ms)
+        cycles = _cycles(some, span_ms)
+        calibrations, better = _calibrated(whole, some, layouts, cycles)
+        merged |= calibrations
+        alone[some.length_ms] = calibrations[some.length_ms]
+        found += [_season(whole, some, cycle, cycles[cycle], wobbles) for cycle, wobbles in better.items() if wobbles]
     return Reference(layouts, whole, dict(sorted((merged | alone).items())), tuple(found))
 
 
@@ -171,52 +173,51 @@ def _counted(rows: _Rows, n: int, count: int) -> Windows:
     return Windows(-count, None, rows.profiles(whole))
 
 
-def _calibrations(whole: Profile, windows: Windows, layouts: Mapping[str, Layout]) -> dict[int, Calibration]:
-    """By length: of these windows, and of as many merged ones as there are enough of."""
-    spans = [k for k in SPANS if k == 1 or len(windows.profiles) >= _LEAST_RUNS * k]
-    found: dict[int, dict[str, float]] = {k: {} for k in spans}
+def _cycles(windows: Windows, span_ms: int) -> dict[str, Slots]:
+    """The slot (w,) of each window, by the cycles that they can have and that have enough windows in a slot."""
+    if windows.starts_ms is None or not any(one.rows for one in windows.profiles):
+        return {}
+    fitting = seasons.cycles(windows.length_ms, span_ms)
+    found = {cycle: seasons.slots(cycle, windows.starts_ms, windows.length_ms) for cycle in fitting}
+    return {cycle: slots for cycle, slots in found.items() if _of_slot(slots) >= seasons.LEAST}
+
+
+def _of_slot(slots: Slots) -> float:
+    """Windows of an ordinary slot."""
+    return float(np.median(np.unique(slots, return_counts=True)[1]))
+
+
+def _calibrated(
+    whole: Profile, windows: Windows, layouts: Mapping[str, Layout], cycles: Mapping[str, Slots]
+) -> tuple[dict[int, Calibration], dict[str, dict[str, float]]]:
+    """By length: of these windows, and of as many merged ones as there are enough of. By cycle: the wobble within its
+    slots, where a test tells more there than beside all windows."""
+    n, rows = len(windows.profiles), float(np.mean([one.rows for one in windows.profiles]))
+    spans = [k for k in SPANS if k == 1 or n >= _LEAST_RUNS * k]
+    plain: dict[int, dict[str, float]] = {k: {} for k in spans}
+    better: dict[str, dict[str, float]] = {cycle: {} for cycle in cycles}
     for subject, name in _asked(layouts):
-        tables = windows.tables(whole, name, subject)
+        key, table, ranks = f"{name}:{subject}", windows.tables(whole, name, subject), TESTS[name].ranks
         for k in spans:
-            found[k][f"{name}:{subject}"] = wobble(tables, k, ranks=TESTS[name].ranks)
-    return {k * windows.length_ms: Calibration(len(windows.profiles) / k, found[k]) for k in spans}
+            plain[k][key] = wobble(table, k, ranks=ranks)
+        if not seasons.seasonal(whole.columns[subject]) or name not in seasons.TESTED:
+            continue
+        for cycle, slots in cycles.items():
+            here = wobble(table, 1, slots, ranks)
+            chance = (1 if ranks else table.shape[1] - 1) / rows
+            if seasons.gains(chance, plain[1][key] * (1 + 1 / n), here * (1 + 1 / _of_slot(slots))):
+                better[cycle][key] = here
+    return {k * windows.length_ms: Calibration(n / k, plain[k]) for k in spans}, better
 
 
 def _asked(layouts: Mapping[str, Layout]) -> Iterator[tuple[str, str]]:
     return ((subject, name) for subject, one in layouts.items() for name in TESTS if TESTS[name].applies(one))
 
 
-def _seasons(whole: Profile, windows: Windows, plain: Calibration, span_ms: int) -> Iterator[Season]:
-    """Those of windows of one length that tell more than all windows do."""
-    if windows.starts_ms is None:
-        return
-    for cycle in seasons.cycles(windows.length_ms, span_ms):
-        slots = seasons.slots(cycle, windows.starts_ms, windows.length_ms)
-        season = _season(whole, windows, plain, cycle, slots)
-        if season is not None:
-            yield season
-
-
-def _season(
-    whole: Profile, windows: Windows, plain: Calibration, cycle: str, slots: NDArray[np.int64]
-) -> Season | None:
-    """None: no test gains by it."""
-    count = {int(slot): int((slots == slot).sum()) for slot in np.unique(slots)}
-    of_slot, rows = float(np.median(list(count.values()))), float(np.mean([one.rows for one in windows.profiles]))
-    if of_slot < seasons.LEAST or not rows:
-        return None
-    found = {}
-    for key, known in plain.wobble.items():
-        name, _, subject = key.partition(":")
-        if seasons.seasonal(whole.columns[subject]) and name in seasons.TESTED:
-            tables, ranks = windows.tables(whole, name, subject), TESTS[name].ranks
-            here = wobble(tables, 1, slots, ranks)
-            chance = (1 if ranks else tables.shape[1] - 1) / rows
-            if seasons.gains(chance, known * (1 + 1 / plain.windows), here * (1 + 1 / of_slot)):
-                found[key] = here
-    if not found:
-        return None
-    subjects = frozenset(key.partition(":")[2] for key in found)
-    parts = {slot: [one for one, at in zip(windows.profiles, slots, strict=True) if at == slot] for slot in count}
-    kept = {slot: seasons.kept(Profile.total(some), whole, subjects) for slot, some in parts.items()}
-    return Season(cycle, windows.length_ms, kept, count, found)
+def _season(whole: Profile, windows: Windows, cycle: str, slots: Slots, wobbles: Mapping[str, float]) -> Season:
+    subjects = frozenset(key.partition(":")[2] for key in wobbles)
+    of_slot: dict[int, list[Profile]] = {int(slot): [] for slot in np.unique(slots)}
+    for one, slot in zip(windows.profiles, slots.tolist(), strict=True):
+        of_slot[slot].append(one)
+    kept = {slot: seasons.kept(Profile.total(some), whole, subjects) for slot, some in of_slot.items()}
+    return Season(cycle, windows.length_ms, kept, {slot: len(some) for slot, some in of_slot.items()}, wobbles)

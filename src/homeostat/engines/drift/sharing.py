@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -25,7 +26,7 @@ Key = tuple[str, str]
 """A column, and a test or a question."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Asked:
     """What one test found in one column over the last `windows`, beside `reference` ("": all of it)."""
 
@@ -34,7 +35,7 @@ class Asked:
     size: Worth
     reference: str = ""
 
-    @property
+    @cached_property
     def p(self) -> float:
         """Knowing how sure the wobble is."""
         return self.size.sure(self.found.p)

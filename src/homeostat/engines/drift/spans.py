@@ -48,5 +48,5 @@ def goes_on(test: DriftTest, reference: Column, merged: Column, newest: Column) 
 
 
 def _shares(test: DriftTest, reference: Column, column: Column) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    table = test.table(reference, column)
+    (table,) = test.tables(reference, [column])
     return np.asarray(table / max(1, table.sum()))
