@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence, Set
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from types import ModuleType
@@ -36,7 +38,8 @@ class HamiltonPipeline:
 
     def _driver(self, module: ModuleType) -> Any:
         if id(module) not in self._drivers:
-            from hamilton import base, driver  # late: three seconds
+            with _without("hamilton.plugins.mlflow_extensions"):  # it imports all of MLflow, for one second
+                from hamilton import base, driver
 
             logging.getLogger("hamilton").setLevel(logging.CRITICAL)  # it prints the error that is raised anyway
             builder = driver.Builder().with_modules(module).with_adapters(_adapter(self._step), base.DictResult())
@@ -55,6 +58,20 @@ class HamiltonPipeline:
         if function is None:  # a node that Hamilton made itself
             return node_callable(**node_kwargs)
         return self._through(node_name, function, node_kwargs, partial(node_callable, **node_kwargs))
+
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """An import of the module fails meanwhile, unless that is done; Hamilton goes on without it. A pipeline that
+    imports Hamilton's own decorators has all of it by then."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
 
 
 def _computed(_name: str, _function: str, _inputs: Mapping[str, Any], compute: Compute) -> Any:

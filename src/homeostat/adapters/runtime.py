@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from homeostat.domain.errors import Corrupt
-from homeostat.ports import Model
+from homeostat.ports import Model, Runtime
 
 _SILENT = 4  # what matters to the caller is raised
 ROWWISE = "homeostat.rowwise"
 """In a model's metadata: each row's output has the same bytes however many rows come with it."""
+ROOM = 64 * 1_024 * 1_024
 
 
 class OnnxRuntime:
@@ -43,3 +46,22 @@ def _model(session: ort.InferenceSession) -> Model:
         return predict(x) if len(x) != 1 else predict(x.repeat(2, axis=0))[:1]
 
     return predict if ROWWISE in session.get_modelmeta().custom_metadata_map else paired
+
+
+class KeptModels:
+    """`ports.Runtime` that keeps the models it was asked for last, of files of at most `room` bytes together: what
+    trains, probes and compares asks for the same few again and again."""
+
+    def __init__(self, runtime: Runtime, room: int = ROOM) -> None:
+        self._runtime, self._room = runtime, room
+        self._models: dict[bytes, Model] = {}  # those asked for last at the end
+        self._lock = threading.Lock()
+
+    def load(self, onnx: bytes) -> Model:
+        """Errors: those of the runtime."""
+        with self._lock:
+            model = self._models.pop(onnx, None) or self._runtime.load(onnx)
+            self._models[onnx] = model
+            while sum(map(len, self._models)) > self._room:
+                del self._models[next(iter(self._models))]
+        return model

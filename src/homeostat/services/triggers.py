@@ -165,7 +165,7 @@ class Triggers:
         trained = tuple(cause.at_ms for cause in answers if cause.at_ms not in taken)
         performance = self.performance()
         last = max((cause.at_ms for cause in answers), default=0)
-        declined = [cause for cause in self._read("trigger.declined") if cause.at_ms > last]
+        declined = [event.body for event in self._events("trigger.declined") if event.at_ms > last]
         return TriggerSeen(
             now_ms=self.clock.now_ms(),
             change=performance.fresh if performance else None,
@@ -179,7 +179,7 @@ class Triggers:
             release=next((r.id for r in self._records() if r.status.open and not r.gives_way), ""),
             watched_ms=performance.tried_ms if performance else 0,
             began_ms=answers[-1].since_ms if answers else 0,
-            declined=tuple((cause.kind, cause.at_ms) for cause in declined),
+            declined=tuple((one["kind"], one["at_ms"]) for one in declined),
             failed=self._failed(),
             estimated=self.estimated(),
             silent=performance.silent if performance and performance.silent >= SILENT else 0,

@@ -20,7 +20,7 @@ from homeostat.adapters.hooks import ProjectHooks
 from homeostat.adapters.notify import AppriseChannels, channel_name
 from homeostat.adapters.pipeline import HamiltonPipeline
 from homeostat.adapters.plane import HttpPlane, announced
-from homeostat.adapters.runtime import OnnxRuntime
+from homeostat.adapters.runtime import KeptModels, OnnxRuntime
 from homeostat.adapters.source import Source
 from homeostat.control import Control
 from homeostat.domain.bundle import Bundle
@@ -38,6 +38,7 @@ from homeostat.ports import (
     Meter,
     Pipeline,
     Plane,
+    Runtime,
 )
 from homeostat.rehearsal import Loop, Rehearsal
 from homeostat.services.alerts import Alerts
@@ -104,6 +105,11 @@ class System:
         return HamiltonPipeline()
 
     @cached_property
+    def runtime(self) -> Runtime:
+        """Of all but the data plane, which keeps what it serves itself."""
+        return KeptModels(OnnxRuntime())
+
+    @cached_property
     def feedback(self) -> Feedback:
         s = self.stores
         return Feedback(self.policy, s.log, s.labels, s.journal, self.clock, self._schema)
@@ -159,7 +165,7 @@ class System:
             self.code,
             s.cache,
             OnnxConverter(),
-            OnnxRuntime(),
+            self.runtime,
             self.bundles,
             s.tracker,
             s.router,
@@ -189,7 +195,7 @@ class System:
     def backtests(self) -> Backtests:
         s, horizon = self.stores, self.policy.data.label_horizon
         since = partial(speaks_since, s.journal, horizon)
-        return Backtests(self.policy, s.log, self.judged, self.bundles, OnnxRuntime(), self.clock, since)
+        return Backtests(self.policy, s.log, self.judged, self.bundles, self.runtime, self.clock, since)
 
     @cached_property
     def champions(self) -> Champions:
@@ -208,7 +214,7 @@ class System:
     @cached_property
     def monitors(self) -> Monitors:
         s, windows = self.stores, Windows(self.policy, self.stores.log)
-        skew = Skew(self.policy, s.log, s.blobs, OnnxRuntime())
+        skew = Skew(self.policy, s.log, s.blobs, self.runtime)
         drifts = Drifts(self.policy, s.log, s.counted, s.journal, s.blobs, skew)
         watched = (self.champions, drifts, self.performances, self.alerts, self.quarantine, self.estimates)
         return Monitors(self.policy, windows, self.judged, s.journal, self.clock, *watched, self.analyses.explain)
@@ -272,7 +278,7 @@ class System:
             self.data,
             self.training,
             self.bundles,
-            OnnxRuntime(),
+            self.runtime,
             s.router,
             s.rollouts,
             s.cache,
