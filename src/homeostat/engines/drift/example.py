@@ -45,7 +45,7 @@ def _places(test: str, layout: Layout, reference: Column, column: pl.Series) -> 
     """(n,) where each value lies; (b,) how many rows of the reference lie in each place."""
     if isinstance(layout, NumberLayout):
         old = numbers(reference)
-        return np.searchsorted(old.edges(BINS), layout.cells(column)), binned(old, old.edges(BINS))
+        return np.searchsorted(old.edges(BINS), layout.cells(column)), binned([old], old.edges(BINS))[0]
     texts = column.cast(pl.String)
     if isinstance(layout, ProseLayout) and test == "wording":
         pieces = prose(reference).pieces.counts
