@@ -375,3 +375,19 @@ def test_an_alert_about_refused_requests_names_one_of_them() -> None:
     assert (alert.title, alert.columns) == ("requests are refused", (REQUESTS,))
     (found,) = world.log.find(alert.example).to_dicts()
     assert (found["role"], found["at_ms"]) == ("rejected", world.clock.now - 4 * DAY_MS // A_DAY)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_requests_that_go_on_being_refused_go_on_being_told(restarts: bool) -> None:
+    """What raised an alarm is no "before" for the next windows, also after a restart."""
+    world = World()
+    for _ in range(3):
+        world.day()
+    for day in range(5):
+        if restarts:
+            world.restart()
+        for row in range(A_DAY):
+            world._answer(0.1, 0.0, False, cents=row % 4 == 0)
+            world.clock.now += DAY_MS // A_DAY
+        world.monitors.watch()
+        assert [one.name for one in world.alerts.open()] == ["A1"], day

@@ -13,6 +13,8 @@ import sqlalchemy as sa
 from homeostat.domain.bundle import Version
 from homeostat.domain.errors import Deposed, HomeostatError, Refused
 from homeostat.domain.event import Event
+from homeostat.domain.gate import Verdict
+from homeostat.domain.monitor import Cause
 from homeostat.domain.rollout import ReleaseStep, Rollout, Status, StepKind, Term
 from homeostat.ports import Journal, Rollouts
 from homeostat.stores import memory, sql
@@ -41,6 +43,14 @@ class ControlStateCases:
         assert list(journal.read("price", "release.")) == [events[0], events[3]]
         assert list(journal.read("price", subject="drift")) == [events[1]]
         assert list(journal.read("price", "release_")) == []
+
+    def test_a_body_comes_back_as_plain_json(self, stores: tuple[Journal, Rollouts]) -> None:
+        """So that nothing passes in memory that would not in a database."""
+        journal, _ = stores
+        journal.append(replace(event("a"), body={"verdict": Verdict.HARM, "causes": (Cause("log", "x"),)}))
+        (read,) = journal.read("price")
+        assert read.body == {"verdict": "harm", "causes": [{"kind": "log", "words": "x", "at_ms": 0}]}
+        assert type(read.body["verdict"]) is str
 
     def test_a_key_is_recorded_once(self, stores: tuple[Journal, Rollouts]) -> None:
         journal, _ = stores

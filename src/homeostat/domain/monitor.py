@@ -60,6 +60,11 @@ class Reading:
     reference: str = ""
     example: str = ""
 
+    @staticmethod
+    def read(body: Mapping[str, Any]) -> Reading:
+        """From the journal."""
+        return replace(Reading(**body), verdict=Verdict(body["verdict"]))
+
 
 class Severity(StrEnum):
     """How soon a person should look: when there is time, today, now."""

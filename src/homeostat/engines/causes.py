@@ -153,7 +153,7 @@ def _drifted(events: Iterable[Event], from_ms: int, until_ms: int) -> dict[str, 
     found: dict[str, tuple[Reading, int]] = {}
     for event in events:
         if event.kind == "monitor.drift" and from_ms < event.body["end_ms"] <= until_ms:
-            said = [Reading(**{**body, "verdict": Verdict(body["verdict"])}) for body in event.body["readings"]]
+            said = [Reading.read(body) for body in event.body["readings"]]
             for name, one in strongest(said).items():
                 if name not in found or one.effect > found[name][0].effect:
                     found[name] = one, event.body["start_ms"]

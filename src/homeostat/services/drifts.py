@@ -113,7 +113,7 @@ class Drifts:
 
     def _read(self, event: Event, series: str) -> _Kept:
         found = Profile.from_bytes(self.blobs.get(event.body["profile"]))
-        alarmed = _alarmed([Reading(**reading) for reading in event.body["readings"]])
+        alarmed = _alarmed([Reading.read(body) for body in event.body["readings"]])
         return _Kept(event.body["start_ms"], series, Past(found, alarmed))
 
     def _keep(self, window: _Kept) -> None:

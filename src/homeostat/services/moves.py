@@ -7,7 +7,6 @@ import polars as pl
 from homeostat import codec
 from homeostat.domain.bundle import Bundle
 from homeostat.domain.event import Event
-from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Reading, Window
 from homeostat.domain.moved import Explained
 from homeostat.domain.policy import Policy
@@ -73,7 +72,7 @@ class Moves:
         events = self.journal.read(self.policy.name, "monitor.drift")
         inside = [one for one in events if one.body["start_ms"] < end_ms and one.body["end_ms"] > start_ms]
         said = [reading for one in inside for reading in one.body["readings"]]
-        return [Reading(**{**reading, "verdict": Verdict(reading["verdict"])}) for reading in said]
+        return [Reading.read(body) for body in said]
 
     def _changes(self, start_ms: int, end_ms: int) -> list[Event]:
         events = self.journal.read(self.policy.name)

@@ -6,7 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from heapq import merge
+from typing import Any
 
+from homeostat import codec
 from homeostat.domain.errors import Deposed, Refused
 from homeostat.domain.event import Event
 from homeostat.domain.rollout import Rollout, Routing
@@ -14,7 +16,7 @@ from homeostat.domain.rollout import Rollout, Routing
 
 class MemoryJournal:
     """`ports.Journal` in lists, one for each kind and one for each subject of each model: a rehearsal asks thousands of
-    times."""
+    times. Bodies are read as they are from a database, as plain JSON."""
 
     def __init__(self) -> None:
         self._by_kind: defaultdict[str, dict[str, list[tuple[int, Event]]]] = defaultdict(dict)
@@ -25,6 +27,7 @@ class MemoryJournal:
         if (event.model, event.key) in self._keys:
             return False
         self._keys.add((event.model, event.key))
+        event = replace(event, body=codec.decode(codec.encode(event.body), dict[str, Any]))
         self._by_kind[event.model].setdefault(event.kind, []).append((len(self._keys), event))
         self._by_subject[event.model, event.subject].append(event)
         return True
