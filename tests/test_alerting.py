@@ -49,11 +49,14 @@ def test_what_is_open_and_what_was(project: Project) -> None:
     open_ones, all_of_them = said(project, "list"), said(project, "list", "--all")
     assert [one["name"] for one in open_ones["alerts"]] == ["A1"]
     assert [one["name"] for one in all_of_them["alerts"]] == ["A1", "A2"]
-    assert open_ones["budget"] == {"drift": pytest.approx(0.08), "performance": 0.07}
+    assert open_ones["budget"] == {"drift": pytest.approx(0.08), "performance": 0.07, "labels": pytest.approx(7e-4)}
     words = shown(project, "list", "--all")
     assert words.startswith("1 open alert.")
     assert "▲ A1 performance" in words
-    assert "A quiet week brings at most .150 false alarms on average: drift .0800, performance .0700." in words
+    assert (
+        "A quiet week brings at most .151 false alarms on average: drift .0800, performance .0700, labels .000700."
+        in words
+    )
 
 
 def test_one_with_its_causes_and_what_to_do(project: Project) -> None:

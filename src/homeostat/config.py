@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -111,18 +112,28 @@ def _expanded(node: Any, path: _Path, origin: Mapping[_Path, str]) -> Any:
 
 
 def _explained(error: ValidationError, origin: Mapping[_Path, str]) -> ConfigError:
-    """The first error in pydantic's list, in our words."""
+    """The error in pydantic's list that says most, in our words."""
     found = error.errors(include_url=False)
-    # Of a union every branch complains; an unknown key, then the most specific message, says most.
-    first = next((one for one in found if "unexpected" in one["type"] or one["type"] == "extra_forbidden"), found[0])
+
+    def specific(one: ErrorDetails) -> tuple[int, int, bool]:
+        """Of a union every branch complains: a key that none of them knows says most, then what lies deepest, last a
+        wrong type; a key that another branch knows says nothing."""
+        path = _known(one["loc"], origin)
+        unknown = "unexpected" in one["type"] or one["type"] == "extra_forbidden"
+        strange = 0 if not unknown else -1 if path[-1] in _settings(path[:-1]) else 1
+        return strange, len(path), not one["type"].endswith("_type")
+
+    first = max(found, key=specific)
     path = _known(first["loc"], origin)
     where = _where(path, origin)
     if first["type"] == "unexpected_keyword_argument":
         nearest = _nearest(path)
         return ConfigError(f"unknown setting {path[-1]!r}", where=where, way_out=nearest)
     if first["type"] in ("missing", "missing_argument"):
-        missing = ".".join(str(part) for part in first["loc"])
+        missing = ".".join(str(part) for part in (*path, first["loc"][-1]))
         return ConfigError(f"the setting {missing} is missing", where=where)
+    if first["type"] == "tuple_type":
+        return ConfigError("a list is needed", where=where, way_out=f"Write {path[-1]}: [...], also for one alone.")
     message = first["msg"].removeprefix("Value error, ")
     return ConfigError(message[:1].lower() + message[1:], where=where)
 

@@ -11,7 +11,7 @@ from watching import A_DAY, MODEL, POLICY, Labels, World
 
 from homeostat.domain.errors import PipelineError
 from homeostat.domain.gate import Verdict
-from homeostat.domain.monitor import Window
+from homeostat.domain.monitor import Alert, Window
 from homeostat.domain.policy import LogPolicy, MonitorPolicy, TrainPolicy
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines import metrics
@@ -391,3 +391,18 @@ def test_requests_that_go_on_being_refused_go_on_being_told(restarts: bool) -> N
             world.clock.now += DAY_MS // A_DAY
         world.monitors.watch()
         assert [one.name for one in world.alerts.open()] == ["A1"], day
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_labels_that_are_held_back_have_one_alert(held: bool) -> None:
+    world = World()
+    for _ in range(3):
+        world.day()
+    if held:
+        suspicious = Alert("", "labels of crowd are suspicious", "", world.clock.now, subject="labels of crowd")
+        world.alerts.raised(suspicious)
+    kept = world.labels.frame
+    for _ in range(5):
+        world.day()
+        world.labels.frame = kept
+    assert [one.subject for one in world.alerts.open()] == ["labels of crowd" if held else "labels"]

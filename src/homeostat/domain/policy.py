@@ -345,6 +345,8 @@ class Policy:
             raise ValueError(f"monitor.value knows no {unknown[0]!r} of the task {self.task.value}; known: {known}")
         if not self.monitor.windows or min(self.monitor.windows) < SECOND_MS:
             raise ValueError("monitor.windows needs a window, and none shorter than a second; 1d and 7d by default")
+        if self.retrain.budget.trainings < 0 or self.retrain.price < 0:
+            raise ValueError("retrain.budget.trainings and retrain.price can't be below 0")
         few = [count for count in self.monitor.rows if count < FEWEST_ROWS]
         if few:
             raise ValueError(f"monitor.rows: {few[0]} answers tell nothing; {FEWEST_ROWS} are the least")

@@ -193,8 +193,10 @@ class Monitors:
             return
         silent = f"no label that counts came for the last {performance.silent} days that are due"
         missing = Alert("", "labels", silent, now, subject="labels")
+        held = any(one.kind == "labels" and one.subject != "labels" for one in self.alerts.open())
         if performance.silent >= SILENT or performance.change.n:  # after a training the count of days begins anew
-            self.alerts.settle("labels", missing if performance.silent >= SILENT else None, now)
+            told = performance.silent >= SILENT and not held  # those of a source that are held back have their alert
+            self.alerts.settle("labels", missing if told else None, now)
         change = performance.change
         if change.verdict is Verdict.UNKNOWN:
             return

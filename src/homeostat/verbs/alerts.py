@@ -41,7 +41,8 @@ class AlertVerbs:
     def list(self, over: bool = False) -> Open:
         """The open ones, or every one there was (`over`), oldest first."""
         alerts, watched = self._system().alerts, self._system().policy.monitor
-        budget = weekly(watched, counted=sum(map(self._lately, watched.rows)))
+        sources = max(1, len(self._system().policy.feedback.sources))
+        budget = weekly(watched, counted=sum(map(self._lately, watched.rows)), sources=sources)
         return Open(alerts.all() if over else alerts.open(), alerts.paused(), budget)
 
     def _lately(self, count: int) -> int:
