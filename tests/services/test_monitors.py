@@ -52,7 +52,7 @@ def test_an_alert_opens_once_a_cause_and_closes_when_it_is_gone(world: World) ->
     assert "amount" in drift[0].text
     assert "hour" not in drift[0].text
     assert [alert.title for alert in world.alerts.open()] == ["performance"]
-    assert (drift[0].body["severity"], drift[0].body["columns"]) == ("info", ("amount",))
+    assert (drift[0].body["severity"], drift[0].body["columns"]) == ("info", ["amount"])
     example = world.log.find(drift[0].body["example"])
     assert example["at_ms"][0] in range(40 * DAY_MS, 41 * DAY_MS)
     assert example["inputs"].struct.field("amount")[0] > 2.5  # amid what it gained, which its last prediction is not

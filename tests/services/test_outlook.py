@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
+from homeostat import codec
 from homeostat.domain.event import LOOK, Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.outlook import Assumed, Outlook, Turn
@@ -104,13 +105,13 @@ def test_nothing_is_foretold_without_traffic_or_once_it_is_over() -> None:
 
 def test_the_course_is_in_the_journal_as_it_was_seen() -> None:
     world = under_way(ReleasePolicy(), GOOD, 0, 480)
-    shown: list[tuple[int, list[dict[str, object]]]] = []
+    shown: list[tuple[int, object]] = []
     world.settle()  # it starts
     for _ in range(20):
         world.serve(PASS)
         standing = world.releases.status()
         assert standing is not None
-        shown.append((world.now, [asdict(lane) for lane in standing.seen.lanes]))
+        shown.append((world.now, codec.decode(codec.encode(standing.seen.lanes), object)))  # as a journal keeps it
         world.settle()
     kept = [event for event in world.journal.read(MODEL, "release.", "R2") if "lanes" in event.body]
     told = [(event.at_ms, event.body["lanes"]) for event in kept]
