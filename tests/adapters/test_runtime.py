@@ -55,21 +55,26 @@ class Counted:
         return lambda x: x.astype(np.float64) * len(onnx)
 
 
-def test_the_models_asked_for_last_are_kept_where_there_is_room() -> None:
+@pytest.mark.parametrize("limits", [{"most": 2}, {"room": 8}])
+def test_the_models_asked_for_last_are_kept_where_there_is_room(limits: dict[str, int]) -> None:
     runtime = Counted()
-    kept = KeptModels(runtime, room=8)
+    kept = KeptModels(runtime, **limits)
     assert kept.load(b"one") is kept.load(b"one")
     kept.load(b"two")
     kept.load(b"one")
-    kept.load(b"six")  # of nine bytes, the two that were asked for last
+    kept.load(b"six")
     assert runtime.loaded == [b"one", b"two", b"six"]
     kept.load(b"one")
     kept.load(b"two")
     assert runtime.loaded == [b"one", b"two", b"six", b"two"]
-    large = kept.load(b"larger than all the room")
-    assert large(np.ones((1, 1), np.float32)).tolist() == [[24.0]]
-    kept.load(b"two")
-    assert runtime.loaded[-2:] == [b"larger than all the room", b"two"]
+
+
+def test_a_model_larger_than_the_room_is_not_kept() -> None:
+    runtime = Counted()
+    kept = KeptModels(runtime, room=8)
+    for _ in range(2):
+        assert kept.load(b"too large")(np.ones((1, 1), np.float32)).tolist() == [[9.0]]
+    assert runtime.loaded == 2 * [b"too large"]
 
 
 def test_what_is_not_a_model_is_not_kept() -> None:
