@@ -149,6 +149,18 @@ def test_the_baselines_know_as_little(history: pl.DataFrame, root: Path) -> None
     )
 
 
+def test_a_long_life_has_its_baselines_from_another_process(
+    root: Path, history: pl.DataFrame, life: tuple[RehearsalResult, System], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rehearsal(root, read_policy(root), history, START_MS, END_MS)[0].beside is None
+    monkeypatch.setattr("homeostat.wiring.system.LONG_MS", DAY_MS)
+    monkeypatch.setattr("homeostat.wiring.system.cores", lambda: 2)
+    staged, _ = rehearsal(root, read_policy(root), history, START_MS, END_MS)
+    assert staged.beside is not None
+    there = staged.run(quiet)
+    assert (there.frozen, there.weekly, there.events) == (life[0].frozen, life[0].weekly, life[0].events)
+
+
 def test_nothing_to_stream_is_said(root: Path, history: pl.DataFrame) -> None:
     staged, _ = rehearsal(root, read_policy(root), history, END_MS + DAY_MS, END_MS + 2 * DAY_MS)
     with pytest.raises(DataError, match="no rows to rehearse on"):

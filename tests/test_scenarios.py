@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 import projects
+from homeostat import codec
 from homeostat.adapters.source import Source
 from homeostat.config import read_policy
 from homeostat.domain.dataset import EVENT_MS
@@ -213,6 +214,9 @@ def test_policies_side_by_side_from_the_command_line(root: Path) -> None:
         assert found["noticed"]["text"].startswith("amount is stuck: it has been ")
         assert found["detect_ms"] == DAY_MS
     calm, eager = said["policies"]["calm"], said["policies"]["eager"]
+    project = Project(root, read_policy(root, root / "calm.yaml"))
+    alone = project.rehearse(to_ms=projects.START_MS + 19 * DAY_MS, inject=[COLUMN], name="calm")
+    assert calm | {"wall_s": 0} == json.loads(codec.encode(alone.json())) | {"wall_s": 0}
     assert calm["trainings"] < eager["trainings"]
     assert 0 < calm["rows_fitted"] < eager["rows_fitted"]
     page = Path(said["report"]).read_text()

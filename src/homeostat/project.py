@@ -58,6 +58,7 @@ from homeostat.verbs.alerts import AlertVerbs
 from homeostat.verbs.feedback import FeedbackVerbs, Wrong, caller
 from homeostat.verbs.monitor import MonitorVerbs
 from homeostat.wiring import STATE
+from homeostat.wiring.apart import side_by_side
 from homeostat.wiring.batch import champion, nothing_serves, predict_file
 from homeostat.wiring.system import System, project_system, rehearsal, write_report
 
@@ -70,6 +71,10 @@ LATELY_MS = 30 * DAY_MS
 
 def _quiet(_done: int, _total: int, _doing: str) -> None:
     """Progress that nobody looks at."""
+
+
+def _rehearsed(root: Path, policy: Policy, name: str, options: Mapping[str, Any], progress: Progress) -> Any:
+    return Project(root, policy).rehearse(**options, name=name, progress=progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +196,9 @@ class Project:
         if any(value != values[0] for value in values):
             what, way_out = "the policies disagree on what an answer is worth", "Compare with one monitor.value."
             raise UsageError(what, where="--policy", way_out=way_out)
-        results = {name: project.rehearse(**options, name=name) for name, project in laid.items()}
+        progress = options.pop("progress", _quiet)
+        calls = {name: (_rehearsed, self.root, project.policy, name, options) for name, project in laid.items()}
+        results: dict[str, RehearsalResult] = side_by_side(calls, progress)
         return Comparison(results, write_report(self.root, "policies", comparison_report(results)))
 
     def retrain(self, reason: str = "") -> Trigger:

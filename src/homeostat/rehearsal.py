@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -82,7 +83,8 @@ def _nothing(_now_ms: int) -> None:
 @dataclass(frozen=True)
 class Rehearsal:
     """`history`: the prepared frame, sorted by event time, with its labels as they are told (`engines.inject`); rows in
-    [start_ms, end_ms) are streamed. `each_turn` is called with the time after every turn of the control loop."""
+    [start_ms, end_ms) are streamed. `each_turn` is called with the time after every turn of the control loop; `beside`
+    makes the baselines while the loop turns (None: after it)."""
 
     policy: Policy
     history: pl.DataFrame
@@ -91,20 +93,29 @@ class Rehearsal:
     loop: Loop
     injections: tuple[Injection, ...] = ()
     each_turn: Callable[[int], None] = _nothing
+    beside: Callable[[], AbstractContextManager[Callable[[Progress], Baselines]]] | None = None
 
     def run(self, progress: Progress) -> RehearsalResult:
         """Errors: `DataError` when there is nothing to stream; whatever the first training raises."""
         started = time.monotonic()
-        rows = self.history.filter(pl.col(EVENT_MS).is_between(self.start_ms, self.end_ms, closed="left"))
+        rows = self._rows()
         if rows.is_empty():
             raise DataError(
                 f"no rows to rehearse on between {iso(self.start_ms)} and {iso(self.end_ms)}",
                 way_out="Shorten --warmup, or widen --from and --to.",
             )
         self._begin()
-        failed = self._stream(rows, progress)
-        compared = baselines(self.policy, self.history, rows, self.loop.fit, progress)
+        with self.beside() if self.beside else nullcontext(self.baselines) as compare:
+            failed = self._stream(rows, progress)
+            compared = compare(progress)
         return self._result(rows, failed, compared, round(1_000 * (time.monotonic() - started)))
+
+    def baselines(self, progress: Progress) -> Baselines:
+        """What the two alternatives would have answered."""
+        return baselines(self.policy, self.history, self._rows(), self.loop.fit, progress)
+
+    def _rows(self) -> pl.DataFrame:
+        return self.history.filter(pl.col(EVENT_MS).is_between(self.start_ms, self.end_ms, closed="left"))
 
     def _begin(self) -> None:
         """Train and release the first champion."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -159,6 +160,26 @@ def test_a_default_is_taken_where_nothing_makes_the_input(module: Module) -> Non
     assert HamiltonPipeline()(module(other), ("model",), GIVEN, Steps())["model"] == 4
     made = text + "def depth() -> int:\n    return 10\n"
     assert HamiltonPipeline()(module(made), ("model",), GIVEN, Steps())["model"] == 11
+
+
+WITHOUT_MLFLOW = """
+import sys
+import plus
+from homeostat.adapters.pipeline import HamiltonPipeline
+made = HamiltonPipeline()(plus, ["model"], {"x": 1}, lambda step, function, inputs, compute: compute())
+import hamilton.plugins.polars_extensions
+assert "mlflow" not in sys.modules
+import hamilton.plugins.mlflow_extensions
+assert "mlflow" in sys.modules
+print(made)
+"""
+
+
+def test_a_graph_needs_no_mlflow_and_hides_it_from_nobody(tmp_path: Path) -> None:
+    (tmp_path / "plus.py").write_text("def model(x: int) -> int:\n    return x + 1\n")
+    command = [sys.executable, "-c", WITHOUT_MLFLOW]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("{'model': 2}\n", "")
 
 
 def test_what_the_functions_raise_passes(module: Module, capfd: pytest.CaptureFixture[str]) -> None:

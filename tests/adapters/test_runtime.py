@@ -5,8 +5,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from homeostat.adapters.runtime import OnnxRuntime
+from homeostat.adapters.runtime import KeptModels, OnnxRuntime
 from homeostat.domain.errors import Corrupt
+from homeostat.ports import Model
 
 
 def doubled(columns: int | None) -> bytes:
@@ -39,3 +40,45 @@ def test_values_come_as_one_column(columns: int | None, rows: int) -> None:
 def test_what_is_not_a_model() -> None:
     with pytest.raises(Corrupt, match="can't be loaded"):
         OnnxRuntime().load(b"nonsense")
+
+
+class Counted:
+    """A runtime whose files are names: it notes what it loads."""
+
+    def __init__(self) -> None:
+        self.loaded: list[bytes] = []
+
+    def load(self, onnx: bytes) -> Model:
+        if onnx == b"bad":
+            raise Corrupt("no model")
+        self.loaded.append(onnx)
+        return lambda x: x.astype(np.float64) * len(onnx)
+
+
+@pytest.mark.parametrize("limits", [{"most": 2}, {"room": 8}])
+def test_the_models_asked_for_last_are_kept_where_there_is_room(limits: dict[str, int]) -> None:
+    runtime = Counted()
+    kept = KeptModels(runtime, **limits)
+    assert kept.load(b"one") is kept.load(b"one")
+    kept.load(b"two")
+    kept.load(b"one")
+    kept.load(b"six")
+    assert runtime.loaded == [b"one", b"two", b"six"]
+    kept.load(b"one")
+    kept.load(b"two")
+    assert runtime.loaded == [b"one", b"two", b"six", b"two"]
+
+
+def test_a_model_larger_than_the_room_is_not_kept() -> None:
+    runtime = Counted()
+    kept = KeptModels(runtime, room=8)
+    for _ in range(2):
+        assert kept.load(b"too large")(np.ones((1, 1), np.float32)).tolist() == [[9.0]]
+    assert runtime.loaded == 2 * [b"too large"]
+
+
+def test_what_is_not_a_model_is_not_kept() -> None:
+    kept = KeptModels(Counted())
+    for _ in range(2):
+        with pytest.raises(Corrupt, match="no model"):
+            kept.load(b"bad")

@@ -14,7 +14,8 @@ from homeostat.ports import Model, Runtime
 _SILENT = 4  # what matters to the caller is raised
 ROWWISE = "homeostat.rowwise"
 """In a model's metadata: each row's output has the same bytes however many rows come with it."""
-ROOM = 64 * 1_024 * 1_024
+MOST, ROOM = 16, 64 * 1_024 * 1_024
+"""Models that are kept, and bytes of their files."""
 
 
 class OnnxRuntime:
@@ -49,11 +50,11 @@ def _model(session: ort.InferenceSession) -> Model:
 
 
 class KeptModels:
-    """`ports.Runtime` that keeps the models it was asked for last, of files of at most `room` bytes together: what
-    trains, probes and compares asks for the same few again and again."""
+    """`ports.Runtime` that keeps the models it was asked for last, `most` of them, of files of at most `room` bytes
+    together: what trains, probes and compares asks for the same few again and again."""
 
-    def __init__(self, runtime: Runtime, room: int = ROOM) -> None:
-        self._runtime, self._room = runtime, room
+    def __init__(self, runtime: Runtime, most: int = MOST, room: int = ROOM) -> None:
+        self._runtime, self._most, self._room = runtime, most, room
         self._models: dict[bytes, Model] = {}  # those asked for last at the end
         self._lock = threading.Lock()
 
@@ -62,6 +63,6 @@ class KeptModels:
         with self._lock:
             model = self._models.pop(onnx, None) or self._runtime.load(onnx)
             self._models[onnx] = model
-            while sum(map(len, self._models)) > self._room:
+            while len(self._models) > self._most or sum(map(len, self._models)) > self._room:
                 del self._models[next(iter(self._models))]
         return model

@@ -18,6 +18,7 @@ HomeostatError
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 class HomeostatError(Exception):
@@ -28,6 +29,16 @@ class HomeostatError(Exception):
     def __init__(self, what: str, *, where: str = "", way_out: str = "") -> None:
         self.what, self.where, self.way_out = what, where, way_out
         super().__init__("\n".join(line for line in (what, where, way_out) if line))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """From one process to another."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[HomeostatError], args: tuple[Any, ...], state: dict[str, Any]) -> HomeostatError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
 
 
 class UsageError(HomeostatError):

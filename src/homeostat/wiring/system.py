@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -38,9 +40,10 @@ from homeostat.ports import (
     Meter,
     Pipeline,
     Plane,
+    Progress,
     Runtime,
 )
-from homeostat.rehearsal import Loop, Rehearsal
+from homeostat.rehearsal import WEEK_MS, Baselines, Loop, Rehearsal
 from homeostat.services.alerts import Alerts
 from homeostat.services.analysis import Analyses
 from homeostat.services.backtest import Backtests
@@ -76,7 +79,11 @@ from homeostat.serving import messages
 from homeostat.serving.tick import Engine
 from homeostat.stores.files import write_atomic
 from homeostat.wiring import STATE
+from homeostat.wiring.apart import Apart, cores
 from homeostat.wiring.stores import Stores, embedded, in_memory
+
+LONG_MS = 60 * WEEK_MS
+"""Of a rehearsal so long the baselines are made in a process of their own: its start costs what so many fits do."""
 
 
 class System:
@@ -386,7 +393,20 @@ def rehearsal(
     schema, schemas, release_of = partial(_schema, system), partial(_schemas, system), partial(_released, system)
     made = schema, schemas, system.fit, values, release_of
     loop = Loop(system.control, system.engine, clock, s.log, s.journal, *made)
-    return Rehearsal(unattended, world, start_ms, end_ms, loop, injections), system
+    apart = partial(_baselines_apart, root, policy, history, start_ms, end_ms, injections, seed)
+    beside = apart if cores() > 1 and end_ms - start_ms >= LONG_MS else None
+    return Rehearsal(unattended, world, start_ms, end_ms, loop, injections, beside=beside), system
+
+
+@contextmanager
+def _baselines_apart(*staged: Any) -> Iterator[Callable[[Progress], Baselines]]:
+    with Apart(_baselines, *staged) as other:
+        yield other.result
+
+
+def _baselines(*staged: Any) -> Baselines:
+    """Of the rehearsal of these arguments, but the last, which is told of progress."""
+    return rehearsal(*staged[:-1])[0].baselines(staged[-1])
 
 
 def _released(system: System, rows: pl.DataFrame) -> Rollout | None:
