@@ -132,8 +132,8 @@ def estimated(seen: TriggerSeen, _: str) -> Trigger | NotFired:
 
 
 def labels(seen: TriggerSeen, count: str) -> Trigger | NotFired:
-    """So many labels came since the champion was trained, or the last attempt to replace it ended. They count when their
-    day is complete."""
+    """So many labels came since the champion was trained, or the last attempt to replace it ended. They count when
+    their day is complete."""
     if seen.change is None:
         return NotFired("nothing is served yet")
     if seen.change.n < int(count):
