@@ -56,6 +56,7 @@ def test_units_defaults_overlays_and_variables(tmp_path: Path, monkeypatch: pyte
         ),
         ("alerts: [{after: 4h}]\n", "the setting alerts.0.to is missing\nhomeostat.yaml:5  alerts.0"),
         ("retrain: {when: [{background: 500%}]}\n", "'500%' is not a share"),
+        ("retrain: {when: [{labels: 0}]}\n", "a training for new labels needs one at least"),
         ("retrain: {budget: {trainings: -3}}\n", "retrain.budget.trainings and retrain.price can't be below 0"),
         ("monitor: {windows: []}\n", "monitor.windows needs a window"),
         ("monitor: {windows: [1d, 0s]}\n", "none shorter than a second"),

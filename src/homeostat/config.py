@@ -115,13 +115,14 @@ def _explained(error: ValidationError, origin: Mapping[_Path, str]) -> ConfigErr
     """The error in pydantic's list that says most, in our words."""
     found = error.errors(include_url=False)
 
-    def specific(one: ErrorDetails) -> tuple[int, int, bool]:
-        """Of a union every branch complains: a key that none of them knows says most, then what lies deepest, last a
-        wrong type; a key that another branch knows says nothing."""
+    def specific(one: ErrorDetails) -> tuple[int, int, int]:
+        """Of a union every branch complains: a key that none of them knows says most, then what lies deepest, then a
+        value, what is missing and a wrong type; a key that another branch knows says nothing."""
         path = _known(one["loc"], origin)
         unknown = "unexpected" in one["type"] or one["type"] == "extra_forbidden"
         strange = 0 if not unknown else -1 if path[-1] in _settings(path[:-1]) else 1
-        return strange, len(path), not one["type"].endswith("_type")
+        said = 0 if one["type"].endswith("_type") else 1 if one["type"].startswith("missing") else 2
+        return strange, len(path), said
 
     first = max(found, key=specific)
     path = _known(first["loc"], origin)

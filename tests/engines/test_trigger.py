@@ -7,7 +7,7 @@ import pytest
 from homeostat.domain.errors import ConfigError
 from homeostat.domain.estimate import Estimated
 from homeostat.domain.gate import Verdict
-from homeostat.domain.policy import Background, Budget, RetrainPolicy, Schedule
+from homeostat.domain.policy import Background, Budget, NewLabels, RetrainPolicy, Schedule
 from homeostat.domain.trigger import Spent, Trigger
 from homeostat.domain.units import DAY_MS, HOUR_MS
 from homeostat.engines.change import Change
@@ -36,6 +36,21 @@ def test_a_cause_is_held_back_and_the_rule_named(seen: TriggerSeen, rule: str) -
     assert isinstance(outcome, NotFired)
     assert (outcome.rule, outcome.cause) == (rule, "performance:abc:0")
     assert outcome.reason.startswith("not retrained, because")
+
+
+def test_new_labels_are_a_reason_once_an_attempt() -> None:
+    policy = RetrainPolicy(when=(NewLabels(500),))
+    few = fire(policy, replace(SEEN, change=replace(HARM, n=499)))
+    assert isinstance(few, NotFired)
+    assert few.reason == "nobody asked; 499 new labels, less than 500"
+    due = fire(policy, SEEN)
+    assert isinstance(due, Trigger)
+    assert (due.key, due.kind) == ("labels:500:abc:0", "labels")
+    assert due.reason == "500 new labels; 500 are a reason to train"
+    again = replace(SEEN, fired=frozenset({due.key}))
+    assert isinstance(fire(policy, again), NotFired)
+    tried = fire(policy, replace(again, change_key="abc:9"))  # the next 500 came after that attempt
+    assert isinstance(tried, Trigger)
 
 
 def test_what_was_taken_back_was_not_trained() -> None:

@@ -164,6 +164,18 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True)
+class NewLabels:
+    """So many labels that no training has learned from."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+    labels: int
+
+    def __post_init__(self) -> None:
+        if self.labels < 1:
+            raise ValueError("a training for new labels needs one at least")
+
+
+@dataclass(frozen=True, slots=True)
 class Background:
     """A challenger is kept training in the background for this share of one core's time, over the last week."""
 
@@ -190,13 +202,13 @@ class OtherWindow:
 
 @dataclass(frozen=True, slots=True)
 class RetrainPolicy:
-    """What may start a training: `performance`, a `Schedule`, `Background`; a manual one is always possible.
+    """What may start a training: `performance`, a `Schedule`, `NewLabels`, `Background`; a manual one always may.
     `only_if_it_helps`: a probe must show that a model fitted now is better. `remedies`: what is tried, in this order: a
     training (`refit`, with another window, or after a `sweep` of parameters), an earlier version (`previous`), a
     `person`. `price`: of an hour of training, in any currency."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = STRICT
-    when: tuple[str | Schedule | Background, ...] = ("performance",)
+    when: tuple[str | Schedule | NewLabels | Background, ...] = ("performance",)
     only_if_it_helps: bool = False
     remedies: tuple[Literal["refit", "sweep", "previous", "person"] | OtherWindow, ...] = ("refit", "person")
     cooldown: Millis = 7 * DAY_MS

@@ -24,6 +24,8 @@ DEEDS = (
     "release.rejected",
 )
 """Kinds of event that are an answer, beside alerts; and what became of a broken release."""
+NO_ANSWER = ("schedule", "labels", BACKGROUND)
+"""Kinds of triggers that would have fired anyway."""
 COLUMNS = ("drift", "missing", "broken")
 """Kinds of injection that change an input."""
 BEFORE = 8
@@ -87,7 +89,7 @@ def _reaction(one: Injection, answers: Sequence[Event], harm: tuple[int | None, 
         answers = _of_release(one, life.events)
     deeds: dict[tuple[str, str], Event] = {}
     for event in answers:
-        if event.kind in DEEDS and event.body.get("kind") not in ("schedule", BACKGROUND):
+        if event.kind in DEEDS and event.body.get("kind") not in NO_ANSWER:
             deeds.setdefault((event.kind, str(event.body.get("rule", ""))), event)
     noticed = _stopped(answers) if one.kind == BROKEN_RELEASE else _alert(one, answers, life)
     return Reaction(one, noticed, tuple(deeds.values()), *harm)

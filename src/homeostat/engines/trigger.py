@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from homeostat.domain.errors import ConfigError
 from homeostat.domain.estimate import Estimated
 from homeostat.domain.gate import Verdict
-from homeostat.domain.policy import Background, OtherWindow, RetrainPolicy, Schedule
+from homeostat.domain.policy import Background, NewLabels, OtherWindow, RetrainPolicy, Schedule
 from homeostat.domain.trigger import BACKGROUND, PREVIOUS, Spent, Trigger
 from homeostat.domain.units import DAY_MS, duration_ms, is_duration, show_duration
 from homeostat.engines import cron
@@ -73,6 +73,7 @@ SIGN = "sign"
 """The setting of `performance` where a probe is asked first."""
 WRITTEN = {
     "schedule": 'a schedule is written {schedule: "0 3 * * MON"}',
+    "labels": "new labels {labels: 5000}",
     BACKGROUND: "the background {background: 5%}",
 }
 """Kinds that need a setting."""
@@ -134,6 +135,17 @@ def estimated(seen: TriggerSeen, _: str) -> Trigger | NotFired:
     return Trigger(f"estimated:{seen.change_key}", "estimated", seen.estimated.reason, seen.now_ms)
 
 
+def labels(seen: TriggerSeen, count: str) -> Trigger | NotFired:
+    """So many labels came since the champion was trained, or the last attempt to replace it ended. They count when
+    their day is complete."""
+    if seen.change is None:
+        return NotFired("nothing is served yet")
+    if seen.change.n < int(count):
+        return NotFired(f"{seen.change.n:,} new labels, less than {int(count):,}")
+    reason = f"{seen.change.n:,} new labels; {int(count):,} are a reason to train"
+    return Trigger(f"labels:{count}:{seen.change_key}", "labels", reason, seen.now_ms)
+
+
 def background(seen: TriggerSeen, _: str) -> Trigger | NotFired:
     """Nothing is under way, labels came that no training has seen, and the budget has room for one more. A training
     each at most for what came: labels count when their day is complete."""
@@ -159,6 +171,7 @@ KINDS: Mapping[str, Kind] = {
     "performance": performance,
     "estimated": estimated,
     "schedule": schedule,
+    "labels": labels,
     "manual": manual,
     BACKGROUND: background,
 }
@@ -214,7 +227,7 @@ def _kinds(policy: RetrainPolicy) -> Iterator[tuple[str, str]]:
     for entry in policy.when:
         if isinstance(entry, Background):
             continue
-        name, setting = ("schedule", entry.schedule) if isinstance(entry, Schedule) else (entry, "")
+        name, setting = _written(entry)
         setting = SIGN if name == "performance" and policy.only_if_it_helps else setting
         if name not in KINDS or (name in WRITTEN and not setting):
             raise ConfigError(
@@ -225,6 +238,13 @@ def _kinds(policy: RetrainPolicy) -> Iterator[tuple[str, str]]:
         yield name, setting
     if any(isinstance(entry, Background) for entry in policy.when):
         yield BACKGROUND, ""
+
+
+def _written(entry: str | Schedule | NewLabels) -> tuple[str, str]:
+    """→ kind and setting."""
+    if isinstance(entry, Schedule):
+        return "schedule", entry.schedule
+    return ("labels", str(entry.labels)) if isinstance(entry, NewLabels) else (entry, "")
 
 
 def _forbidden(seen: TriggerSeen, cause: Trigger) -> NotFired | None:
