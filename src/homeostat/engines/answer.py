@@ -67,5 +67,5 @@ def output_of(schema: Schema, frame: pl.DataFrame) -> Array:
         gap = [float("nan")] * len(schema.classes)
         rows = [row if row and len(row) == len(gap) else gap for row in frame["scores"].to_list()]
         return np.array(rows, np.float64).reshape(-1, len(gap))
-    score = frame["score"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    score = frame["score"].cast(pl.Float64).to_numpy()  # null is NaN
     return np.column_stack([1 - score, score]) if schema.task is Task.BINARY else score.reshape(-1, 1)

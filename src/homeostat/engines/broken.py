@@ -180,9 +180,12 @@ def _unit(name: str, habit: Habit, column: pl.Series, at_ms: NDArray[np.int64], 
     values = column[first:].drop_nulls().to_numpy()
     if not habit.spread or len(values) < LEAST_ROWS or len(np.unique(values)) < DISTINCT:
         return None
+    still = _within(habit, values)
+    if still > OUTSIDE:
+        return None
     factor = min(FACTORS, key=lambda one: _apart(habit, values / one))
-    inside, still = _within(habit, values / factor), _within(habit, values)
-    if still > OUTSIDE or inside < INSIDE or _apart(habit, values / factor) > APART:
+    inside = _within(habit, values / factor)
+    if inside < INSIDE or _apart(habit, values / factor) > APART:
         return None
     by = f"multiplied by {factor:g}" if factor > 1 else f"divided by {1 / factor:g}"
     words = f"its values look {by}: {inside:.0%} would lie where they used to, {still:.0%} do"
@@ -225,11 +228,11 @@ def _stuck(name: str, habit: Habit, column: pl.Series, at_ms: NDArray[np.int64],
 
 def _filled(name: str, habit: Habit, column: pl.Series, at_ms: NDArray[np.int64], first: int) -> Fault | None:
     """One number fills so many rows that no number ever did: a default in place of what is missing."""
-    new = column[first:].drop_nulls()
-    if column.dtype == pl.String or len(new) < LEAST_ROWS:
+    new = column[first:]
+    if column.dtype == pl.String or len(new) - new.null_count() < LEAST_ROWS:
         return None
-    value = float(str(new.mode().sort().first()))
-    share = int((new == value).sum()) / len(column[first:])
+    values, rows = np.unique(new.drop_nulls().to_numpy(), return_counts=True)
+    value, share = float(values[np.argmax(rows)]), int(rows.max()) / len(new)
     before = habit.zeros if value == 0 else habit.top if habit.knows(value) else 0.0
     if share < FILLED or share < RARER * before or share < LONGER * habit.top:
         return None

@@ -16,12 +16,17 @@ NEVER = 2**62
 def settle(received: pl.DataFrame, trust: Mapping[str, float]) -> pl.DataFrame:
     """One row an id, from `LabelLog.received`: what the most trusted source says; of equal trust, and of one source,
     the last by the sender's time. A source that is not named has trust 1."""
-    ranked, last = received.sort("at_ms", maintain_order=True), pl.col("id").is_last_distinct()
+    ranked, last = in_order(received), pl.col("id").is_last_distinct()
     if set(trust.values()) <= {1.0}:
-        return ranked.filter(last)
+        return ranked if ranked["id"].n_unique() == ranked.height else ranked.filter(last)
     trusted = pl.col("source").replace_strict(dict(trust), default=1.0, return_dtype=pl.Float64)
     kept = ranked.with_columns(trusted.alias("__trust")).sort("__trust", maintain_order=True).filter(last)
     return kept.drop("__trust").sort("at_ms", maintain_order=True)
+
+
+def in_order(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows of a log in order of time, as they mostly are."""
+    return rows if rows["at_ms"].is_sorted() else rows.sort("at_ms", maintain_order=True)
 
 
 def held(holds: Sequence[Hold]) -> pl.Expr:

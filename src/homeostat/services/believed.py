@@ -52,7 +52,8 @@ class BelievedLabels:
     def read(self, start_ms: int, end_ms: int, ids: pl.Series | None = None) -> pl.DataFrame:
         rule = tuple(self._holds()), self._classes()
         if ids is not None:
-            return self._whole(rule, start_ms, end_ms, ids).told
+            received = _counting(rule, self._labels.received(start_ms, end_ms, ids))
+            return feedback.settle(received, self._policy.sources)
         with self._lock:
             kept = self._kept.pop(start_ms, None)
             if kept is None or kept.rule != rule or not kept.end_ms <= end_ms < kept.whole_ms + DAY_MS:
@@ -62,16 +63,16 @@ class BelievedLabels:
             self._keep(start_ms, kept)
         return kept.told
 
-    def _whole(self, rule: Rule, start_ms: int, end_ms: int, ids: pl.Series | None = None) -> _Kept:
+    def _whole(self, rule: Rule, start_ms: int, end_ms: int) -> _Kept:
         mark = self._labels.mark()
-        received = self._labels.received(start_ms, NEVER, ids).filter(_counts(rule))
+        received = _counting(rule, self._labels.received(start_ms, NEVER))
         ripe = pl.col("at_ms") < end_ms
         told = feedback.settle(received.filter(ripe), self._policy.sources)
         return _Kept(rule, end_ms, end_ms, mark, told, received.filter(~ripe))
 
     def _grown(self, kept: _Kept, start_ms: int, end_ms: int) -> _Kept:
         mark, ripe = self._labels.mark(), pl.col("at_ms") < end_ms
-        arrived = self._labels.arrived(kept.mark, start_ms).filter(_counts(kept.rule))
+        arrived = _counting(kept.rule, self._labels.arrived(kept.mark, start_ms))
         fresh = pl.concat([kept.later, arrived])
         now, told = fresh.filter(ripe), kept.told
         if now.height:
@@ -110,10 +111,11 @@ class BelievedLabels:
         return self._labels.events(start_ms, end_ms)
 
 
-def _counts(rule: Rule) -> pl.Expr:
+def _counting(rule: Rule, labels: pl.DataFrame) -> pl.DataFrame:
+    """Those of the labels that count."""
     holds, classes = rule
-    known = pl.lit(True) if classes is None else pl.col("label").is_in(list(classes))
-    return ~feedback.held(holds) & known
+    free = labels.filter(~feedback.held(holds)) if holds else labels
+    return free if classes is None else free.filter(pl.col("label").is_in(list(classes)))
 
 
 class JudgedLabels(BelievedLabels):

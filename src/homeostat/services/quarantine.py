@@ -20,6 +20,7 @@ from homeostat.domain.quarantine import Fault
 from homeostat.domain.units import iso
 from homeostat.engines import broken
 from homeostat.engines.broken import HABITS, Habit
+from homeostat.engines.feedback import in_order
 from homeostat.ports import Blobs, Clock, Journal, PredictionLog
 from homeostat.services.alerts import Alerts
 from homeostat.services.champion import Champion
@@ -160,8 +161,11 @@ def _asked(log: pl.DataFrame) -> pl.DataFrame:
     answered = (pl.col("role") == Role.ANSWER.value) & (pl.col("status") == "ok")
     refused = pl.col("role") == Role.REJECTED.value
     rows = log.filter((answered | refused) & ~pl.col("release").str.starts_with(PINNED))
-    unread = rows["inputs"].struct.unnest().select(pl.all_horizontal(pl.all().is_null())).to_series()
-    return rows.filter((rows["role"] == Role.ANSWER.value) | ~unread).sort("at_ms", maintain_order=True)
+    given = rows["role"] == Role.ANSWER.value
+    if not given.all():
+        unread = rows["inputs"].struct.unnest().select(pl.all_horizontal(pl.all().is_null())).to_series()
+        rows = rows.filter(given | ~unread)
+    return in_order(rows)
 
 
 def _plain(bundle: Bundle, rows: pl.DataFrame) -> pl.DataFrame:

@@ -18,7 +18,7 @@ from homeostat.domain.schema import Schema, Task
 from homeostat.domain.units import DAY_MS, iso
 from homeostat.engines import metrics
 from homeostat.engines.answer import output_of
-from homeostat.engines.feedback import CLEARED, SUSPECTED
+from homeostat.engines.feedback import CLEARED, SUSPECTED, settle
 from homeostat.engines.suspicion import LEAST_ROWS, MOST, Jump, contradiction, foretold, jump, turned
 from homeostat.engines.transform import matrix
 from homeostat.ports import Clock, LabelLog, PredictionLog
@@ -153,14 +153,13 @@ class Suspicions:
     def _look(self, bundle: Bundle, source: str, end: int, days: int) -> Measured | None:
         start_ms, end_ms = (end - days) * DAY_MS, end * DAY_MS
         given = self.labels.received(start_ms, end_ms)
-        mine = given.filter(pl.col("source") == source).unique("id", keep="last", maintain_order=True)
-        others = given.filter(pl.col("source") != source).unique("id", keep="last", maintain_order=True)
+        mine = settle(given.filter(given["source"] == source), {})
+        others = settle(given.filter(given["source"] != source), {})
         if mine.height < LEAST_ROWS:
             return None
         rows = self._answers(given["id"].unique(), start_ms - self.policy.data.label_horizon - DAY_MS, end_ms)
-        rows = rows.filter(pl.col("status") == "ok")
         comparable = np.isfinite(output_of(bundle.schema, rows)).all(axis=1)  # by a version with as many classes
-        rows = rows.filter(pl.Series(comparable, dtype=pl.Boolean))
+        rows = rows.filter((rows["status"] == "ok") & pl.Series(comparable, dtype=pl.Boolean))
         own, theirs = self._told(bundle, rows, mine), self._told(bundle, rows, others)
         if own is None:
             return None
@@ -175,8 +174,10 @@ class Suspicions:
         while begin > start_ms and len(ids):
             end, begin = begin, max(start_ms, begin - DAY_MS)
             mine = (pl.col("role") == Role.ANSWER.value) & pl.col("id").is_in(ids.implode())
-            found.append(self.log.read(self.policy.name, begin, end).filter(mine))
-            ids = ids.filter(~ids.is_in(found[-1]["id"].implode()))
+            rows = self.log.read(self.policy.name, begin, end).filter(mine)
+            if len(rows):
+                found.append(rows)
+                ids = ids.filter(~ids.is_in(rows["id"].implode()))
         return pl.concat(found[::-1], how="diagonal_relaxed")
 
     def _told(self, bundle: Bundle, rows: pl.DataFrame, labels: pl.DataFrame) -> _Told | None:

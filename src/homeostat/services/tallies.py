@@ -44,9 +44,16 @@ class Counter:
         schema = self.bundle.schema
         columns = {name: inputs[name] if name in shown else pl.Series([None] * len(answers)) for name in schema.names}
         scored = scored_by(rows, self.version)
-        refused = rows.filter((pl.col("role") == Role.REJECTED.value) & ~tests)["label"].fill_null("unknown")
-        causes = dict(refused.value_counts(sort=True).sort(refused.name).iter_rows())
+        causes = _causes(rows.filter(rows["role"] == Role.REJECTED.value).filter(~tests))
         return profile(self.reference, pl.DataFrame(columns), output_of(schema, scored), causes, schema.classes)
+
+
+def _causes(refused: pl.DataFrame) -> dict[str, int]:
+    """How many rows broke which rule."""
+    if refused.is_empty():
+        return {}
+    counts = refused["label"].fill_null("unknown").value_counts()
+    return dict(counts.sort("label").iter_rows())
 
 
 class Tellers:

@@ -282,12 +282,13 @@ def since_then(stored: pl.LazyFrame, rows: pl.DataFrame) -> pl.LazyFrame:
 
 def all_labels(rows: pl.DataFrame) -> pl.DataFrame:
     """`LABEL_COLUMNS`, from rows in order of arrival: all, in order of time."""
-    return arrived_labels(rows.sort("at_ms", maintain_order=True))
+    return arrived_labels(rows if rows["at_ms"].is_sorted() else rows.sort("at_ms", maintain_order=True))
 
 
 def arrived_labels(rows: pl.DataFrame) -> pl.DataFrame:
     """`LABEL_COLUMNS`, in the order of the rows."""
-    return rows.select(pl.col(name).fill_null("") if name == "source" else name for name in LABEL_COLUMNS)
+    named = rows if not rows["source"].null_count() else rows.with_columns(pl.col("source").fill_null(""))
+    return named.select(LABEL_COLUMNS)
 
 
 def last_labels(rows: pl.DataFrame) -> pl.DataFrame:

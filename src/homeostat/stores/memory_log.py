@@ -19,7 +19,7 @@ class _Grown:
 
     def __init__(self, empty: pl.DataFrame, show: Callable[[pl.DataFrame], pl.DataFrame] = lambda rows: rows) -> None:
         self.frame, self._ordered, self._show = empty, True, show
-        self._shown = show(empty)
+        self._shown, self._at_ms = show(empty), empty["at_ms"].to_numpy()
 
     def add(self, fresh: pl.DataFrame) -> None:
         alike = fresh.schema == self.frame.schema  # else the older rows have other columns, or types
@@ -27,13 +27,14 @@ class _Grown:
         self._shown = self._shown.vstack(self._show(fresh)) if alike else self._show(self.frame)
         if self.frame.n_chunks() > _CHUNKS:
             self.frame, self._shown = self.frame.rechunk(), self._shown.rechunk()
+        self._at_ms = self.frame["at_ms"].to_numpy()
         self._ordered = self._ordered and self.frame["at_ms"].tail(fresh.height + 1).is_sorted()
 
     def between(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         """Two binary searches while time only went forward, a scan otherwise."""
         if not self._ordered:
             return self._shown.filter(pl.col("at_ms").is_between(start_ms, end_ms, closed="left"))
-        start, end = np.searchsorted(self.frame["at_ms"].to_numpy(), (start_ms, end_ms)).tolist()
+        start, end = np.searchsorted(self._at_ms, (start_ms, end_ms)).tolist()
         return self._shown.slice(start, max(end - start, 0))
 
 
