@@ -91,9 +91,11 @@ def habits(schema: Schema, frame: pl.DataFrame) -> dict[str, Habit]:
 
 def plain(column: pl.Series, kind: Kind) -> pl.Series:
     """Numbers as floats, null where there is none; everything else as text."""
-    if kind in (Kind.NUMBER, Kind.INTEGER):
-        return column.cast(pl.Float64).fill_nan(None)
-    return column.cast(pl.String)
+    if kind not in (Kind.NUMBER, Kind.INTEGER):
+        return column.cast(pl.String)
+    values = column.cast(pl.Float64)
+    without = int(np.isnan(values.to_numpy()).sum())  # a null is NaN there
+    return values.fill_nan(None) if without > values.null_count() else values
 
 
 def _habit(column: pl.Series, at_ms: NDArray[np.int64]) -> Habit:

@@ -40,10 +40,12 @@ def labelled(schema: Schema, rows: pl.DataFrame, labels: pl.DataFrame) -> tuple[
     """The rows that have a label, and the truth (n,): the class's index (`engines.labels.known`), or the value. Labels
     are stored in their canonical form, so that the column is read at once."""
     joined = rows.join(labels.select("id", truth="label"), on="id", how="inner", maintain_order="left")
-    truth = joined["truth"]
-    if schema.task is not Task.REGRESSION:
-        truth = truth.replace_strict(known(schema, truth.unique().to_list()), return_dtype=pl.Float64)
-    return joined.drop("truth"), truth.cast(pl.Float64).to_numpy()
+    truth = joined.drop_in_place("truth")
+    if schema.task is Task.REGRESSION:
+        return joined, truth.cast(pl.Float64).to_numpy()
+    named = truth.to_list()
+    index = known(schema, set(named))
+    return joined, np.array([index[name] for name in named], np.float64)
 
 
 class LiveRows:

@@ -82,6 +82,7 @@ class Triggers:
         self.policy, self.journal, self.rollouts, self.clock = policy, journal, rollouts, clock
         self.performance, self.refit, self.remembered, self.alerts = performance, refit, remembered, alerts
         self.estimated = estimated
+        self._known: dict[str, tuple[Trigger, ...]] = {}
         rule.check(policy.retrain, clock.now_ms())  # a mistyped reason is an error from the beginning on
 
     def check(self) -> Trigger | None:
@@ -290,8 +291,11 @@ class Triggers:
     def _write(self, kind: str, key: str, subject: str, text: str, what: Trigger | NotFired) -> None:
         self.journal.append(Event(self.clock.now_ms(), self.policy.name, kind, key, subject, text, asdict(what)))
 
-    def _read(self, kind: str) -> list[Trigger]:
-        return [Trigger(**event.body) for event in self._events(kind)]
+    def _read(self, kind: str) -> Sequence[Trigger]:
+        events = self._events(kind)
+        if len(events) != len(self._known.get(kind, ())):  # nothing is ever changed in a journal, or taken out
+            self._known[kind] = tuple(Trigger(**event.body) for event in events)
+        return self._known.get(kind, ())
 
     def _events(self, kind: str) -> Sequence[Event]:
         return self.journal.read(self.policy.name, kind)
