@@ -16,7 +16,7 @@ from homeostat.engines.drift.calibrate import Worth
 from homeostat.engines.drift.categorical import RARE_VALUES, Length, Mix, Rare, Wording
 from homeostat.engines.drift.numeric import Distribution, Level, Shape
 from homeostat.engines.drift.outcome import DriftTest
-from homeostat.engines.drift.reference import Profile, Reference, Season
+from homeostat.engines.drift.reference import Profile, Reference
 from homeostat.engines.drift.sharing import Asked, Shared, Span
 from homeostat.engines.drift.spans import SPANS, Past, goes_on, merge
 from homeostat.engines.drift.texts import Column
@@ -77,6 +77,8 @@ class _Judge:
     def __post_init__(self) -> None:
         self._merged: dict[tuple[str, int], Column | None] = {}
         self._calibrations = {windows: self.reference.calibration(windows * self.window_ms) for windows in SPANS}
+        at = self.start_ms
+        self._seasons = [] if at is None else list(seasons.of_window(self.reference, self.window_ms, at))
         self.shared = Shared({windows: self._span(windows) for windows in SPANS}, SPANS, self.more)
 
     def _span(self, windows: int) -> Span:
@@ -129,7 +131,7 @@ class _Judge:
         test, old, new = TESTS[name], self.reference.profile.columns[subject], self.window.columns[subject]
         if not _rows(test, old) or not _rows(test, new):
             return None
-        season = self._season(name, subject)
+        season = next((one for one in self._seasons if f"{name}:{subject}" in one[0].wobble), None)
         if season is None:
             (size,) = self._worth(test, f"{name}:{subject}", new, 1)
             return Asked(1, test.find(old, new, size), size)
@@ -137,11 +139,6 @@ class _Judge:
         then, now = known.slots[slot].columns[subject], seasons.coarse(new, old)
         size = Worth(_rows(test, now), _rows(test, then), known.wobble[f"{name}:{subject}"], known.windows[slot])
         return Asked(1, test.find(then, now, size), size, seasons.words(known, slot))
-
-    def _season(self, name: str, subject: str) -> tuple[Season, int] | None:
-        if self.start_ms is None:
-            return None
-        return seasons.season_of(self.reference, name, subject, self.window_ms, self.start_ms)
 
     def _worth(self, test: DriftTest, key: str, column: Column, windows: int) -> list[Worth]:
         """By the wobble of windows alone, and of so many merged, where there are enough of those: each leaves the other

@@ -87,16 +87,13 @@ def gains(chance: float, plain: float, seasonal: float) -> bool:
     return chance + max(0.0, seasonal) <= GAIN * (chance + max(0.0, plain))
 
 
-def season_of(
-    reference: Reference, test: str, subject: str, window_ms: int, start_ms: int
-) -> tuple[Season, int] | None:
-    """The season that a test of a column is asked in, and the window's slot."""
+def of_window(reference: Reference, window_ms: int, start_ms: int) -> Iterator[tuple[Season, int]]:
+    """The seasons that a window may be asked in, and its slot in each."""
     for season in reference.seasons:
-        slot = int(slots(season.cycle, np.array([start_ms]), window_ms)[0])
-        known = season.length_ms == window_ms and f"{test}:{subject}" in season.wobble
-        if known and season.windows.get(slot, 0) >= LEAST:
-            return season, slot
-    return None
+        if season.length_ms == window_ms:
+            slot = int(slots(season.cycle, np.array([start_ms]), window_ms)[0])
+            if season.windows.get(slot, 0) >= LEAST:
+                yield season, slot
 
 
 def words(season: Season, slot: int) -> str:
