@@ -13,26 +13,24 @@ from homeostat.domain.rollout import Rollout, Routing
 
 
 class MemoryJournal:
-    """`ports.Journal` in lists, one for each kind and one for each subject of each model: a rehearsal asks thousands of
+    """`ports.Journal` in lists, one for each kind of each model, and of each subject: a rehearsal asks thousands of
     times."""
 
     def __init__(self) -> None:
-        self._by_kind: defaultdict[str, dict[str, list[tuple[int, Event]]]] = defaultdict(dict)
-        self._by_subject: defaultdict[tuple[str, str], list[Event]] = defaultdict(list)
+        self._by_kind: defaultdict[tuple[str, str], dict[str, list[tuple[int, Event]]]] = defaultdict(dict)
         self._keys: set[tuple[str, str]] = set()
 
     def append(self, event: Event) -> bool:
         if (event.model, event.key) in self._keys:
             return False
         self._keys.add((event.model, event.key))
-        self._by_kind[event.model].setdefault(event.kind, []).append((len(self._keys), event))
-        self._by_subject[event.model, event.subject].append(event)
+        for subject in {"", event.subject}:
+            self._by_kind[event.model, subject].setdefault(event.kind, []).append((len(self._keys), event))
         return True
 
     def read(self, model: str, kind: str = "", subject: str = "") -> Sequence[Event]:
-        if subject:
-            return [event for event in self._by_subject.get((model, subject), []) if event.kind.startswith(kind)]
-        kinds = [events for known, events in self._by_kind[model].items() if known.startswith(kind)]
+        """Of all subjects where none is named."""
+        kinds = [events for known, events in self._by_kind[model, subject].items() if known.startswith(kind)]
         return [event for _, event in (kinds[0] if len(kinds) == 1 else merge(*kinds))]
 
 
