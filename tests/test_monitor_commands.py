@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from typer.testing import CliRunner
@@ -22,7 +23,8 @@ from homeostat.domain.event import Event
 from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Reading
 from homeostat.domain.units import DAY_MS
-from homeostat.engines.report.monitor import explain_report, explain_sentence
+from homeostat.engines.report import words
+from homeostat.engines.report.monitor import delay_sentence, explain_report, explain_sentence, monitor_sentence
 from homeostat.project import Project
 from homeostat.services.analysis import Analyses
 from homeostat.services.label_set import LabelSets
@@ -88,6 +90,7 @@ def test_the_report_names_where_it_fails(served: Project) -> None:
     assert "concept drift" in report["note"]
     code, output = asked(served, "report")
     assert code == 0
+    assert f"Calibration: calibration error {words.number(report['calibration']['value'])} [" in output
     assert f"homeostat trace {worst['examples'][0]}" in output
     assert served.trace(worst["examples"][0]).label is not None
 
@@ -123,6 +126,27 @@ def test_a_window_without_labels_tells_what_drifted(served: Project) -> None:
     assert explain_sentence(found).startswith("Too few rows to say what moved: 0\N{NO-BREAK SPACE}labels")
     assert json.loads(codec.encode(found))["now"] is None  # 0 would read as a perfect model
     assert "amount moved" in explain_report(found)
+
+
+def test_of_a_stretch_that_is_too_large_a_sample_is_looked_at(served: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    analyses, now = served.system.analyses, served.system.clock.now_ms()
+    body = {"start_ms": now - 1_000, "end_ms": now, "rows": ROWS, "readings": []}
+    journal = MemoryJournal()
+    journal.append(Event(now, "cards", "monitor.drift", "k", str(min(served.policy.monitor.windows)), "", body))
+    moves = Moves(**{**vars(analyses.moves), "journal": journal})
+    part = Analyses(**{**vars(analyses), "moves": moves})
+    assert codec.encode(part.report(30 * DAY_MS)) == codec.encode(analyses.report(30 * DAY_MS))
+    monkeypatch.setattr("homeostat.services.moves.MOST", ROWS // 2)
+    found = part.report(30 * DAY_MS)
+    assert 150 < found.now.n < 250  # of 400
+    assert found.now.n == found.delays.labels == found.failures.rows
+    assert 250 < found.delays.answers < 350
+    assert monitor_sentence(found).startswith("Of a sample by id, 50\N{NO-BREAK SPACE}% of all: Version 1 has")
+    assert delay_sentence(found.delays).startswith("Of a sample by id")
+    moved = part.explain(now - 1_000, now + 1_000)
+    assert (moved.rows, moved.share) == (found.now.n, 0.5)
+    assert explain_sentence(moved).startswith("Of a sample by id")
+    assert len(LabelSets(part).choose(30 * DAY_MS, 50)) == 50
 
 
 def test_windows_begin_with_the_first_answer(served: Project) -> None:
@@ -181,5 +205,13 @@ def test_what_an_answer_is_worth_ranks_the_failures(served: Project) -> None:
     absent = replace(policy, monitor=replace(policy.monitor, value="worth:nothing"))
     with pytest.raises(PipelineError, match="there is no 'nothing'"):
         Analyses(**{**vars(analyses), "policy": absent}).report(30 * DAY_MS)
+    for body, said in (
+        ("raise ValueError('no price')", r"worth:of failed on 440 answers: ValueError: no price\nworth.py:2"),
+        ("return 0 * y / 0", r"worth:of made nan of an answer with amount "),
+        ("return scores", r"made \(400, 2\) values of 440 answers"),
+    ):
+        (served.root / "worth.py").write_text(f"def of(y, scores, rows):\n    {body}\n")
+        with pytest.raises(PipelineError, match=said), np.errstate(invalid="ignore"):
+            Analyses(**{**vars(analyses), "policy": by_function}).report(30 * DAY_MS)
     with pytest.raises(ValueError, match=r"monitor\.value knows no 'profit'"):
         replace(policy, monitor=replace(policy.monitor, value={"profit": 1.0}))

@@ -136,8 +136,9 @@ class LabelLog(Protocol):
 
     def append_signals(self, batch: SignalBatch) -> None: ...
 
-    def signals(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        """The last of each id and name with start_ms <= at_ms < end_ms; columns: `SIGNAL_COLUMNS`."""
+    def signals(self, start_ms: int, end_ms: int, name: str = "") -> pl.DataFrame:
+        """The last of each id and name with start_ms <= at_ms < end_ms; columns: `SIGNAL_COLUMNS`. With `name` of this
+        one alone: no others are held in memory."""
         ...
 
     def events(self, start_ms: int, end_ms: int) -> pl.DataFrame:

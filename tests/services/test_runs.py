@@ -384,6 +384,12 @@ def test_a_class_that_the_window_lacks_is_named(root: Path) -> None:
         projects.system(root).runs.run()
 
 
+def test_what_answers_are_worth_is_there_from_the_start(root: Path) -> None:
+    projects.edited(root, "homeostat.yaml", "rehearsal:", "monitor: {value: 'lib:price'}\nrehearsal:")
+    with pytest.raises(PipelineError, match=r"there is no 'price' in lib\nhomeostat.yaml: monitor.value"):
+        projects.system(root)
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
     [("contry", "names contry, which is no input"), ("amount", "names amount, a number"), ("fraud", "is no input")],

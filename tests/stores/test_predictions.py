@@ -205,6 +205,8 @@ class LabelCases:
         assert tuple(rows.columns) == SIGNAL_COLUMNS
         assert sorted(rows.rows()) == [("a", "amount", -1e300, 12), ("a", "rating", 5.0, 9), ("b", "amount", 7.0, 9)]
         assert sorted(labels.signals(0, 10).rows())[0] == ("a", "amount", 0.1 + 0.2, 9)
+        amounts = [one for one in sorted(rows.rows()) if one[1] == "amount"]
+        assert sorted(labels.signals(0, 20, "amount").rows()) == amounts
         assert labels.read(0, 20).height == 1
 
     def test_events_of_entities_are_kept_apart(self, labels: LabelLog) -> None:

@@ -44,7 +44,8 @@ class Ranked:
 @dataclass(frozen=True, slots=True)
 class Explained:
     """The mean loss of a window beside that of the model when it was made, both on rows that the segments were not
-    found on; NaN of no rows. The parts add up to the move."""
+    found on; NaN of no rows. The parts add up to the move. `share`: of the window's ids,
+    if it is too large to be read whole."""
 
     start_ms: int
     end_ms: int
@@ -55,6 +56,7 @@ class Explained:
     rows: int
     parts: tuple[Part, ...]
     causes: tuple[Ranked, ...]
+    share: float = 1.0
 
     @property
     def move(self) -> float:

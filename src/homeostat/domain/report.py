@@ -27,7 +27,7 @@ class Stretch:
 class Delays:
     """How long labels take: `labels` of `answers` answers have come; half of those that will are there after `half_ms`,
     95 % after `most_ms` (None: too few labels to say). `horizon_ms` is what the policy says, and `at_horizon` the share
-    that is there by then."""
+    that is there by then. `share`: of the ids of answers that were looked at, if there are too many."""
 
     labels: int
     answers: int
@@ -35,6 +35,7 @@ class Delays:
     most_ms: int | None
     horizon_ms: int
     at_horizon: float
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

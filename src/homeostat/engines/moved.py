@@ -180,8 +180,9 @@ def explained(
     drifted: Sequence[Reading],
     importance: Mapping[str, float],
     changes: Sequence[Event],
+    share: float = 1.0,
 ) -> Explained:
-    """A window beside the reference rows."""
+    """A window beside the reference rows. `share`: of its ids that were looked at."""
     parts = decompose(schema, before, now)
     old, new = ~halves(len(before.losses)), ~halves(len(now.losses))
     return Explained(
@@ -194,6 +195,7 @@ def explained(
         rows=len(now.losses),
         parts=parts,
         causes=causes(parts, drifted, importance, changes),
+        share=share,
     )
 
 

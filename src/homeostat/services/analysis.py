@@ -77,7 +77,7 @@ class Analyses:
         champion = self.served()
         now, bundle, version = self.clock.now_ms(), champion.bundle, champion.arm.version
         rows, frame = self._labelled(bundle, version, now - last_ms, now + 1)
-        delays = self.delays(last_ms)
+        delays, share = self.delays(last_ms)
         metric = self.policy.train.metric
         classes = bundle.schema.task is not Task.REGRESSION
         return MonitorReport(
@@ -91,7 +91,7 @@ class Analyses:
             calibration=metrics.measure("ece", rows.y, rows.output) if classes else None,
             windows=tuple(self._stretches(rows, frame, delays, now - last_ms, now)),
             failures=self._failures(bundle, rows),
-            delays=self._delays(delays),
+            delays=self._delays(delays, share),
             needs=self._needs(version, bundle),
             value=None if rows.values is None else mean(rows.values),
             counted={
@@ -107,23 +107,26 @@ class Analyses:
             raise NotFound(f"{self.policy.name} serves no version yet", way_out="Start with `homeostat up`.")
         return champion
 
-    def delays(self, last_ms: int) -> Law:
-        """Learned from what was answered in the last `last_ms`, by whichever version, and the labels of it."""
+    def delays(self, last_ms: int) -> tuple[Law, float]:
+        """Learned from what was answered in the last `last_ms`, by whichever version, and the labels of it; and from
+        which share of the ids."""
         now = self.clock.now_ms()
-        rows = self.log.read(self.policy.name, now - last_ms, now + 1, False)
+        rows, share = self.moves.read(now - last_ms, now + 1, False)
         rows = rows.filter(pl.col("role") == Role.ANSWER.value).select("id", "at_ms")
-        came = self.labels.read(now - last_ms, now + 1).select("id", came="at_ms")
+        came = self.labels.read(now - last_ms, now + 1, rows["id"] if share < 1 else None).select("id", came="at_ms")
         joined = rows.join(came, on="id", how="left", maintain_order="left")
-        return law(joined["at_ms"].to_numpy(), joined["came"].cast(pl.Float64).fill_null(float("nan")).to_numpy(), now)
+        at = joined["came"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        return law(joined["at_ms"].to_numpy(), at, now), share
 
     def late(self, last_ms: int) -> Delays | None:
         """The same in short; None where nothing was answered."""
-        found = self.delays(last_ms)
-        return self._delays(found) if found.predictions else None
+        found, share = self.delays(last_ms)
+        return self._delays(found, share) if found.predictions else None
 
     def _answered(self, start_ms: int, end_ms: int) -> int:
         """The version that answered most of that window."""
-        rows = self.log.read(self.policy.name, start_ms, end_ms, False).filter(pl.col("role") == Role.ANSWER.value)
+        rows, _ = self.moves.read(start_ms, end_ms, False)
+        rows = rows.filter(pl.col("role") == Role.ANSWER.value)
         if rows.is_empty():
             where, way_out = (
                 f"{words.time(start_ms)} to {words.time(end_ms)}",
@@ -140,7 +143,7 @@ class Analyses:
 
     def _labelled(self, bundle: Bundle, version: int, start_ms: int, end_ms: int) -> tuple[Labelled, pl.DataFrame]:
         """As `Moves.rows`, with what each answer was worth."""
-        rows, told = self.moves.rows(bundle, version, start_ms, end_ms)
+        rows, told, _ = self.moves.rows(bundle, version, start_ms, end_ms)
         of = self.policy.monitor.value, self.code, bundle.threshold, bundle.schema
         return replace(rows, values=worths(*of, rows.frame, rows.y, rows.output)), told
 
@@ -211,9 +214,10 @@ class Analyses:
         said = {one.body["start_ms"]: one.body["estimate"] for one in events if "estimate" in one.body}
         return {start: (one["value"], one["low"], one["high"]) for start, one in said.items()}
 
-    def _delays(self, found: Law) -> Delays:
+    def _delays(self, found: Law, share: float) -> Delays:
         horizon = self.policy.data.label_horizon
-        return Delays(found.labels, found.predictions, found.age(0.5), found.age(0.95), horizon, found.share(horizon))
+        law = found.labels, found.predictions, found.age(0.5), found.age(0.95), horizon, found.share(horizon)
+        return Delays(*law, share)
 
     def _needs(self, version: int, bundle: Bundle) -> Needs:
         """Beside the version that served before it."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from homeostat.domain.feedback import FeedbackPolicy, Hold
+from homeostat.domain.feedback import EXPLORE, FeedbackPolicy, Hold
 from homeostat.domain.prediction import LabelBatch, SignalBatch
 from homeostat.domain.units import DAY_MS
 from homeostat.engines import feedback
@@ -103,8 +103,8 @@ class BelievedLabels:
     def append_signals(self, batch: SignalBatch) -> None:
         self._labels.append_signals(batch)
 
-    def signals(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        return self._labels.signals(start_ms, end_ms)
+    def signals(self, start_ms: int, end_ms: int, name: str = "") -> pl.DataFrame:
+        return self._labels.signals(start_ms, end_ms, name)
 
     def events(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         return self._labels.events(start_ms, end_ms)
@@ -127,4 +127,4 @@ class JudgedLabels(BelievedLabels):
         told = self._labels.read(start_ms, end_ms, ids)
         if not self._policy.selective:
             return told
-        return told.filter(feedback.explored(self._labels.signals(start_ms, end_ms)))
+        return told.filter(feedback.explored(self._labels.signals(start_ms, end_ms, EXPLORE)))

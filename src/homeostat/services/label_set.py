@@ -28,9 +28,9 @@ class LabelSets:
         of = self.analyses
         champion = of.served()
         now, bundle = of.clock.now_ms(), champion.bundle
-        log = of.log.read(of.policy.name, now - last_ms, now + 1)
+        log, _ = of.moves.read(now - last_ms, now + 1)
         rows = scored_by(log, champion.arm.version).filter(pl.col("role") == Role.ANSWER.value)
-        known = of.labels.read(now - last_ms, now + 1)["id"].to_list()
+        known = of.labels.read(now - last_ms, now + 1, rows["id"])["id"].to_list()
         rows = rows.filter(~pl.col("id").is_in(known))
         rows = rows.gather_every(-(-len(rows) // LOOKED_AT) or 1)
         if rows.is_empty():

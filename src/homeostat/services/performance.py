@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from homeostat.domain.feedback import EXPLORE
 from homeostat.domain.gate import Verdict
 from homeostat.domain.policy import Policy
 from homeostat.domain.quarantine import Fault
@@ -98,7 +99,7 @@ class Performances:
             self._live = LiveRows(champion.arm.version, since)
         rows, labels = self._live.extend(self.policy.name, self.log, self.labels, end, now)
         if self.policy.feedback.selective:  # nobody owes the others a label
-            rows = rows.filter(explored(self.labels.signals(since, now + 1)))
+            rows = rows.filter(explored(self.labels.signals(since, now + 1, EXPLORE)))
         rows = healthy(rows, broken, rows["at_ms"].to_numpy())
         joined, y = labelled(champion.bundle.schema, rows, labels)
         output = output_of(champion.bundle.schema, joined)

@@ -90,6 +90,9 @@ class Training:
     def declared(self) -> None:
         """What the policy names of the project's code is there. Errors: `PipelineError`."""
         self.metrics()
+        value = self.policy.monitor.value
+        if isinstance(value, str) and value:
+            self._named(value, "monitor.value")
         if SWEEP in self.policy.retrain.remedies:
             self.space()
 

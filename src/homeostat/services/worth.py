@@ -36,7 +36,16 @@ def worths(
     if found is None:
         where, way_out = "homeostat.yaml: monitor.value", "Write module:name."
         raise PipelineError(f"there is no {name!r} in {module}", where=where, way_out=way_out)
-    made = np.asarray(found(y, output, frame), np.float64)
+    try:
+        with code.at_home():
+            made = np.asarray(found(y, output, frame), np.float64)
+    except Exception as error:  # whatever it raises is the user's to see
+        what = f"{value} failed on {len(y):,} answers: {type(error).__name__}: {error}"
+        raise PipelineError(what, where=code.place(error)) from error
     if made.shape != y.shape:
         raise PipelineError(f"{value} made {made.shape} values of {len(y)} answers", where=value)
+    wrong = np.flatnonzero(~np.isfinite(made))
+    if len(wrong):
+        seen = ", ".join(f"{name} {of!r}" for name, of in frame.row(int(wrong[0]), named=True).items())
+        raise PipelineError(f"{value} made {made[wrong[0]]} of an answer with {seen}", where=value)
     return made

@@ -132,8 +132,9 @@ class MemoryLabels:
     def append_signals(self, batch: SignalBatch) -> None:
         self._signals.append((0, batch))
 
-    def signals(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        return frames.last_signals(self._signalled(start_ms, end_ms))
+    def signals(self, start_ms: int, end_ms: int, name: str = "") -> pl.DataFrame:
+        found = self._signalled(start_ms, end_ms)
+        return frames.last_signals(found.filter(pl.col("name") == name) if name else found)
 
     def events(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         return frames.all_events(self._signalled(start_ms, end_ms))

@@ -149,8 +149,8 @@ class SegmentLabels:
         """Errors: OSError."""
         self._signals.append(frames.pack_signals(self._mask(batch) if self._mask else batch))
 
-    def signals(self, start_ms: int, end_ms: int) -> pl.DataFrame:
-        return frames.last_signals(self._signalled(start_ms, end_ms))
+    def signals(self, start_ms: int, end_ms: int, name: str = "") -> pl.DataFrame:
+        return frames.last_signals(self._signalled(start_ms, end_ms, pl.col("name") == name if name else None))
 
     def events(self, start_ms: int, end_ms: int) -> pl.DataFrame:
         return frames.all_events(self._signalled(start_ms, end_ms))
@@ -160,9 +160,9 @@ class SegmentLabels:
         which = None if ids is None else pl.col("id").is_in(ids.implode())
         return self._received("labels", [frames.label_rows([]), *recent], start_ms, end_ms, which)
 
-    def _signalled(self, start_ms: int, end_ms: int) -> pl.DataFrame:
+    def _signalled(self, start_ms: int, end_ms: int, which: pl.Expr | None = None) -> pl.DataFrame:
         recent = self._signal_stream.rows("signals", start_ms, end_ms)
-        return self._received("signals", [frames.signal_rows([]), *recent], start_ms, end_ms)
+        return self._received("signals", [frames.signal_rows([]), *recent], start_ms, end_ms, which)
 
     def _received(
         self,

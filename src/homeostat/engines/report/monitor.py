@@ -23,7 +23,7 @@ def monitor_report(found: MonitorReport) -> str:
     sections = [
         Section(f"{words.metric(found.now.metric)} over time", list(_course(found))),
         Section("Where it fails", list(_failures(found.failures))),
-        Section("Labels and calibration", [_labels(found)]),
+        Section("Labels and calibration", [Facts(facts(found))]),
         Section("What it needs", list(needs(found.needs))),
     ]
     span = f"{words.day(found.from_ms)} to {words.day(found.until_ms)}"
@@ -33,7 +33,13 @@ def monitor_report(found: MonitorReport) -> str:
 def monitor_sentence(found: MonitorReport) -> str:
     """How it does, where it fails most, and what would help; for page and terminal."""
     modes = found.failures.modes
-    return " ".join([_level(found), _worst(modes[0]) if modes else _no_mode(found.failures)])
+    said = " ".join([_level(found), _worst(modes[0]) if modes else _no_mode(found.failures)])
+    return _part(found.delays.share) + said
+
+
+def _part(share: float) -> str:
+    """Says aloud that not all was looked at."""
+    return f"Of a sample by id, {words.percent(share)} of all: " if share < 1 else ""
 
 
 def _level(found: MonitorReport) -> str:
@@ -158,13 +164,14 @@ def mode_lines(one: Mode, unit: str) -> list[str]:
     ]
 
 
-def _labels(found: MonitorReport) -> Facts:
+def facts(found: MonitorReport) -> list[tuple[str, str]]:
+    """How labels come, calibration, what answers are worth; for page and terminal."""
     rows = [("Labels", delay_sentence(found.delays))]
     if found.calibration is not None and _known(found.calibration):
         rows.append(("Calibration", words.measured(found.calibration)))
     if found.value is not None:
         rows.append(("Value of an answer", f"{words.measured(found.value)}; {_total(found.value)} together"))
-    return Facts(rows)
+    return rows
 
 
 def _total(value: Measurement) -> str:
@@ -173,7 +180,7 @@ def _total(value: Measurement) -> str:
 
 def delay_sentence(one: Delays) -> str:
     """When labels come, and whether the policy's horizon fits."""
-    came = f"{one.labels:,} of {one.answers:,} answers have a label"
+    came = f"{_part(one.share)}{one.labels:,} of {one.answers:,} answers have a label"
     if one.half_ms is None or one.most_ms is None:
         return f"{came}: too few to say how long labels take."
     law = f"half come within {words.duration(one.half_ms)}, 95 % within {words.duration(one.most_ms)}"
@@ -193,6 +200,10 @@ def explain_report(found: Explained) -> str:
 
 def explain_sentence(found: Explained) -> str:
     """What moved, and the first cause; for page and terminal."""
+    return _part(found.share) + _moved(found)
+
+
+def _moved(found: Explained) -> str:
     if not found.parts:
         rows = f"{words.counted(found.rows, 'label')} in the window, {found.reference_rows:,} in the holdout"
         return f"Too few rows to say what moved: {rows}."
