@@ -69,6 +69,7 @@ def test_a_life_of_labels(project: Project, tmp_path: Path) -> None:
     assert (clerk.source, clerk.trust, clerk.labels, clerk.ids, clerk.unknown) == ("clerk", 1.0, 3, 1, 0)
     assert (clerk.corrected, clerk.repeated) == (1, 1)
     assert (crowd.ids, crowd.shared, crowd.agreed, crowd.overruled, crowd.unknown) == (3, 1, 0, 1, 1)
+    assert [(one.name, one.signals) for one in said.events] == [("rating", 2), ("thumbs", 2)]
     assert feedback.status(HOUR_MS).sources[0].labels == 0
     out = CliRunner().invoke(cli.app, ["feedback", "status", "--last", "1d", "-p", str(project.root)]).output
     assert "agrees with other sources on 0% of 1; overruled in 1" in out

@@ -24,7 +24,14 @@ from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Reading
 from homeostat.domain.units import DAY_MS
 from homeostat.engines.report import words
-from homeostat.engines.report.monitor import delay_sentence, explain_report, explain_sentence, monitor_sentence
+from homeostat.engines.report.monitor import (
+    delay_sentence,
+    explain_report,
+    explain_sentence,
+    monitor_report,
+    monitor_sentence,
+    segment_lines,
+)
 from homeostat.project import Project
 from homeostat.services.analysis import Analyses
 from homeostat.services.label_set import LabelSets
@@ -187,6 +194,18 @@ def test_a_set_asks_for_the_source_where_labels_must_name_it(served: Project) ->
     assert asked["source"].null_count() == 5
 
 
+def test_each_declared_segment_has_its_metric_in_the_report(served: Project) -> None:
+    """Also where the model is no worse than elsewhere."""
+    policy = replace(served.policy, monitor=replace(served.policy.monitor, segments=("country", "online")))
+    found = Analyses(**{**vars(served.system.analyses), "policy": policy}).report(30 * DAY_MS)
+    assert {"online is false", "online is true"} < set(found.segments)
+    assert found.segments["online is false"].n + found.segments["online is true"].n == found.now.n
+    lines = segment_lines(found)
+    assert len(lines) == len(found.segments)
+    assert f"  {min(found.segments, key=lambda name: found.segments[name].value)}: ROC AUC ." in lines[0]
+    assert "Every declared segment" in monitor_report(found)
+
+
 def test_what_an_answer_is_worth_ranks_the_failures(served: Project) -> None:
     policy = replace(
         served.policy, monitor=replace(served.policy.monitor, value={"true_positive": 10, "false_negative": -50})
@@ -208,7 +227,7 @@ def test_what_an_answer_is_worth_ranks_the_failures(served: Project) -> None:
     for body, said in (
         ("raise ValueError('no price')", r"worth:of failed on 440 answers: ValueError: no price\nworth.py:2"),
         ("return 0 * y / 0", r"worth:of made nan of an answer with amount "),
-        ("return scores", r"made \(400, 2\) values of 440 answers"),
+        ("return scores", r"made \(440, 2\) values of 440 answers"),
     ):
         (served.root / "worth.py").write_text(f"def of(y, scores, rows):\n    {body}\n")
         with pytest.raises(PipelineError, match=said), np.errstate(invalid="ignore"):

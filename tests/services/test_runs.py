@@ -18,9 +18,12 @@ from homeostat.domain.rollout import Arm, Route, Routing
 from homeostat.domain.run import RunResult
 from homeostat.domain.schema import Task
 from homeostat.domain.units import DAY_MS
-from homeostat.engines.drift.profile import Reference
+from homeostat.engines.drift import drift
+from homeostat.engines.drift.profile import PREDICTION, Reference, profile, reference
 from homeostat.engines.evaluation import Evaluation
 from homeostat.engines.metrics import losses
+from homeostat.engines.split import split
+from homeostat.engines.transform import matrix
 from homeostat.services.holdout import held
 from homeostat.serving.bundles import Shelf
 from homeostat.wiring.stores import in_memory
@@ -402,6 +405,45 @@ def test_segments_that_are_none_are_named(root: Path, name: str, what: str) -> N
     assert what in str(told.value)
     assert "homeostat.yaml  monitor.segments" in str(told.value)
     assert "country, online" in str(told.value)
+
+
+BY_HEART = """
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+
+
+def model(x: np.ndarray, y: np.ndarray, seed: int) -> Pipeline:
+    return make_pipeline(SimpleImputer(), RandomForestClassifier(40, random_state=seed)).fit(x, y)
+"""
+
+
+@pytest.mark.parametrize(("refit", "naive"), [("true", range(11, 21)), ("false", range(1))])
+def test_a_model_that_knows_its_rows_by_heart_raises_no_alarm(tmp_path: Path, refit: str, naive: range) -> None:
+    """Its answers to the rows that it learned from are surer than any to come; where it has not learned its holdout
+    that would look like an ordinary wobble."""
+    policy = projects.POLICY.replace("holdout: 3d}", f"holdout: 6d, refit: {refit}}}")
+    root = projects.make(tmp_path / "p", projects.rows(30, 144), policy, BY_HEART)
+    one = projects.system(root)
+    result = one.runs.run()
+    assert result.version is not None
+    assert "answers" in {step.name for step in result.steps}
+    bundle = one.bundles.load(result.version.bundle)
+    model = OnnxRuntime().load(one.bundles.file(bundle, "model.onnx"))
+    known = Reference.from_bytes(one.stores.blobs.get(bundle.files["profile"]))
+
+    def alarms(rows: pl.DataFrame, beside: Reference) -> int:
+        rows = rows.select(bundle.schema.names)
+        seen = profile(beside, rows, model(matrix(bundle.schema, rows.to_dict())))
+        found = drift(beside, seen, 0.01)
+        return sum(one.verdict is Verdict.HARM for one in found if one.subject == PREDICTION)
+
+    days = [projects.rows(1, 144, seed=seed) for seed in range(20, 40)]
+    assert sum(alarms(day, known) for day in days) == 0
+    window = split(one.policy.train, one.data.read(result.dataset)).window
+    own = reference(bundle.schema, window, model(matrix(bundle.schema, window.select(bundle.schema.names).to_dict())))
+    assert sum(alarms(day, own) > 0 for day in days) in naive
 
 
 def test_an_unknown_metric_lists_the_known_ones(root: Path) -> None:

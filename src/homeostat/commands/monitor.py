@@ -34,7 +34,7 @@ def monitor_report(
         terminal.lines(said.monitor_sentence(found))
         for mode in found.failures.modes[: said.SHOWN]:
             terminal.lines(*said.mode_lines(mode, found.failures.unit))
-        terminal.lines(*(f"{name}: {text}" for name, text in said.facts(found)))
+        terminal.lines(*said.segment_lines(found), *(f"{name}: {text}" for name, text in said.facts(found)))
         terminal.lines(needs_sentence(found.needs), f"Report: {report}")
 
     show({"report": found, "page": report}, as_json, told)

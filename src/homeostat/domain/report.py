@@ -52,7 +52,7 @@ class Needs:
 @dataclass(frozen=True, slots=True)
 class MonitorReport:
     """`value`: what a labelled answer was worth, in the mean; None where the policy does not say. `counted`: windows of
-    so many answers, by their number."""
+    so many answers, by their number. `segments`: the metric in each declared one that has enough rows for it."""
 
     model: str
     version: int
@@ -69,3 +69,4 @@ class MonitorReport:
     value: Measurement | None = None
     note: str = BLIND
     counted: Mapping[str, tuple[Stretch, ...]] = field(default_factory=dict)
+    segments: Mapping[str, Measurement] = field(default_factory=dict)

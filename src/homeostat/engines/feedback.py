@@ -114,6 +114,7 @@ def sources(
 
 def events(received: pl.DataFrame, answered: pl.DataFrame) -> tuple[EventStanding, ...]:
     """How many signals there are of each name, from `LabelLog.events`."""
+    received = received.unique(maintain_order=True)  # a file may be sent again
     keyed = pl.col("id") == ""
     known = pl.col("id").is_in(answered["id"].implode())
     told = received.group_by("name").agg(pl.len(), keyed.sum().alias("keyed"), (~keyed & ~known).sum().alias("unknown"))

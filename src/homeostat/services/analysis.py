@@ -21,6 +21,7 @@ from homeostat.domain.prediction import Role
 from homeostat.domain.report import Delays, MonitorReport, Needs, Stretch
 from homeostat.domain.schema import Task
 from homeostat.engines import metrics
+from homeostat.engines.declared import by_segment
 from homeostat.engines.delay import Law, law
 from homeostat.engines.failures import Known, Labelled, failures
 from homeostat.engines.importance import agreement
@@ -98,6 +99,7 @@ class Analyses:
                 str(count): tuple(self._counted(rows, frame, delays, now - last_ms, now, count))
                 for count in self.policy.monitor.rows
             },
+            segments=self._segments(bundle, rows),
         )
 
     def served(self) -> Champion:
@@ -146,6 +148,10 @@ class Analyses:
         rows, told, _ = self.moves.rows(bundle, version, start_ms, end_ms)
         of = self.policy.monitor.value, self.code, bundle.threshold, bundle.schema
         return replace(rows, values=worths(*of, rows.frame, rows.y, rows.output)), told
+
+    def _segments(self, bundle: Bundle, rows: Labelled) -> Mapping[str, Measurement]:
+        of = bundle.schema, self.policy.monitor.segments, self.policy.train.metric
+        return {str(group): found for group, found in by_segment(*of, rows.frame, rows.y, rows.output)}
 
     def _failures(self, bundle: Bundle, rows: Labelled) -> Failures:
         kept = held(self.bundles.blobs, bundle)

@@ -6,8 +6,10 @@ simply run again, and only what was not finished is made.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,16 +18,17 @@ from numpy.typing import NDArray
 from homeostat import codec
 from homeostat.domain.bundle import Backtest, Bundle, Version
 from homeostat.domain.dataset import EVENT_MS, DatasetVersion
-from homeostat.domain.errors import PipelineError
+from homeostat.domain.errors import DataError, PipelineError
 from homeostat.domain.gate import GateResult, Verdict
 from homeostat.domain.policy import Policy, TrainPolicy
 from homeostat.domain.run import RunRecord, RunResult, worst
 from homeostat.domain.schema import Schema
 from homeostat.domain.units import DAY_MS
-from homeostat.engines import evaluation, guarded, labels
+from homeostat.engines import evaluation, guarded, labels, metrics
 from homeostat.engines.answer import aligned
 from homeostat.engines.broken import HABITS, habits
 from homeostat.engines.change import baseline_of
+from homeostat.engines.crossfit import FOLDS, by_heart, folds
 from homeostat.engines.drift.profile import reference
 from homeostat.engines.evaluation import Evaluated, Evaluation
 from homeostat.engines.importance import importance
@@ -47,6 +50,10 @@ TOLERANCE = 1e-4
 """How far the exported model may be from the native one, relative to the larger of 1 and the value."""
 MOSTLY = 0.5
 _STEPS = 9
+
+
+def _anew(_step: str, _key: str, compute: Callable[[], Any]) -> Any:
+    return compute()
 
 
 def _quiet(_done: int, _total: int, _doing: str) -> None:
@@ -207,6 +214,36 @@ class Runs:
         output = output if output is None else aligned(output, manifest.schema.classes, schema.classes)
         return evaluation.Champion(route.champion.version, route.champion.bundle, fresh, output, file != "model.onnx")
 
+    def _answers(self, prepared: Prepared, final: Trained, judged: Judged, steps: Steps) -> Array:
+        """(n, c) what the model answers the rows of the window, as it would answer rows that are new to it."""
+        schema, parts, scale = prepared.schema, prepared.parts, judged.evaluated.loss_scale
+        own, held = self._output(final.onnx, schema, parts.window), len(parts.holdout)
+        learned = slice(len(own) - held, None) if self.policy.train.refit else slice(max(0, len(own) - 2 * held), -held)
+
+        def losses(rows: pl.DataFrame, output: Array) -> Array:
+            truth = labels.truth(schema, rows[schema.target].to_list())
+            return metrics.losses(schema.task, truth, output, scale)
+
+        if not by_heart(losses(parts.window[learned], own[learned]), losses(parts.holdout, judged.output)):
+            return own
+        key = self._key("answers", final.fitted.key, prepared.key)
+        return steps("answers", key, partial(self._crossfitted, prepared, own))
+
+    def _crossfitted(self, prepared: Prepared, own: Array) -> Array:
+        """(n, c) each row is answered by a model that has not learned from it; as they are (`own`) where a class is too
+        rare for that."""
+        schema, window, found, fold = prepared.schema, prepared.parts.window, own.copy(), folds(len(own))
+        for number in range(FOLDS):
+            here = fold == number
+            rows = Rows(window.filter(pl.Series(~here)), f"fold {number}/{prepared.key}")
+            try:
+                fitted = self.training.fit(rows, schema, _anew, values=prepared.swept.values)
+            except DataError:
+                return own
+            x = matrix(schema, window.filter(pl.Series(here)).select(schema.names).to_dict())
+            found[here] = native(fitted.estimator, schema, x)
+        return found
+
     def _bundle(
         self,
         identity: str,
@@ -223,7 +260,8 @@ class Runs:
         record = RunRecord(identity, now, prepared.dataset, code, final.fitted.params, evaluated.measurements, gates)
         result = RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, gates, None)
         watched = self.policy.monitor
-        profile = reference(schema, window, self._output(final.onnx, schema, window), watched.windows, watched.rows)
+        output = self._answers(prepared, final, judged, steps)
+        profile = reference(schema, window, output, watched.windows, watched.rows)
         manifest = Bundle(
             model=self.policy.name,
             schema=schema,

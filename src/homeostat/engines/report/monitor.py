@@ -92,6 +92,10 @@ def _course(found: MonitorReport) -> Iterator[Block]:
     yield _every(found.windows, "Every window")
     for count, some in found.counted.items():
         yield _every(some, f"Every window of {int(count):,} answers")
+    if found.segments:
+        rows = [(name, words.interval(of.value, of.low, of.high), f"{of.n:,}") for name, of in found.segments.items()]
+        columns = [Column("Segment"), Column("by labels", True), Column("labels", True)]
+        yield Details("Every declared segment", [Table(columns, rows)])
 
 
 def _every(stretches: Sequence[Stretch], title: str) -> Details:
@@ -172,6 +176,14 @@ def facts(found: MonitorReport) -> list[tuple[str, str]]:
     if found.value is not None:
         rows.append(("Value of an answer", f"{words.measured(found.value)}; {_total(found.value)} together"))
     return rows
+
+
+def segment_lines(found: MonitorReport) -> list[str]:
+    """For the terminal: those that are lowest in the metric, or highest where less is better."""
+    ranked = sorted(found.segments.items(), key=lambda one: one[1].value, reverse=not found.higher_is_better)
+    lines = [f"  {name}: {words.measured(one)}" for name, one in ranked[:SHOWN]]
+    more = len(ranked) - len(lines)
+    return [*lines, f"  and {more:,} more: see the report"] if more > 0 else lines
 
 
 def _total(value: Measurement) -> str:
