@@ -26,7 +26,7 @@ _NEGATIVE_INFINITY, _POSITIVE_INFINITY = 0xFFFF - 0xFF80, 0x7F80 + _SIGN
 _DENSE = 4_096  # rows, or cells, from which counting all cells is cheaper than sorting
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Numbers:
     """`counts[i]` rows in cell `cells[i]`, ascending and each above 0; `missing` rows have no number. What follows from
     these is kept: a reference is asked again and again."""
@@ -34,7 +34,7 @@ class Numbers:
     cells: NDArray[np.int64]
     counts: Counts
     missing: int
-    _edges: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
+    _edges: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def present(self) -> int:

@@ -4,6 +4,7 @@ the reference's quantiles. Each has its own calibration, and counts as a test of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class Distribution:
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is D, the largest distance between the distribution functions."""
         old, new = numbers(reference), numbers(window)
-        pair = _Pair(old, new)
+        pair = _pair(old, new)
         largest = pair.distance
         middle = "higher" if pair.above > 0.5 else "lower"
         words = f"its distribution moved by D = {largest:.2g}, towards {middle} values"
@@ -63,7 +64,7 @@ class Level:
     def find(self, reference: Column, window: Column, worth: Worth, /) -> Found:
         """The effect is |2 u - 1|, u the chance that a value of the window is above one of the reference."""
         old, new = numbers(reference), numbers(window)
-        pair = _Pair(old, new)
+        pair = _pair(old, new)
         above = pair.above
         words = f"its values are {'higher' if above > 0.5 else 'lower'}: {above:.0%} of the time above one of before"
         most = float(erfc(self.least_effect * np.sqrt(1.5 * worth.both)))  # ranks of m rows spread by 1 / sqrt 3 m
@@ -104,7 +105,7 @@ def numbers(column: Column) -> Numbers:
 
 def distance(reference: Numbers, window: Numbers) -> float:
     """D = max |F(x) - G(x)| over all cells."""
-    return _Pair(reference, window).distance
+    return _pair(reference, window).distance
 
 
 class _Pair:
@@ -149,6 +150,12 @@ class _Pair:
         new = float(np.sum(self.new.shares * now))
         variance = of * np.sum(self.new.shares * now**2) + other * old_squares - (of * new + other * old) ** 2
         return float(erfc(abs(new - old) / np.sqrt(2 * variance / worth.both)))
+
+
+@lru_cache(maxsize=2)
+def _pair(reference: Numbers, window: Numbers) -> _Pair:
+    """Several tests in a row look at the same columns."""
+    return _Pair(reference, window)
 
 
 def p_ks(largest: float, size: float) -> float:
