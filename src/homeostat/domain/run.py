@@ -37,7 +37,7 @@ class Step:
 @dataclass(frozen=True, slots=True, repr=False)
 class RunResult:
     """`version` is None when a gate said harm or invalid: then nothing was registered. `report`: where its HTML is.
-    `fitted`: the rows of its one or two fits, those of a sweep apart; the same whether the cache had them or not."""
+    `fitted`: the rows of all its fits, those of a sweep apart; the same whether the cache had them or not."""
 
     id: str
     dataset: DatasetVersion

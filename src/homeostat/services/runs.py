@@ -137,14 +137,16 @@ class Runs:
             done = (prepared.dataset, steps.done, evaluated.measurements, judged.gates)
             return RunResult(identity, *done, None, fitted=len(prepared.parts.train))
         final = self._train(prepared, prepared.parts.window, "refit", steps) if self.policy.train.refit else tested
+        crossed = self._by_heart(prepared, final, judged)
         bundle = steps(
             "bundle",
             self._key("bundle", identity, final.fitted.key),
-            partial(self._bundle, identity, prepared, tested, final, judged, steps),
+            partial(self._bundle, identity, prepared, tested, final, judged, crossed, steps),
         )
         version = self._registered(identity, bundle, final.onnx)
         done = (prepared.dataset, steps.done, evaluated.measurements, judged.gates)
-        fitted = len(prepared.parts.train) + (len(prepared.parts.window) if self.policy.train.refit else 0)
+        times = self.policy.train.refit + (FOLDS - 1) * crossed
+        fitted = len(prepared.parts.train) + times * len(prepared.parts.window)
         return RunResult(identity, *done, version, fitted=fitted)
 
     def _prepare(self, train: TrainPolicy, steps: Steps, swept: bool, since_ms: int) -> Prepared:
@@ -214,17 +216,22 @@ class Runs:
         output = output if output is None else aligned(output, manifest.schema.classes, schema.classes)
         return evaluation.Champion(route.champion.version, route.champion.bundle, fresh, output, file != "model.onnx")
 
-    def _answers(self, prepared: Prepared, final: Trained, judged: Judged, steps: Steps) -> Array:
+    def _by_heart(self, prepared: Prepared, final: Trained, judged: Judged) -> bool:
+        """Whether what it answers to the rows of its window says little of what it will answer to new ones."""
+        held, refit = len(prepared.parts.holdout), self.policy.train.refit
+        learned = prepared.parts.window if refit else prepared.parts.train
+        rows = learned.tail(held)
+        known = self._losses(prepared, judged, rows, self._output(final.onnx, prepared.schema, rows))
+        return by_heart(known, self._losses(prepared, judged, prepared.parts.holdout, judged.output))
+
+    def _losses(self, prepared: Prepared, judged: Judged, rows: pl.DataFrame, output: Array) -> Array:
+        schema, scale = prepared.schema, judged.evaluated.loss_scale
+        return metrics.losses(schema.task, labels.truth(schema, rows[schema.target].to_list()), output, scale)
+
+    def _answers(self, prepared: Prepared, final: Trained, crossed: bool, steps: Steps) -> Array:
         """(n, c) what the model answers the rows of the window, as it would answer rows that are new to it."""
-        schema, parts, scale = prepared.schema, prepared.parts, judged.evaluated.loss_scale
-        own, held = self._output(final.onnx, schema, parts.window), len(parts.holdout)
-        learned = slice(len(own) - held, None) if self.policy.train.refit else slice(max(0, len(own) - 2 * held), -held)
-
-        def losses(rows: pl.DataFrame, output: Array) -> Array:
-            truth = labels.truth(schema, rows[schema.target].to_list())
-            return metrics.losses(schema.task, truth, output, scale)
-
-        if not by_heart(losses(parts.window[learned], own[learned]), losses(parts.holdout, judged.output)):
+        own = self._output(final.onnx, prepared.schema, prepared.parts.window)
+        if not crossed:
             return own
         key = self._key("answers", final.fitted.key, prepared.key)
         return steps("answers", key, partial(self._crossfitted, prepared, own))
@@ -251,6 +258,7 @@ class Runs:
         tested: Trained,
         final: Trained,
         judged: Judged,
+        crossed: bool,
         steps: Steps,
     ) -> str:
         """Everything that decides an answer, and where it comes from. → the bundle's id."""
@@ -260,7 +268,7 @@ class Runs:
         record = RunRecord(identity, now, prepared.dataset, code, final.fitted.params, evaluated.measurements, gates)
         result = RunResult(identity, prepared.dataset, steps.done, evaluated.measurements, gates, None)
         watched = self.policy.monitor
-        output = self._answers(prepared, final, judged, steps)
+        output = self._answers(prepared, final, crossed, steps)
         profile = reference(schema, window, output, watched.windows, watched.rows)
         manifest = Bundle(
             model=self.policy.name,
