@@ -16,7 +16,7 @@ from homeostat.engines.trigger import NotFired, TriggerSeen, check, fire, left, 
 
 HARM = Change(Verdict.HARM, "the loss rose", 120.0, 100.0, 3, 0.2, 0.1, 500, 5)
 NOW = 30 * DAY_MS  # a Saturday, midnight
-SEEN = TriggerSeen(NOW, HARM, "abc:0", trained_ms=0)
+SEEN = TriggerSeen(NOW, HARM, "abc:0", trained_ms=0, since_made=HARM)
 ORDER = Trigger("manual:7", "manual", "because", 7)
 WEEKLY = RetrainPolicy(when=(Schedule("0 3 * * MON"),))
 
@@ -109,25 +109,35 @@ def test_a_reason_that_is_none_says_how_it_is_written(when: str) -> None:
 
 def test_a_cause_fires_once() -> None:
     outcome = fire(RetrainPolicy(), SEEN)
-    assert outcome == Trigger("performance:abc:0", "performance", "the loss rose", NOW, since_ms=3 * DAY_MS)
+    assert outcome == Trigger("performance:abc:0", "performance", "the loss rose", NOW, 3 * DAY_MS, surely=True)
     again = fire(RetrainPolicy(), replace(SEEN, fired=frozenset({outcome.key})))
     assert isinstance(again, NotFired)
     assert again.cause == ""
 
 
-def test_a_change_that_a_training_did_not_repair_began_when_it_began() -> None:
-    again = replace(SEEN, watched_ms=3 * DAY_MS - HOUR_MS, began_ms=DAY_MS)
-    calm = replace(HARM, verdict=Verdict.OK, evidence=9.0)
-    for seen, since in ((again, DAY_MS), (replace(again, watched_ms=DAY_MS), 3 * DAY_MS)):
-        outcome = fire(RetrainPolicy(), seen)
+def test_a_change_that_a_training_did_not_repair_goes_on_and_is_as_sure_as_it_was() -> None:
+    sign, calm = (replace(HARM, verdict=Verdict.OK, evidence=evidence) for evidence in (11.0, 9.0))
+    answered = Trigger("performance:ab:0", "performance", "the loss rose", 2 * DAY_MS, DAY_MS, surely=True)
+    again = replace(SEEN, made_ms=3 * DAY_MS - HOUR_MS, last=answered, change=sign, since_made=sign)
+    for seen, began in (
+        (again, (DAY_MS, True)),
+        (replace(again, last=replace(answered, surely=False)), (DAY_MS, False)),
+        (replace(again, last=replace(answered, since_ms=0)), (3 * DAY_MS, False)),
+        (replace(again, made_ms=DAY_MS), (3 * DAY_MS, False)),  # it did well at first: another change
+        (replace(again, change=calm), (0, False)),
+    ):
+        outcome = fire(WEEKLY, seen)
         assert isinstance(outcome, Trigger)
-        assert outcome.since_ms == since
-    scheduled = fire(WEEKLY, replace(again, change=calm))
-    assert isinstance(scheduled, Trigger)
-    assert scheduled.since_ms == 0
-    suspected = fire(WEEKLY, replace(SEEN, change=replace(calm, evidence=11.0)))
-    assert isinstance(suspected, Trigger)
-    assert suspected.since_ms == 3 * DAY_MS
+        assert (outcome.since_ms, outcome.surely) == began
+
+
+def test_a_change_began_when_it_began_whatever_was_tried_since() -> None:
+    """The evidence for another attempt is counted anew from day 9 on; the champion's, since it was made, is not."""
+    sign = replace(HARM, verdict=Verdict.OK, evidence=11.0, since=9)
+    tried = Trigger("performance:abc:0", "performance", "a sign that the loss rose", 2 * DAY_MS, since_ms=DAY_MS)
+    outcome = fire(WEEKLY, replace(SEEN, change=sign, last=tried))
+    assert isinstance(outcome, Trigger)
+    assert (outcome.since_ms, outcome.surely) == (3 * DAY_MS, True)
 
 
 def test_no_harm_no_training() -> None:
@@ -168,7 +178,7 @@ def test_an_old_training_stays_a_reason_and_after_a_no_the_waits_are_the_same_wh
         ("schedule", day) for day in (17, 21, 25, 29)
     ]
     for since, waits in ((NOW // DAY_MS - 2, True), (NOW // DAY_MS, False)):  # a no speaks for the world that was
-        turned = replace(SEEN, change=replace(HARM, since=since), declined=(("schedule", NOW - DAY_MS // 2),))
+        turned = replace(SEEN, since_made=replace(HARM, since=since), declined=(("schedule", NOW - DAY_MS // 2),))
         assert isinstance(fire(policy, turned), NotFired) == waits
     no = (("schedule", NOW - 4 * DAY_MS),)
     assert isinstance(fire(WEEKLY, replace(SEEN, trainings=(DAY_MS,), declined=no)), NotFired)  # after Monday's tick

@@ -26,15 +26,16 @@ def in_background(key: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class Trigger:
     """`key` identifies the cause: a second trigger with the same key does not fire. `since_ms`: when the world most
-    likely began to change, 0 where the champion shows no sign of that. `remedy`: what is done about it: `refit`,
-    `sweep`, `window:` with milliseconds, `since:` with the time of a change, or `previous:` with the version's
-    number."""
+    likely began to change, 0 where the champion shows no sign of that; `surely`: that is more than a sign. `remedy`:
+    what is done about it: `refit`, `sweep`, `window:` with milliseconds, `since:` with the time of a change, or
+    `previous:` with the version's number."""
 
     key: str
     kind: str
     reason: str
     at_ms: int
     since_ms: int = 0
+    surely: bool = False
     remedy: str = REFIT
 
 

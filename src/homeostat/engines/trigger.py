@@ -21,36 +21,40 @@ class TriggerSeen:
     """Everything a decision may look at.
 
     `change` is the champion's since it was made or an attempt to replace it ended, and `change_key` names that;
-    `trained_ms`: when the champion was trained and released, see `trained`; `trainings`: when each training was
-    triggered, in order, `taken`: when an earlier version was taken back; `fired`: the keys of the causes that fired;
-    `asked`: manual orders that did not fire yet; `release`: the open release, "" when there is none that keeps its
-    place; `watched_ms`: from when on `change` was measured; `began_ms`: when the change began that the last trigger
-    answered, 0 for none; `declined`: when a cause of which kind was answered with "it would not help", since the last
-    training; `failed`: so many trainings and releases in a row, these being the last, brought no new champion;
-    `harmed`: it is worse since it was made, whatever was tried; `estimated`: an estimated drop, None when there is
-    none; `silent`: so many days that are due have no label that counts, 0 where that is too few to mean anything;
-    `labels`: so many that count came since the champion was trained; `spent`: on challengers of the background, None
-    where the policy wants none.
+    `trained_ms`: when the champion was trained and released, see `trained`; `since_made`: its change since it was made,
+    whatever was tried, and `made_ms`: from when on that was measured; `last`: the trigger that fired last; `trainings`:
+    when each training was triggered, in order, `taken`: when an earlier version was taken back; `fired`: the keys of
+    the causes that fired; `asked`: manual orders that did not fire yet; `release`: the open release, "" when there is
+    none that keeps its place; `declined`: when a cause of which kind was answered with "it would not help", since the
+    last training; `failed`: so many trainings and releases in a row, these being the last, brought no new champion;
+    `estimated`: an estimated drop, None when there is none; `silent`: so many days that are due have no label that
+    counts, 0 where that is too few to mean anything; `labels`: so many that count came since the champion was trained;
+    `spent`: on challengers of the background, None where the policy wants none.
     """
 
     now_ms: int
     change: Change | None
     change_key: str
     trained_ms: int
+    since_made: Change | None = None
+    made_ms: int = 0
+    last: Trigger | None = None
     trainings: tuple[int, ...] = ()
     taken: tuple[int, ...] = ()
     fired: frozenset[str] = frozenset()
     asked: tuple[Trigger, ...] = ()
     release: str = ""
-    watched_ms: int = 0
-    began_ms: int = 0
     declined: tuple[tuple[str, int], ...] = ()
     failed: int = 0
-    harmed: bool = False
     estimated: Estimated | None = None
     silent: int = 0
     labels: int = 0
     spent: Spent | None = None
+
+    @property
+    def harmed(self) -> bool:
+        """Whether the champion is worse since it was made, whatever was tried."""
+        return self.since_made is not None and self.since_made.verdict is Verdict.HARM
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +178,8 @@ def fire(policy: RetrainPolicy, seen: TriggerSeen) -> Trigger | NotFired:
         elif cause.key not in seen.fired:
             forbidden = _forbidden(seen, cause)
             waits = forbidden or _waits(policy, seen, cause)
-            cause = replace(cause, since_ms=_began(seen))
+            since_ms, surely = _began(seen)
+            cause = replace(cause, since_ms=since_ms, surely=surely)
             if waits is None:
                 return cause
             if forbidden is None and _may_go_back(policy, seen, cause):
@@ -183,14 +188,18 @@ def fire(policy: RetrainPolicy, seen: TriggerSeen) -> Trigger | NotFired:
     return held or NotFired("; ".join(reasons) or "every cause fired already")
 
 
-def _began(seen: TriggerSeen) -> int:
-    """When the change began that the evidence speaks for, if not yet aloud: halfway, on its logarithm, to harm. A
-    champion that was worse from its first day on has not repaired the change that it was trained for."""
-    change = seen.change
-    if change is None or change.since is None or not _suspicious(change):
-        return 0
-    since_ms = change.since * DAY_MS
-    return seen.began_ms if seen.began_ms and since_ms <= seen.watched_ms + DAY_MS else since_ms
+def _began(seen: TriggerSeen) -> tuple[int, bool]:
+    """When the change began that the evidence speaks for, if not yet aloud (halfway, on its logarithm, to harm), and
+    whether it is sure: (0, False) for none. An attempt that failed ends no change, so that its beginning is looked for
+    since the champion was made. A champion that was worse from its first day on has not repaired the change that it was
+    trained for: that one goes on, and is as sure as it was."""
+    change, made, last = seen.change, seen.since_made, seen.last
+    if change is None or made is None or made.since is None or not _suspicious(change):
+        return 0, False
+    since_ms = made.since * DAY_MS
+    if last is None or not last.since_ms or since_ms > seen.made_ms + DAY_MS:
+        return since_ms, seen.harmed
+    return last.since_ms, seen.harmed or last.surely
 
 
 def check(policy: RetrainPolicy, now_ms: int) -> None:
@@ -240,7 +249,7 @@ def _waits(policy: RetrainPolicy, seen: TriggerSeen, cause: Trigger) -> NotFired
         words = f"not retrained, because of the cooldown{after}: {show_duration(rest)} left"
         return NotFired(words, cause.key, f"cooldown {seen.failed}" if after else "cooldown")
     # whoever asks, it is the same question; but a no from before a change says nothing of it
-    asked = [at for kind, at in seen.declined if kind != PREVIOUS and at >= _began(seen)]
+    asked = [at for kind, at in seen.declined if kind != PREVIOUS and at >= _began(seen)[0]]
     wait = min(DAY_MS * _doubled(len(asked)), max(policy.cooldown, DAY_MS), ASKED_MS)
     rest = max(asked, default=seen.now_ms - wait) + wait - seen.now_ms
     if rest > 0:

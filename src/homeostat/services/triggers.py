@@ -8,7 +8,6 @@ from typing import Any
 
 from homeostat.domain.estimate import Estimated
 from homeostat.domain.event import Event
-from homeostat.domain.gate import Verdict
 from homeostat.domain.monitor import Alert
 from homeostat.domain.policy import Background, OtherWindow, Policy
 from homeostat.domain.rollout import Rollout, Status
@@ -169,16 +168,16 @@ class Triggers:
         return TriggerSeen(
             now_ms=self.clock.now_ms(),
             change=performance.fresh if performance else None,
-            harmed=performance is not None and performance.change.verdict is Verdict.HARM,
             change_key=performance.key if performance else "",
             trained_ms=rule.trained(performance.trained_ms, trained, taken) if performance else 0,
+            since_made=performance.change if performance else None,
+            made_ms=performance.since_ms if performance else 0,
+            last=answers[-1] if answers else None,
             trainings=trained,
             taken=taken,
             fired=keys,
             asked=tuple(cause for cause in self._read("trigger.asked") if cause.key not in keys),
             release=next((r.id for r in self._records() if r.status.open and not r.gives_way), ""),
-            watched_ms=performance.tried_ms if performance else 0,
-            began_ms=answers[-1].since_ms if answers else 0,
             declined=tuple((one["kind"], one["at_ms"]) for one in declined),
             failed=self._failed(),
             estimated=self.estimated(),
@@ -255,18 +254,18 @@ class Triggers:
         if not self.policy.retrain.only_if_it_helps:
             return name, Probed(True, "")
         needed = probe.worth(self.policy.retrain.budget.trainings, rule.left(self.policy.retrain, seen))
-        changed, forgot = (0, 0) if name == SWEEP else self._changes(cause, seen)
-        found = self.refit(window, name == SWEEP, needed, changed, forgot)
+        changed = cause.since_ms if cause.surely else 0
+        begins = (0, 0) if name == SWEEP else (changed, self._forgot())
+        found = self.refit(window, name == SWEEP, needed, *begins)
         span = f"over {show_duration(window) if window else 'all rows'}: " if name not in (REFIT, SWEEP) else ""
         name = f"{SINCE}:{found.since_ms}" if found.since_ms else name
         return name, replace(found, reason=span + found.reason)
 
-    def _changes(self, cause: Trigger, seen: TriggerSeen) -> tuple[int, int]:
-        """When the world changed, if that is more than a sign; and what the last training forgot. 0 for neither."""
-        told = seen.change is not None and seen.change.verdict is Verdict.HARM
+    def _forgot(self) -> int:
+        """Before when the last training forgot everything, 0 for nothing."""
         remedies = [one.remedy for one in self._read("trigger.fired") if not one.remedy.startswith(PREVIOUS)]
         what, _, which = remedies[-1].partition(":") if remedies else ("", "", "")
-        return cause.since_ms * told, int(which) if what == SINCE else 0
+        return int(which) if what == SINCE else 0
 
     def _probe(self, cause: Trigger, remedy: str, found: Probed) -> None:
         """Recorded whatever it says."""
