@@ -179,8 +179,10 @@ def _empty(name: str, habit: Habit, column: pl.Series, at_ms: NDArray[np.int64],
 
 def _unit(name: str, habit: Habit, column: pl.Series, at_ms: NDArray[np.int64], first: int) -> Fault | None:
     """Hardly a value lies where they used to, and nearly all do once they are divided by one factor."""
-    values = column[first:].drop_nulls().to_numpy()
-    if not habit.spread or len(values) < LEAST_ROWS or len(np.unique(values)) < DISTINCT:
+    if not habit.spread:
+        return None
+    values = _numbers(column[first:])
+    if len(values) < LEAST_ROWS or len(np.unique(values)) < DISTINCT:
         return None
     still = _within(habit, values)
     if still > OUTSIDE:
@@ -192,8 +194,14 @@ def _unit(name: str, habit: Habit, column: pl.Series, at_ms: NDArray[np.int64], 
     by = f"multiplied by {factor:g}" if factor > 1 else f"divided by {1 / factor:g}"
     words = f"its values look {by}: {inside:.0%} would lie where they used to, {still:.0%} do"
     found = _fault(name, "unit", words, factor, column, at_ms, habit)
-    before = column.filter(pl.Series(at_ms < found.from_ms)).drop_nulls().to_numpy()
+    before = _numbers(column.filter(pl.Series(at_ms < found.from_ms)))
     return found if len(before) and _within(habit, before) >= MOST else None  # what grows without end does not jump
+
+
+def _numbers(column: pl.Series) -> NDArray[np.float64]:
+    """Those that are there, of a column as `plain` gives it."""
+    values = column.to_numpy()
+    return values[~np.isnan(values)] if column.null_count() else values
 
 
 def _apart(habit: Habit, values: NDArray[np.float64]) -> float:
@@ -233,7 +241,7 @@ def _filled(name: str, habit: Habit, column: pl.Series, at_ms: NDArray[np.int64]
     new = column[first:]
     if column.dtype == pl.String or len(new) - new.null_count() < LEAST_ROWS:
         return None
-    values, rows = np.unique(new.drop_nulls().to_numpy(), return_counts=True)
+    values, rows = np.unique(_numbers(new), return_counts=True)
     value, share = float(values[np.argmax(rows)]), int(rows.max()) / len(new)
     before = habit.zeros if value == 0 else habit.top if habit.knows(value) else 0.0
     if share < FILLED or share < RARER * before or share < LONGER * habit.top:

@@ -288,7 +288,7 @@ def all_labels(rows: pl.DataFrame) -> pl.DataFrame:
 def arrived_labels(rows: pl.DataFrame) -> pl.DataFrame:
     """`LABEL_COLUMNS`, in the order of the rows."""
     named = rows if not rows["source"].null_count() else rows.with_columns(pl.col("source").fill_null(""))
-    return named.select(LABEL_COLUMNS)
+    return named[list(LABEL_COLUMNS)]
 
 
 def last_labels(rows: pl.DataFrame) -> pl.DataFrame:
