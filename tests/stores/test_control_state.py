@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -195,6 +198,50 @@ def test_a_database_is_migrated_once_and_matches_the_tables(tmp_path: Path) -> N
         for table in (sql.JOURNAL, sql.ROLLOUTS, sql.LEASES):
             assert [column["name"] for column in inspector.get_columns(table.name)] == list(table.columns.keys())
         engine.dispose()
+
+
+@pytest.fixture
+def new_postgres(postgres_url: str) -> str:
+    engine = sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sa.text("DROP DATABASE IF EXISTS anew"))
+        connection.execute(sa.text("CREATE DATABASE anew"))
+    engine.dispose()
+    return postgres_url.replace("/postgres?", "/anew?")
+
+
+OPENED = """
+import sys, time
+from alembic import command, config
+from pathlib import Path
+from homeostat.stores import sql
+url, ready, begin = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+ready.touch()
+while not begin.exists():
+    time.sleep(0.001)
+sql.connect(url)
+"""
+
+
+@pytest.mark.parametrize("of", ["sqlite", "postgres"])
+def test_processes_that_open_a_new_database_together_all_can(
+    of: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path}/state.db" if of == "sqlite" else request.getfixturevalue("new_postgres")
+    ready, begin = [tmp_path / f"ready-{i}" for i in range(4)], tmp_path / "begin"
+    begun = [
+        subprocess.Popen([sys.executable, "-c", OPENED, url, one, begin], stderr=subprocess.PIPE, text=True)
+        for one in ready
+    ]
+    while not all(one.exists() for one in ready):
+        assert all(process.poll() is None for process in begun)
+        time.sleep(0.01)
+    begin.touch()
+    errors = [process.communicate(timeout=60)[1] for process in begun]
+    assert [process.returncode for process in begun] == [0] * 4, "\n".join(errors)
+    engine = sql.connect(url)
+    assert sa.inspect(engine).has_table("leases")
+    engine.dispose()
 
 
 def test_writers_in_parallel_lose_no_event(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def _met(before: pl.DataFrame, answers: pl.DataFrame, told: _Told, touched: pl.S
 
 def _among(values: pl.Series, some: pl.Series) -> pl.Series:
     """(n,) bool. Quick where `some` are few."""
-    return values.is_in(some)
+    return values.is_in(some.implode())
 
 
 def _those(many: pl.Series, few: pl.Series) -> pl.Series:

@@ -17,6 +17,8 @@ from homeostat.domain.rollout import Rollout, Term
 
 HEAD = "0002"
 """The newest revision in migrations/versions."""
+_ALONE = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "SELECT pg_advisory_xact_lock(4766)"}
+"""Of processes that open a new database at the same moment one migrates it, and the others find that done."""
 
 _metadata = sa.MetaData()
 
@@ -92,6 +94,7 @@ def _migrate(engine: sa.Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     with engine.begin() as connection:
+        connection.exec_driver_sql(_ALONE[engine.dialect.name])
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
