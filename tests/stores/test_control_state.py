@@ -159,7 +159,12 @@ class TestPostgresLeases(LeaseCases):
 
 @pytest.mark.parametrize(
     ("url", "message"),
-    [("postgres", "no database"), ("oracel://x", "no database"), ("sqlite:////nowhere/x.db", "does not answer")],
+    [
+        ("postgres", "no database"),
+        ("oracel://x", "no database: oracel is neither"),
+        ("mysql://x", "no database: mysql is neither"),
+        ("sqlite:////nowhere/x.db", "does not answer"),
+    ],
 )
 def test_a_database_that_is_none_is_an_error_that_says_so(url: str, message: str) -> None:
     with pytest.raises(HomeostatError, match=message):

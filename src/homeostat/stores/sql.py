@@ -61,6 +61,8 @@ def connect(url: str) -> sa.Engine:
     """Open the database at `url` and bring its tables to the newest revision. Errors: `ConfigError` for an address
     that can't be one, `Unavailable`."""
     try:
+        if (kind := sa.make_url(url).get_backend_name()) not in _ALONE:
+            raise sa.exc.NoSuchModuleError(f"{kind} is neither sqlite nor postgresql")
         engine = sa.create_engine(url)
     except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
         way_out = "Write postgresql+psycopg://…, with pip install 'homeostat[postgres]'."
